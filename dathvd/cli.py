@@ -1,0 +1,55 @@
+"""The ``dathvd`` command: each subcommand is a module that is imported when used."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from dathvd import __version__
+from dathvd.errors import nearest
+
+# command -> (module that defines it as `command`, line in --help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
+    "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
+    "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one at a time, when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(
+                f"unknown command {args[0]!r} {nearest(args[0], COMMANDS)}", ctx=None
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dathvd")
+def cli() -> None:
+    """Distributed adversarial training of robust networks on Horovod.
+
+    Start with: dathvd train, or with several workers: horovodrun -np 2 dathvd train
+    """

@@ -1,0 +1,1 @@
+"""One module a subcommand: parse, build a config, make one call."""

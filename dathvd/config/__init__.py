@@ -1,0 +1,29 @@
+"""Typed, validated configuration: YAML in, a frozen ``Config`` out."""
+
+from dathvd.config.attack import AttackConfig
+from dathvd.config.base import Section
+from dathvd.config.compression import CompressionConfig
+from dathvd.config.data import DataConfig
+from dathvd.config.evaluation import EvaluationConfig
+from dathvd.config.load import dump_config, load_config
+from dathvd.config.model import ModelConfig
+from dathvd.config.objective import ObjectiveConfig
+from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
+from dathvd.config.root import Config
+from dathvd.config.train import TrainConfig
+
+__all__ = [
+    "AttackConfig",
+    "CompressionConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "Section",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,114 @@
+"""YAML and ``--set`` to a ``Config``; every error names the field and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dathvd.config.root import Config
+from dathvd.errors import UserError, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads ``1e-3`` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The defaults, changed by a YAML file, changed by ``section.field=value``.
+
+    Raises:
+        UserError: the file cannot be read, or a key or value is not valid.
+    """
+    tree = {} if path is None else _read(Path(path))
+    source = "defaults" if path is None else str(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"config ({source}): {_explain(error)}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every field written out."""
+    return yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"config {path}: cannot be read: {reason}") from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise UserError(f"config {path}: not valid YAML{where}: {problem}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path}: expected a mapping of sections")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: expected section.field=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not valid YAML") from None
+    *parents, leaf = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"--set {override}: {parent!r} is not a section")
+        node = child
+    node[leaf] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line: field, problem, what was got."""
+    first = error.errors(include_url=False)[0]
+    place = [part for part in first["loc"]]
+    field = ".".join(str(part) for part in place)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {field!r} {nearest(str(place[-1]), _keys(place[:-1]))}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{field}: expected a section, got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    got = f", got {first['input']!r}" if place else ""
+    return f"{field}: {message}{got}" if place else message
+
+
+def _keys(place: Sequence[Any]) -> list[str]:
+    """The fields of the section at that place."""
+    section: Any = Config
+    for part in place:
+        field = section.model_fields.get(part)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)

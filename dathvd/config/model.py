@@ -1,0 +1,24 @@
+"""The network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dathvd.config.base import Count, Section
+
+
+class ModelConfig(Section):
+    """A network from images in [0, 1] to logits."""
+
+    name: str = "small_cnn"
+    """A name of ``dathvd.models.MODELS``."""
+    width: Count = 32
+    """Channels of the first convolution of the small networks."""
+    normalization: Literal["none", "batch", "group"] = "none"
+    """The normalisation layers of the small networks."""
+    activation: Literal["relu", "silu", "softplus"] = "relu"
+    """The activation function."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean that the model's first layer subtracts; None for no such layer."""
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation that it divides by."""

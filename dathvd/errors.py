@@ -1,0 +1,36 @@
+"""The errors that a user can cause, and how a wrong name is answered."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """Bad input: its message is one clear line, and the exit code is 2."""
+
+    exit_code = 2
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint such as ``(did you mean 'epochs'?)`` or the list of choices."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"(did you mean {close[0]!r}?)"
+    return f"(choices: {', '.join(names)})"
+
+
+def choose(what: str, name: str, registry: Mapping[str, T]) -> T:
+    """The registry's entry of that name.
+
+    Raises:
+        UserError: no entry has that name; the message holds the nearest one.
+    """
+    try:
+        return registry[name]
+    except KeyError:
+        raise UserError(f"{what}: unknown {name!r} {nearest(name, registry)}") from None

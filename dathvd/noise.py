@@ -1,0 +1,72 @@
+"""Random numbers that belong to a sample, not to a worker.
+
+A draw is a pure function of (seed, stream, sample id, position), so that a result does
+not depend on how many workers share the batch, nor on its order. The generator is
+SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
+OOPSLA 2014) evaluated at a counter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def _signed(value: int) -> int:
+    """The 64-bit pattern of ``value`` as torch's signed integer."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift(bits: Tensor, count: int) -> Tensor:
+    """Logical right shift of int64 bits."""
+    return bits.bitwise_right_shift(count).bitwise_and_((1 << (64 - count)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's finaliser: a bijection of 64-bit words."""
+    bits = bits.bitwise_xor(_shift(bits, 30)).mul_(_signed(_MIX_1))
+    bits = bits.bitwise_xor_(_shift(bits, 27)).mul_(_signed(_MIX_2))
+    return bits.bitwise_xor_(_shift(bits, 31))
+
+
+def mix_seed(*parts: int) -> int:
+    """One 63-bit seed from several integers, such as (seed, epoch, rank)."""
+    state = torch.zeros(1, dtype=torch.int64)
+    for part in parts:
+        state = _mix(state.add_(_signed(part + _GOLDEN)))
+    return int(state.item()) & ((1 << 63) - 1)
+
+
+class SampleNoise:
+    """Draws for a batch of samples.
+
+    Args:
+        seed: any integer, such as ``mix_seed(run_seed, epoch)``.
+        sample_ids: int64 ``[batch]``, the samples' places in their data set; the draws
+            come on its device.
+    """
+
+    def __init__(self, seed: int, sample_ids: Tensor) -> None:
+        self._seed = seed
+        self._ids = sample_ids
+
+    def uniform(self, shape: torch.Size | tuple[int, ...], stream: int = 0) -> Tensor:
+        """Float32 in [0, 1) of ``shape`` = ``[batch, ...]``; the same for equal arguments."""
+        count = math.prod(shape[1:])
+        keys = _mix(self._ids + _signed(mix_seed(self._seed, stream)))
+        steps = torch.arange(1, count + 1, device=self._ids.device)
+        bits = _mix(keys[:, None] + steps * _signed(_GOLDEN))
+        return _shift(bits, 40).to(torch.float32).mul_(2.0**-24).reshape(shape)
+
+    def normal(self, shape: torch.Size | tuple[int, ...], stream: int = 0) -> Tensor:
+        """Standard normal float32 of ``shape`` (Box and Muller's transform)."""
+        radius = self.uniform(shape, 2 * stream + 1_000_003).neg_().add_(1.0)
+        angle = self.uniform(shape, 2 * stream + 1_000_004)
+        return radius.log_().mul_(-2.0).sqrt_().mul_(angle.mul_(2 * math.pi).cos_())

@@ -1,0 +1,61 @@
+"""Rank and size as the launcher's environment tells them: no MPI, no Horovod."""
+
+from __future__ import annotations
+
+import os
+import time
+
+# Horovod's Gloo launcher, Open MPI, MPICH and Slurm's PMI, Slurm itself
+_RANK = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+_SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+_LOCAL_RANK = (
+    "HOROVOD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "SLURM_LOCALID",
+)
+_LOCAL_SIZE = (
+    "HOROVOD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "SLURM_NTASKS_PER_NODE",
+)
+
+
+def _first(names: tuple[str, ...], default: int) -> int:
+    for name in names:
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return default
+
+
+def launched_rank() -> int:
+    """This process's rank, 0 where no launcher says otherwise."""
+    return _first(_RANK, 0)
+
+
+def launched_size() -> int:
+    """The number of processes that the launcher started, 1 without one."""
+    return _first(_SIZE, 1)
+
+
+def launched_local_rank() -> int:
+    """This process's rank on its host."""
+    return _first(_LOCAL_RANK, 0)
+
+
+def launched_local_size() -> int:
+    """The number of processes on this host."""
+    return _first(_LOCAL_SIZE, 1)
+
+
+def wait_for_root_to_report(seconds: float = 3.0) -> None:
+    """Hold back on ranks other than 0, before collectives exist.
+
+    A mistake that every rank sees is then printed once: rank 0 prints and exits, and the
+    launcher ends the others while they wait. A mistake that only this rank sees is
+    still printed, after the wait.
+    """
+    if launched_rank() > 0:
+        time.sleep(seconds)
