@@ -59,8 +59,9 @@ install_system_packages() {
     missing=$(missing_packages | sort -u | tr '\n' ' ')
     [ -n "${missing// /}" ] || return 0
     if [ "$(id -u)" != 0 ]; then
-        sudo -n true 2>/dev/null && sudo=(sudo -n) ||
+        sudo -n true 2>/dev/null ||
             fail "missing system packages: $missing(install them as root: apt-get install -y $missing)"
+        sudo=(sudo -n)
     fi
     command -v apt-get >/dev/null ||
         fail "missing system packages: $missing(there is no apt-get here; install their equivalents)"
@@ -87,8 +88,10 @@ pip_install() {
 }
 
 build_cuda() {
-    if [ -n "${DATHVD_CUDA:-}" ]; then
-        [ "$DATHVD_CUDA" = 1 ]
+    if [ "${DATHVD_CUDA:-}" = 1 ]; then
+        command -v nvcc >/dev/null || fail "DATHVD_CUDA=1 needs nvcc (the CUDA toolkit), which is not on PATH"
+    elif [ -n "${DATHVD_CUDA:-}" ]; then
+        return 1
     else
         command -v nvcc >/dev/null && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1
     fi
@@ -98,19 +101,23 @@ build_cuda() {
 horovod_key() {
     {
         echo "$horovod_sha256 cxx17"
-        "$venv/bin/python" -c 'import sys, sysconfig, torch
-print(sys.implementation.cache_tag, sysconfig.get_platform(), torch.__version__,
-      torch.version.cuda, torch._C._GLIBCXX_USE_CXX11_ABI)'
+        # torch/version.py alone: importing all of torch takes seconds
+        "$venv/bin/python" -c 'import os, runpy, sys, sysconfig, importlib.util as u
+torch = os.path.dirname(u.find_spec("torch").origin)
+version = runpy.run_path(os.path.join(torch, "version.py"))
+print(sys.implementation.cache_tag, sysconfig.get_platform(), version["__version__"],
+      version["cuda"])'
+        getconf GNU_LIBC_VERSION
         mpirun --version | head -n 1
         g++ -dumpfullversion
         build_cuda && nvcc --version | tail -n 1 || echo "no CUDA"
     } | sha256sum | cut -c 1-16
 }
 
-build_horovod() { # build_horovod DIR: leaves the wheel in DIR
-    local work gpu=()
+build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshell
+    local gpu=() wheel
     work=$(mktemp -d "${TMPDIR:-/tmp}/horovod-build.XXXXXX")
-    trap 'rm -rf "$work"' RETURN
+    trap 'rm -rf "$work"' EXIT
     echo "horovod==$horovod_version --hash=sha256:$horovod_sha256" >"$work/requirements.txt"
     pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes \
         -d "$work" -r "$work/requirements.txt"
@@ -120,7 +127,6 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR
         "$work/horovod-$horovod_version/CMakeLists.txt" \
         "$work/horovod-$horovod_version/horovod/torch/CMakeLists.txt"
     build_cuda && gpu=(HOROVOD_GPU_OPERATIONS=NCCL)
-    mkdir -p "$1"
     env PATH="$venv/bin:$PATH" "${gpu[@]}" \
         HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1 MAKEFLAGS="-j$(nproc)" \
@@ -129,21 +135,20 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR
         tail -n 40 "$work/log" >&2
         fail "Horovod $horovod_version did not build (the end of its log is above)"
     }
-    mv "$work"/wheel/horovod-*.whl "$1/"
+    wheel=$(basename "$work"/wheel/horovod-*.whl)
+    mkdir -p "$1"
+    mv "$work/wheel/$wheel" "$1/$wheel.partial" # may cross file systems
+    mv "$1/$wheel.partial" "$1/$wheel"
 }
 
 install_horovod() {
     local key wheels
     key=$(horovod_key)
     wheels=$cache/wheels/$key
-    mkdir -p "$cache/wheels" || fail "cannot write to the cache $cache; name another with DATHVD_CACHE=..."
-    (
-        flock 9
-        if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
-            say "building Horovod $horovod_version (about five minutes, once; kept in $wheels)"
-            build_horovod "$wheels"
-        fi
-    ) 9>"$cache/wheels/$key.lock"
+    if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
+        say "building Horovod $horovod_version (about five minutes, once; kept in $wheels)"
+        (build_horovod "$wheels")
+    fi
     if [ "$(cat "$venv/.horovod" 2>/dev/null)" != "$key" ]; then
         pip_install --no-deps --force-reinstall "$wheels"/horovod-*.whl
         echo "$key" >"$venv/.horovod"
@@ -151,15 +156,22 @@ install_horovod() {
 }
 
 fingerprint() { # of all that decides what the environment holds
-    cat "$root/launchers/setup.sh" "$constraints" "$root/setup.cfg" "$root/setup.py" \
-        "$root"/dathvd/compression/*.cpp 2>/dev/null | sha256sum | cut -c 1-16
-    echo "$root $extras $(horovod_key)"
+    local files=()
+    mapfile -t files < <(find "$root/setup.py" "$root/dathvd" -name '*.cpp' -o -name setup.py 2>/dev/null | sort)
+    cat "$root/launchers/setup.sh" "$constraints" "$root/setup.cfg" "$root/pyproject.toml" \
+        "${files[@]}" | sha256sum | cut -c 1-16
+    echo "$root $extras ${DATHVD_EDITABLE:-1} $(horovod_key)"
 }
 
 python=$(interpreter)
 install_system_packages
 [ "$stage" != system ] || exit 0
 
+mkdir -p "$cache/wheels" 2>/dev/null || true
+[ -w "$cache/wheels" ] ||
+    fail "cannot write to the cache $cache; name another with DATHVD_CACHE=..."
+exec 8>"$cache/setup.lock" # two set-ups at once would undo each other's work
+flock 8
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.setup" 2>/dev/null)" = "$(fingerprint 2>/dev/null)" ]; then
     say "up to date: $venv"
     exit 0

@@ -1,0 +1,49 @@
+# Every target sets up what it needs; launchers/setup.sh lists the variables it takes.
+NP ?= 2
+ARGS ?=
+CONTAINER_ENGINE ?= docker
+IMAGE ?= dathvd
+export VENV ?= $(CURDIR)/.venv
+export CONTAINER_ENGINE IMAGE
+
+# MPI refuses root by default; containers and CI are root
+export OMPI_ALLOW_RUN_AS_ROOT = 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
+
+run = PATH="$(VENV)/bin:$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format clean docker-build docker-train docker-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  NP=4 sets the number of workers, ARGS="..." adds arguments, such as'
+	@echo '  make train NP=4 ARGS="--set train.epochs=3"   make test ARGS="-k launch"'
+
+setup: ## set up .venv: system packages, Python packages, Horovod
+	@launchers/setup.sh
+
+train: setup ## set up, then train a robust model with NP workers (2)
+	$(run) horovodrun -np $(NP) dathvd train $(ARGS)
+
+test: setup ## set up, then run the tests
+	$(run) python -m pytest $(ARGS)
+
+lint: setup ## check formatting, style and types
+	$(run) black --check . && $(run) isort --check . && $(run) flake8 && $(run) mypy
+
+format: setup ## format the code
+	$(run) black -q . && $(run) isort -q .
+
+clean: ## remove the environment and what tools and builds left (not runs/)
+	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+docker-build: ## build the image IMAGE with CONTAINER_ENGINE=docker|podman|buildah
+	docker/engine.sh build
+
+docker-train: docker-build ## train in the image with NP workers
+	NP=$(NP) docker/engine.sh train $(ARGS)
+
+docker-test: docker-build ## run the tests in the image
+	docker/engine.sh test $(ARGS)
