@@ -19,6 +19,6 @@ class ModelConfig(Section):
     activation: Literal["relu", "silu", "softplus"] = "relu"
     """The activation function."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean that the model's first layer subtracts; None for no such layer."""
+    """Per-channel mean that the first layer subtracts; None for no such layer."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation that it divides by."""

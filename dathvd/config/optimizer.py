@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dathvd.config.base import Natural, NonNegative, Positive, Section, Share
+from dathvd.config.base import Count, Natural, NonNegative, Positive, Section, Share
 
 
 class OptimizerConfig(Section):
@@ -13,7 +13,12 @@ class OptimizerConfig(Section):
     name: Literal["lamb", "lars", "sgd", "adamw"] = "lamb"
     """lamb and lars have layer-wise adaptive learning rates."""
     lr: Positive = 0.02
-    """The learning rate at the end of the warm-up."""
+    """The learning rate at the end of the warm-up, for base_batch_size images a step
+    where scaling is not none."""
+    scaling: Literal["none", "linear", "sqrt"] = "none"
+    """How the learning rate grows with the batch over base_batch_size."""
+    base_batch_size: Count = 128
+    """The batch size that lr was chosen for; only scaling uses it."""
     momentum: Share = 0.9
     """Momentum of lars and sgd."""
     beta1: Share = 0.9
@@ -21,19 +26,36 @@ class OptimizerConfig(Section):
     beta2: Share = 0.999
     """Decay of the second moment (lamb, adamw)."""
     eps: Positive = 1e-6
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment (lamb, adamw)."""
     weight_decay: NonNegative = 1e-4
-    """Weight decay."""
+    """Weight decay, inside the update that the trust ratio scales (lamb, lars)."""
+    bias_correction: bool = False
+    """Adam's correction of the moments' start at zero (lamb); off in the DAT paper."""
+    trust_coefficient: Positive | None = None
+    """Factor of every trust ratio; None for the published 1 (lamb) or 0.001 (lars)."""
+    min_weight_norm: NonNegative = 0.0
+    """Weight norms below it count as it in the trust ratio."""
+    max_weight_norm: Positive | None = 10.0
+    """Weight norms above it count as it in the trust ratio; None for no bound. 10 is
+    the DAT paper's."""
+    adapt_vectors: bool = True
+    """Trust ratios for biases and normalisation parameters too; else 1 for them."""
+    decay_vectors: bool = True
+    """Weight decay for biases and normalisation parameters too."""
 
 
 class ScheduleConfig(Section):
     """The learning rate as a pure function of the step."""
 
-    name: Literal["constant", "cosine", "multistep"] = "cosine"
+    name: Literal["constant", "cosine", "multistep", "cyclic"] = "cosine"
     """The shape after the warm-up."""
     warmup_epochs: NonNegative = 1.0
     """Epochs of linear warm-up, part of the run's epochs."""
     milestones: tuple[Natural, ...] = ()
-    """Epochs at which multistep multiplies the rate by gamma."""
+    """Epochs, counted from the run's start, at which multistep multiplies by gamma."""
     gamma: Positive = 0.1
     """The factor of multistep."""
+    peak: Share = 0.4
+    """Where cyclic reaches its highest rate: a share of the steps after the warm-up."""
+    final: Share = 0.0
+    """Where cosine and cyclic end: a share of the learning rate."""

@@ -1,0 +1,18 @@
+"""Data sets of labelled uint8 images, and how they are shared among workers."""
+
+from dathvd.data.augment import augment
+from dathvd.data.build import DATASETS, load_dataset
+from dathvd.data.sets import Dataset, ImageSet, TensorImages
+from dathvd.data.sharding import epoch_batches, num_batches, worker_slice
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "ImageSet",
+    "TensorImages",
+    "augment",
+    "epoch_batches",
+    "load_dataset",
+    "num_batches",
+    "worker_slice",
+]

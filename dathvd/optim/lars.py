@@ -1,0 +1,62 @@
+"""LARS: momentum over directions that are scaled layer by layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from dathvd.optim.layerwise import Group, LayerwiseOptimizer, norms
+
+
+class LARS(LayerwiseOptimizer):
+    """You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks (2017).
+
+    Algorithm 1: ``m = momentum m + ratio (g + weight_decay w)``, ``w -= lr m``, where
+    ``ratio = trust_coefficient |w| / (|g| + weight_decay |w|)``. The learning rate
+    stands outside the momentum, as in torch's SGD; with a constant one it is the same.
+
+    Args:
+        params: parameters or groups; a group may also set ``adapt`` (False: ratio 1).
+        lr: learning rate.
+        momentum: decay of the momentum, in [0, 1).
+        weight_decay: added to the gradient, so that the ratio scales it.
+        trust_coefficient: factor of every trust ratio (the paper's eta).
+        min_weight_norm: the smallest weight norm that counts in the trust ratio.
+        max_weight_norm: the largest one; None for no bound.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        trust_coefficient: float = 0.001,
+        min_weight_norm: float = 0.0,
+        max_weight_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "trust_coefficient": trust_coefficient,
+                "min_weight_norm": min_weight_norm,
+                "max_weight_norm": max_weight_norm,
+            },
+        )
+
+    def _update(
+        self, group: Group, weights: list[Tensor], gradients: list[Tensor]
+    ) -> None:
+        decay = group["weight_decay"]
+        updates = list(torch._foreach_add(gradients, weights, alpha=decay))
+        if group["adapt"]:
+            lengths = norms(gradients) + decay * norms(weights)
+            self._scale(group, weights, updates, lengths)
+        momentum = self._moments("momentum", weights)
+        torch._foreach_mul_(momentum, group["momentum"])
+        torch._foreach_add_(momentum, updates)
+        torch._foreach_add_(weights, momentum, alpha=-group["lr"])
