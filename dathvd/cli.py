@@ -13,6 +13,7 @@ from dathvd.errors import nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
     "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
+    "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
     "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),
 }
 
