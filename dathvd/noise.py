@@ -58,12 +58,16 @@ class SampleNoise:
         self._ids = sample_ids
 
     def uniform(self, shape: torch.Size | tuple[int, ...], stream: int = 0) -> Tensor:
-        """Float32 in [0, 1) of ``shape`` = ``[batch, ...]``; the same for equal arguments."""
+        """Float32 in [0, 1) of ``shape`` = ``[batch, ...]``."""
         count = math.prod(shape[1:])
         keys = _mix(self._ids + _signed(mix_seed(self._seed, stream)))
         steps = torch.arange(1, count + 1, device=self._ids.device)
         bits = _mix(keys[:, None] + steps * _signed(_GOLDEN))
         return _shift(bits, 40).to(torch.float32).mul_(2.0**-24).reshape(shape)
+
+    def select(self, indices: Tensor) -> SampleNoise:
+        """The draws of some of the samples, by their int64 places in this batch."""
+        return SampleNoise(self._seed, self._ids[indices])
 
     def normal(self, shape: torch.Size | tuple[int, ...], stream: int = 0) -> Tensor:
         """Standard normal float32 of ``shape`` (Box and Muller's transform)."""

@@ -4,27 +4,63 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dathvd.config.base import Count, Natural, Pixel, Section
+from pydantic import model_validator
+
+from dathvd.config.base import Count, Natural, NonNegative, Pixel, Section
 
 
 class AttackConfig(Section):
     """An attack on images in [0, 1] within a ball of radius ``epsilon``."""
 
-    name: Literal["none", "pgd", "fgsm"] = "pgd"
-    """none (plain training), pgd, or fgsm (one step)."""
+    name: Literal["none", "pgd", "fgsm", "fgsm_rs", "free"] = "pgd"
+    """none (plain training), pgd, fgsm (one step of epsilon from the image), fgsm_rs
+    (one step of 1.25 epsilon from a random start) or free (replayed batches)."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball."""
     epsilon: Pixel = 0.15
     """Radius of the ball, in pixel units of [0, 1]; "8/255" may be written so."""
     step_size: Pixel = 0.15 / 4
-    """Length of one step, in the same units."""
+    """Length of the first step of pgd, in the same units."""
+    step_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the steps of pgd shrink towards the last one."""
     num_steps: Natural = 7
-    """Number of gradient steps."""
+    """Number of gradient steps of pgd."""
+    momentum: NonNegative = 0.0
+    """Decay of the accumulated gradient of pgd; 0 takes each gradient alone."""
     random_start: bool = True
-    """Start from a uniformly drawn point of the ball, else from the image."""
+    """pgd starts from a point drawn in the ball, else from the image."""
+    start: Literal["uniform", "gaussian"] = "uniform"
+    """The law of that point; gaussian has a standard deviation of start_std."""
+    start_std: Pixel = 0.001
+    """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
     """Runs from different starts; the worst one counts for each image."""
     loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy"
-    """What is maximised; margin is Carlini and Wagner's."""
+    """What is maximised; margin is Carlini and Wagner's, kl is measured from the
+    prediction on the clean image, as TRADES does."""
+    target: Literal["none", "random", "least_likely"] = "none"
+    """The wrong class that the attack aims at; none flees the label instead."""
+    early_stop: bool = False
+    """Stop each image at its first misclassified point."""
+    replays: Count = 1
+    """Updates on each batch; with free, each also moves the perturbation."""
     model_mode: Literal["eval", "train"] = "eval"
     """The model's mode during the attack; its statistics are untouched either way."""
+
+    @model_validator(mode="after")
+    def _starts_and_losses_fit(self) -> AttackConfig:
+        moves = self.name in ("fgsm_rs", "free") or (
+            self.name == "pgd" and self.random_start
+        )
+        if self.loss == "kl" and self.name != "none" and not moves:
+            raise ValueError(
+                "loss kl has no gradient at the image itself: set random_start, or "
+                "take cross_entropy or margin"
+            )
+        if self.restarts > 1 and self.name != "none" and not moves:
+            raise ValueError("restarts need a random start, else all runs are equal")
+        if self.loss == "kl" and self.target != "none":
+            raise ValueError("loss kl has no target: take cross_entropy or margin")
+        if self.replays > 1 and self.name != "free":
+            raise ValueError("replays belong to the attack free")
+        return self

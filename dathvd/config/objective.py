@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dathvd.config.base import NonNegative, Section
 
@@ -10,7 +12,16 @@ from dathvd.config.base import NonNegative, Section
 class ObjectiveConfig(Section):
     """A loss of clean and adversarial predictions."""
 
-    name: Literal["adversarial", "plain"] = "adversarial"
-    """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean)."""
+    name: Literal["adversarial", "plain", "trades", "mart"] = "adversarial"
+    """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean);
+    trades: CE(clean) + beta * KL(clean || adversarial); mart: boosted
+    CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean))."""
     clean_weight: NonNegative = 1.0
-    """Weight of the clean loss (the paper's lambda)."""
+    """Weight of the clean loss of adversarial (the paper's lambda)."""
+    beta: NonNegative = 6.0
+    """Weight of the divergence: 1/lambda in TRADES, lambda in MART."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the label's probability that is spread over all classes in CE."""
+    weight_perturbation: NonNegative = 0.0
+    """Adversarial weight perturbation: its length over the length of each weight tensor;
+    0 switches it off, its paper takes 0.005."""

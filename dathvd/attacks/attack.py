@@ -1,0 +1,71 @@
+"""What every attack offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.attacks.network import in_mode
+from dathvd.noise import SampleNoise
+
+
+class Attack(ABC):
+    """Finds images near the given ones that a model gets wrong."""
+
+    replays: int = 1
+    """Updates that the training loop makes on each batch, one attack call each."""
+
+    @abstractmethod
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The attacked images, for training: no host synchronisation.
+
+        Args:
+            model: from images to logits; left as it was, also on errors.
+            images: float ``[batch, ...]`` in [0, 1].
+            labels: int64 ``[batch]``.
+            noise: the only source of randomness.
+
+        Returns:
+            Images of the same shape, in the ball and in [0, 1], detached.
+        """
+
+    @abstractmethod
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """The attacked images, for evaluation, and which of them the model survives.
+
+        Returns:
+            The images as above, and bool ``[batch]``: the model, in eval mode, is right
+            on the clean image and on the result of every restart.
+        """
+
+
+class NoAttack(Attack):
+    """Leaves the images as they are."""
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The images themselves."""
+        return images.detach()
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """The images, and where the model is right on them."""
+        return images.detach(), correct_on(model, images, labels)
+
+    def __repr__(self) -> str:
+        return "NoAttack()"
+
+
+def correct_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[batch]``: the model, in eval mode, predicts the label."""
+    with in_mode(model, training=False) as network, torch.no_grad():
+        predicted: Tensor = network(images).argmax(dim=1)
+    return predicted == labels

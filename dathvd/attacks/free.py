@@ -1,0 +1,62 @@
+"""Free adversarial training: the attack's gradient comes with the training's own.
+
+Shafahi et al., Adversarial Training for Free!, NeurIPS 2019, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.attacks.attack import Attack
+from dathvd.attacks.balls import Ball
+from dathvd.errors import UserError
+from dathvd.noise import SampleNoise
+
+_START_STREAM = 100
+
+
+class FreeAttack(Attack):
+    """One step of ``epsilon`` for each replay, along the last backward pass's gradient.
+
+    The training loop calls it ``replays`` times with the same ``images`` object and
+    trains on each result. A result is a leaf that asks for its gradient: the backward
+    pass of the objective leaves it there, and the next call steps along it.
+
+    The paper carries the perturbation over to the next batch; here each batch starts
+    from its own random point, so that a run depends neither on how workers share the
+    batch nor on what preceded a resumed step.
+
+    Args:
+        ball: the norm and the radius.
+        replays: updates on each batch (the paper's m).
+    """
+
+    def __init__(self, ball: Ball, *, replays: int) -> None:
+        self.ball = ball
+        self.replays = replays
+        self._images: Tensor | None = None
+        self._points: Tensor | None = None
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The batch's next points; the model is not run."""
+        last = self._points
+        if images is not self._images or last is None or last.grad is None:
+            start = images + self.ball.uniform(images, noise, _START_STREAM)
+        else:
+            start = last.detach() + self.ball.epsilon * self.ball.direction(last.grad)
+        with torch.no_grad():
+            points = self.ball.project(start, images)
+        self._images, self._points = images, points.requires_grad_()
+        return self._points
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """Not defined: it has no gradient outside training."""
+        raise UserError("attack free is for training only: evaluate with pgd or fgsm")
+
+    def __repr__(self) -> str:
+        return f"FreeAttack({self.ball}, replays={self.replays})"

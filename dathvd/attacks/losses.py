@@ -1,0 +1,50 @@
+"""What an attack maximises: one value for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(logits ``[batch, classes]``, labels ``[batch]``, clean logits) to ``[batch]``."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
+    """-log softmax(logits) at the label."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
+    """The best wrong logit less the label's: above 0 where the model is wrong.
+
+    Carlini and Wagner (Towards Evaluating the Robustness of Neural Networks, S&P 2017),
+    f_6 without its floor.
+    """
+    own = labels[:, None]
+    right = logits.gather(1, own).squeeze(1)
+    return logits.scatter(1, own, -torch.inf).amax(dim=1) - right
+
+
+def kl_divergence(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
+    """KL(p(clean) || p(attacked)), the inner loss of TRADES (Zhang et al., ICML 2019).
+
+    Args:
+        clean: the logits of the clean images, taken as constant.
+    """
+    assert clean is not None
+    return F.kl_div(
+        logits.log_softmax(dim=1),
+        clean.detach().log_softmax(dim=1),
+        reduction="none",
+        log_target=True,
+    ).sum(dim=1)
+
+
+LOSSES: dict[str, AttackLoss] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "kl": kl_divergence,
+}

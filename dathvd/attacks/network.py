@@ -1,0 +1,38 @@
+"""The model as an attack sees it: in its mode, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Network = Callable[[Tensor], Tensor]
+"""From images to logits."""
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[Network]:
+    """The model in train or eval mode; each module's own mode comes back after it.
+
+    In train mode the forward passes work on copies of the buffers, so that batch-norm
+    statistics stay as they were; without copies or comparisons on the host.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield _with_own_buffers(model) if training else model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _with_own_buffers(model: nn.Module) -> Network:
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(model, copies, (images,))
+        return logits
+
+    return forward

@@ -1,0 +1,199 @@
+"""Projected gradient descent, the one loop of all gradient attacks here.
+
+Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.attacks.attack import Attack, correct_on
+from dathvd.attacks.balls import Ball
+from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
+from dathvd.attacks.network import Network, in_mode
+from dathvd.attacks.schedules import STEP_SCHEDULES, TargetRule
+from dathvd.noise import SampleNoise
+
+_START_STREAM = 100
+"""Stream of the first restart; lower ones belong to augmentation and targets."""
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One maximisation: ``sign * loss`` over the ball around the images."""
+
+    network: Network
+    images: Tensor
+    goal: Tensor
+    """The labels to flee, or the classes to reach."""
+    clean: Tensor | None
+    """The clean logits, where the loss or the target rule needs them."""
+
+
+class PGD(Attack):
+    """Steps of steepest ascent, each projected into the ball and into [0, 1].
+
+    Args:
+        ball: the norm and the radius.
+        step_size: length of the first step, in pixel units.
+        num_steps: gradient steps; 0 returns the start.
+        random_start: start from a point drawn in the ball, else from the image.
+        start_std: None draws it uniformly, else normally with this deviation.
+        restarts: runs from different starts; the highest loss counts.
+        loss: what is maximised.
+        target: the rule of the class to reach; None flees the label.
+        momentum: decay of the gradient accumulated at L1 norm 1 (Dong et al., Boosting
+            Adversarial Attacks with Momentum, CVPR 2018, eq. 6).
+        schedule: from the share of steps done to the factor of the step size.
+        early_stop: leave each image at its first misclassified point.
+        training: attack the model in train mode.
+    """
+
+    def __init__(
+        self,
+        ball: Ball,
+        *,
+        step_size: float,
+        num_steps: int,
+        random_start: bool = True,
+        start_std: float | None = None,
+        restarts: int = 1,
+        loss: AttackLoss = cross_entropy,
+        target: TargetRule | None = None,
+        momentum: float = 0.0,
+        schedule: Callable[[float], float] = STEP_SCHEDULES["constant"],
+        early_stop: bool = False,
+        training: bool = False,
+    ) -> None:
+        self.ball = ball
+        self.step_size = step_size
+        self.num_steps = num_steps
+        self.random_start = random_start
+        self.start_std = start_std
+        self.restarts = restarts
+        self.loss = loss
+        self.target = target
+        self.momentum = momentum
+        self.schedule = schedule
+        self.early_stop = early_stop
+        self.training = training
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """For each image the result of highest loss over the restarts."""
+        with self._network(model) as network:
+            problem = self._problem(network, images, labels, noise)
+            worst = self._run(problem, noise, restart=0)
+            if self.restarts == 1:
+                return worst
+            highest = self._gain(problem, worst)
+            for restart in range(1, self.restarts):
+                found = self._run(problem, noise, restart)
+                gain = self._gain(problem, found)
+                better = gain > highest
+                highest = torch.where(better, gain, highest)
+                worst = torch.where(_beside(better, images), found, worst)
+        return worst
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """Only images that survived so far are attacked by the next restart."""
+        worst = images.detach().clone()
+        correct = correct_on(model, images, labels)
+        for restart in range(self.restarts):
+            left = correct.nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            own = noise.select(left)
+            with self._network(model) as network:
+                problem = self._problem(network, images[left], labels[left], own)
+                worst[left] = self._run(problem, own, restart)
+            correct[left] = correct_on(model, worst[left], labels[left])
+        return worst, correct
+
+    def _network(self, model: nn.Module) -> AbstractContextManager[Network]:
+        return in_mode(model, self.training)
+
+    def _problem(
+        self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> _Problem:
+        images, clean = images.detach(), None
+        if self.target is not None or self.loss is kl_divergence:
+            with torch.no_grad():
+                clean = network(images)
+        if self.target is None or clean is None:
+            return _Problem(network, images, labels, clean)
+        return _Problem(network, images, self.target(clean, labels, noise), clean)
+
+    def _run(self, problem: _Problem, noise: SampleNoise, restart: int) -> Tensor:
+        """One run from its own start."""
+        points = self._start(problem.images, noise, restart)
+        velocity = torch.zeros_like(points)
+        for step in range(self.num_steps):
+            gradient, fooled = self._gradient(problem, points)
+            if self.momentum:
+                velocity = velocity.mul_(self.momentum).add_(_unit_l1(gradient))
+                gradient = velocity
+            size = self.step_size * self.schedule(step / self.num_steps)
+            moved = points + size * self.ball.direction(gradient)
+            moved = self.ball.project(moved, problem.images)
+            if self.early_stop:
+                moved = torch.where(_beside(fooled, points), points, moved)
+            points = moved
+        return points
+
+    def _start(self, images: Tensor, noise: SampleNoise, restart: int) -> Tensor:
+        if not self.random_start:
+            return images.clone()
+        stream = _START_STREAM + restart
+        if self.start_std is None:
+            draw = self.ball.uniform(images, noise, stream)
+        else:
+            draw = noise.normal(images.shape, stream).to(images.dtype) * self.start_std
+        return self.ball.project(images + draw, images)
+
+    def _gradient(self, problem: _Problem, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The ascent gradient ``[batch, ...]``, and where the goal is reached.
+
+        Of the inputs alone: no weight gradient is computed, so no hook of a distributed
+        optimizer fires. Of the sum: a sample's gradient does not depend on the batch.
+        """
+        with torch.enable_grad():
+            inputs = points.detach().requires_grad_()
+            logits = problem.network(inputs).float()
+            loss = self.loss(logits, problem.goal, problem.clean).sum()
+            (gradient,) = torch.autograd.grad(loss, inputs)
+        hit = logits.argmax(dim=1) == problem.goal
+        return (gradient, ~hit) if self.target is None else (-gradient, hit)
+
+    def _gain(self, problem: _Problem, points: Tensor) -> Tensor:
+        """What the attack maximises, ``[batch]``."""
+        with torch.no_grad():
+            logits = problem.network(points).float()
+            loss = self.loss(logits, problem.goal, problem.clean)
+        return loss if self.target is None else -loss
+
+    def __repr__(self) -> str:
+        return (
+            f"PGD({self.ball}, step_size={self.step_size:g}, "
+            f"num_steps={self.num_steps}, random_start={self.random_start}, "
+            f"restarts={self.restarts})"
+        )
+
+
+def _beside(flags: Tensor, images: Tensor) -> Tensor:
+    """``[batch]`` as ``[batch, 1, ...]``, to broadcast over images."""
+    return flags.view((-1,) + (1,) * (images.dim() - 1))
+
+
+def _unit_l1(gradient: Tensor) -> Tensor:
+    """Each sample's gradient at L1 norm 1."""
+    norm = gradient.abs().flatten(1).sum(dim=1)
+    return gradient / _beside(norm.clamp_min_(torch.finfo(norm.dtype).tiny), gradient)
