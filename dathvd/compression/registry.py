@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from dathvd.compression.base import Compressor
 from dathvd.compression.casts import BF16, FP16, NoCompression
+from dathvd.compression.paper import Paper
+from dathvd.compression.powersgd import PowerSGD
 from dathvd.compression.quantize import Int4, Int8
 from dathvd.compression.sign import Sign
+from dathvd.compression.topk import TopK
 from dathvd.errors import UserError, choose
 
 if TYPE_CHECKING:
@@ -25,12 +28,17 @@ class Compression:
     fp16 = FP16
     bf16 = BF16
     sign = Sign
+    topk = TopK
     int8 = Int8
     int4 = Int4
+    powersgd = PowerSGD
+    paper = Paper
 
 
 COMPRESSORS: dict[str, type[Compressor]] = {
-    codec.name: codec for codec in (NoCompression, FP16, BF16, Sign, Int8, Int4)
+    name: codec
+    for name, codec in vars(Compression).items()
+    if isinstance(codec, type) and issubclass(codec, Compressor)
 }
 
 
@@ -41,6 +49,10 @@ def build_compressor(config: CompressionConfig) -> Compressor:
         UserError: an unknown name, or an option out of its range.
     """
     options: dict[str, Any] = {"error_feedback": config.error_feedback}
+    if config.name == "topk":
+        options["density"] = config.density
+    if config.name == "powersgd":
+        options["rank"] = config.rank
     return choose("compression.name", config.name, COMPRESSORS)(**options)
 
 
