@@ -23,5 +23,5 @@ class ObjectiveConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the label's probability that is spread over all classes in CE."""
     weight_perturbation: NonNegative = 0.0
-    """Adversarial weight perturbation: its length over the length of each weight tensor;
+    """Length of the adversarial perturbation of each weight tensor over its own;
     0 switches it off, its paper takes 0.005."""

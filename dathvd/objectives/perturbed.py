@@ -15,15 +15,16 @@ _TINY = 1e-30
 class WeightPerturbed(Objective):
     """An objective at the weights that one ascent step makes worse.
 
-    Wu, Xia and Wang, Adversarial Weight Perturbation Helps Robust Generalization,
-    NeurIPS 2020, eq. 8-11 with one step: each weight tensor w with gradient g becomes w + v,
-    v = gamma * |w| * g / |g|; tensors of fewer than two dimensions stay.
+    Wu, Xia and Wang: Adversarial Weight Perturbation Helps Robust Generalization,
+    NeurIPS 2020, eq. 8-11 with one step. Each weight tensor w with gradient g becomes
+    w + v, v = gamma * |w| * g / |g|; tensors of fewer than two dimensions stay.
 
     The model's own weights never change: the forward pass takes the sums w + v, whose
-    gradient in w is that in w + v, as the paper's update wants. The ascent asks autograd
-    for the gradient alone, so that no hook of a distributed optimizer fires, and works
-    on copies of the buffers. Every worker perturbs by its own batch's gradient: nothing
-    is sent, at the price of a step that depends on how workers share the batch.
+    gradient in w is that in w + v, as the paper's update wants. The ascent asks
+    autograd for the gradient alone, so that no hook of a distributed optimizer fires,
+    and works on copies of the buffers. Every worker perturbs by its own batch's
+    gradient: nothing is sent, at the price of a step that depends on how workers share
+    the batch.
 
     Args:
         objective: the loss that is both raised by v and minimised at it.
