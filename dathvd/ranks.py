@@ -53,8 +53,8 @@ def launched_local_size() -> int:
 def wait_for_root_to_report(seconds: float = 3.0) -> None:
     """Hold back on ranks other than 0, before collectives exist.
 
-    A mistake that every rank sees is then printed once: rank 0 prints and exits, and the
-    launcher ends the others while they wait. A mistake that only this rank sees is
+    A mistake that every rank sees is then printed once: rank 0 prints and exits, and
+    the launcher ends the others while they wait. A mistake that only this rank sees is
     still printed, after the wait.
     """
     if launched_rank() > 0:

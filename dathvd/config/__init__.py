@@ -5,7 +5,7 @@ from dathvd.config.base import Section
 from dathvd.config.compression import CompressionConfig
 from dathvd.config.data import DataConfig
 from dathvd.config.evaluation import EvaluationConfig
-from dathvd.config.load import dump_config, load_config
+from dathvd.config.load import dump_config, explain, load_config
 from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
@@ -25,5 +25,6 @@ __all__ = [
     "Section",
     "TrainConfig",
     "dump_config",
+    "explain",
     "load_config",
 ]

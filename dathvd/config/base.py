@@ -33,6 +33,15 @@ def parse_fraction(value: Any) -> Any:
 Pixel = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
 """A length in pixel units, images being in [0, 1]: a float or "8/255"."""
 
+
+def as_tuple(value: Any) -> Any:
+    """YAML's list as a tuple; anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+FromList = BeforeValidator(as_tuple)
+"""Lets a tuple field take a YAML list: ``Annotated[tuple[int, ...], FromList]``."""
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -40,7 +40,7 @@ def load_config(
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"config ({source}): {_explain(error)}") from None
+        raise UserError(f"config ({source}): {explain(error)}") from None
 
 
 def dump_config(config: Config) -> str:
@@ -88,7 +88,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first problem in one line: field, problem, what was got."""
     first = error.errors(include_url=False)[0]
     place = [part for part in first["loc"]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from dathvd.config.base import Count, Section
+from dathvd.config.base import Count, FromList, Section
 
 
 class ModelConfig(Section):
@@ -18,7 +18,7 @@ class ModelConfig(Section):
     """The normalisation layers of the small networks."""
     activation: Literal["relu", "silu", "softplus"] = "relu"
     """The activation function."""
-    mean: tuple[float, ...] | None = None
+    mean: Annotated[tuple[float, ...] | None, FromList] = None
     """Per-channel mean that the first layer subtracts; None for no such layer."""
-    std: tuple[float, ...] | None = None
+    std: Annotated[tuple[float, ...] | None, FromList] = None
     """Per-channel standard deviation that it divides by."""

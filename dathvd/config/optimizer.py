@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from dathvd.config.base import Count, Natural, NonNegative, Positive, Section, Share
+from dathvd.config.base import (
+    Count,
+    FromList,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+)
 
 
 class OptimizerConfig(Section):
@@ -51,7 +59,7 @@ class ScheduleConfig(Section):
     """The shape after the warm-up."""
     warmup_epochs: NonNegative = 1.0
     """Epochs of linear warm-up, part of the run's epochs."""
-    milestones: tuple[Natural, ...] = ()
+    milestones: Annotated[tuple[Natural, ...], FromList] = ()
     """Epochs, counted from the run's start, at which multistep multiplies by gamma."""
     gamma: Positive = 0.1
     """The factor of multistep."""

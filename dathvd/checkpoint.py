@@ -1,0 +1,198 @@
+"""Checkpoints: atomic, complete, and loadable without executing code.
+
+A checkpoint is a folder ``checkpoints/step-00001234``: ``model.pt`` with what all ranks
+share, and ``rank-00000.pt`` … with what differs by rank. It is written under
+a temporary name and renamed when every rank has finished its file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dathvd.config import Config
+from dathvd.errors import UserError
+from dathvd.files import explain_os_errors, make_folder, write_atomically
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def parameters_sha256(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_file(path: Path, state: dict[str, Any]) -> None:
+    """Write a dictionary of tensors and plain values atomically."""
+    # serialised in memory first: torch's own writer turns a full disk into a
+    # RuntimeError that names neither the disk nor the file
+    data = io.BytesIO()
+    torch.save(state, data)
+
+    def write(file: Any) -> None:
+        file.write(data.getbuffer())
+
+    write_atomically(path, write)
+
+
+def load_bytes(data: bytes, name: str) -> dict[str, Any]:
+    """Read what ``save_file`` wrote; never executes code.
+
+    Raises:
+        UserError: the bytes are not a checkpoint, or hold anything but tensors and
+            plain values.
+    """
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise UserError(
+            f"checkpoint {name}: corrupted, or not a checkpoint of dathvd"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"checkpoint {name}: not a checkpoint of dathvd {FORMAT=}")
+    return state
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Read a file of a checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or is not a checkpoint.
+    """
+    with explain_os_errors("read", path):
+        data = path.read_bytes()
+    return load_bytes(data, str(path))
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` steps lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run folder, oldest first."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))
+
+
+def staging_folder(final: Path) -> Path:
+    """Where a checkpoint is written before it is renamed to ``final``."""
+    return final.with_name(f".{final.name}.writing")
+
+
+def write_rank_files(
+    final: Path, shared: dict[str, Any] | None, own: dict[str, Any], rank: int
+) -> None:
+    """This rank's part of a checkpoint, in the staging folder."""
+    staging = staging_folder(final)
+    make_folder(staging)
+    if shared is not None:
+        save_file(staging / "model.pt", {"format": FORMAT, **shared})
+    if own:
+        save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
+
+
+def publish(final: Path, keep: int) -> None:
+    """Rename the staging folder and drop older checkpoints beyond ``keep``."""
+    staging = staging_folder(final)
+    with explain_os_errors("write", final):
+        if final.exists():
+            shutil.rmtree(final)
+        with contextlib.suppress(FileNotFoundError):  # another host's root was first
+            os.replace(staging, final)
+    for old in find_checkpoints(final.parent.parent)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def discard_staging(final: Path) -> None:
+    """Remove a checkpoint that could not be finished."""
+    shutil.rmtree(staging_folder(final), ignore_errors=True)
+
+
+def resolve(path: str | Path) -> Path:
+    """The checkpoint folder that a run folder or a checkpoint folder stands for.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"run {place}: no such folder")
+    if (place / "model.pt").is_file():
+        return place
+    found = find_checkpoints(place)
+    if not found:
+        raise UserError(f"run {place}: holds no checkpoint; was it trained?")
+    return found[-1]
+
+
+def restore_model(state: dict[str, Any], name: str) -> tuple[nn.Module, Config]:
+    """The network and configuration of a loaded ``model.pt``.
+
+    Raises:
+        UserError: the checkpoint is another model's.
+    """
+    from dathvd.models import build_model
+
+    config = Config.model_validate_json(state["config"])
+    model = build_model(
+        config.model,
+        image_shape=tuple(state["image_shape"]),
+        num_classes=int(state["num_classes"]),
+    )
+    load_weights(model, state["model"], name)
+    return model.eval(), config
+
+
+def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:
+    """Fill the model.
+
+    Raises:
+        UserError: names or shapes differ; the first difference is named.
+    """
+    expected = model.state_dict()
+    for key in [*expected, *weights]:
+        if key not in weights or key not in expected:
+            where = "lacks" if key not in weights else "has an unknown"
+            raise UserError(f"checkpoint {name}: of another model: {where} {key!r}")
+        if expected[key].shape != weights[key].shape:
+            raise UserError(
+                f"checkpoint {name}: of another model: {key!r} has shape "
+                f"{tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
+            )
+    model.load_state_dict(weights)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The trained network of a run, ready to use; needs no Horovod.
+
+    Args:
+        path: a run folder (its newest checkpoint counts) or a checkpoint folder.
+
+    Returns:
+        A module in eval mode on the CPU, from images ``[batch, channels, height,
+        width]`` float32 in [0, 1] to logits ``[batch, classes]``.
+
+    Raises:
+        UserError: there is no checkpoint, or it is corrupted.
+    """
+    file = resolve(path) / "model.pt"
+    return restore_model(load_file(file), str(file))[0]

@@ -1,0 +1,41 @@
+"""``dathvd train``: one worker; horovodrun, mpirun or srun start several."""
+
+from __future__ import annotations
+
+import click
+
+from dathvd.commands.options import config_options
+
+
+@click.command("train")
+@config_options
+@click.option(
+    "--run-dir",
+    metavar="DIR",
+    help="Where the run is kept; the same command again goes on from its last "
+    "checkpoint. Without it, a dated folder under runs/.",
+)
+def command(
+    config_file: str | None, overrides: tuple[str, ...], run_dir: str | None
+) -> int:
+    """Train a robust model; each process is one Horovod worker.
+
+    \b
+    dathvd train                                      one worker
+    horovodrun -np 16 dathvd train                    16 workers
+    dathvd train --config configs/digits.yaml --set train.epochs=3
+    """
+    from dathvd.config import load_config
+
+    config = load_config(config_file, overrides)
+
+    from pathlib import Path
+
+    from dathvd.runtime import TEMPORARY_FAILURE, guard, start
+    from dathvd.training import train
+
+    runtime = start(config.train.device)
+    with guard(runtime):
+        finished = train(config, Path(run_dir) if run_dir else None, runtime)
+    stopped_early = not finished and not config.train.max_steps
+    return TEMPORARY_FAILURE if stopped_early else 0

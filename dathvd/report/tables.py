@@ -1,0 +1,39 @@
+"""Tables in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dathvd.config import AttackConfig
+
+
+def describe_attack(attack: AttackConfig) -> str:
+    """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
+    if attack.name == "none":
+        return "none"
+    parts = [f"{attack.name.upper()}-{attack.num_steps} {attack.norm}"]
+    if attack.name == "fgsm":
+        parts = [f"FGSM {attack.norm}"]
+    parts.append(f"epsilon {attack.epsilon:.4g}")
+    if attack.name == "pgd":
+        parts.append(f"step {attack.step_size:.4g}")
+    restarts = "restart" if attack.restarts == 1 else "restarts"
+    return f"{' '.join(parts)}, {attack.restarts} {restarts}"
+
+
+def print_accuracy(result: dict[str, Any], *, title: str) -> None:
+    """The table at the end of training and evaluation."""
+    table = Table(title=title)
+    table.add_column("accuracy on the test set")
+    table.add_column("%", justify="right")
+    table.add_column("samples", justify="right")
+    samples = str(result["num_samples"])
+    table.add_row("clean", f"{100 * result['clean_accuracy']:.2f}", samples)
+    row = f"robust ({result['attack']})"
+    table.add_row(row, f"{100 * result['robust_accuracy']:.2f}", samples)
+    console = Console()
+    # a pipe has no width of its own: keep the table whole
+    Console(width=None if console.is_terminal else 100).print(table)

@@ -1,0 +1,5 @@
+"""Distributed adversarial training: the step, the loop, the run."""
+
+from dathvd.training.run import train
+
+__all__ = ["train"]

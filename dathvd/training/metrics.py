@@ -1,0 +1,91 @@
+"""What a run reports: rows in ``metrics.jsonl``, TensorBoard, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dathvd.files import explain_os_errors
+from dathvd.report.progress import Progress
+from dathvd.runtime import Runtime, sum_over_workers
+
+
+class MetricsLog:
+    """Collects sums from all workers every few steps; rank 0 writes them down.
+
+    Args:
+        run: the run folder.
+        runtime: this worker's place.
+        progress: the progress bar (rank 0's; others' is silent).
+        first_step: the step that the run begins or goes on with.
+    """
+
+    def __init__(
+        self, run: Path, runtime: Runtime, progress: Progress, first_step: int
+    ) -> None:
+        self._file = run / "metrics.jsonl"
+        self._runtime = runtime
+        self._progress = progress
+        self._then = time.perf_counter()
+        self._board: Any = None
+        if runtime.is_root:
+            # TensorBoard is imported only here: it takes a second
+            from torch.utils.tensorboard import SummaryWriter
+
+            with explain_os_errors("write", run / "tensorboard"):
+                self._board = SummaryWriter(
+                    str(run / "tensorboard"), purge_step=first_step + 1
+                )
+
+    def report(
+        self, sums: Tensor, *, step: int, epoch: float, lr: float, extra: dict[str, Any]
+    ) -> None:
+        """Write a row; every rank calls it, and it waits for the device.
+
+        Args:
+            sums: float64 ``[4]`` as in ``Totals``, set to zero afterwards.
+            step: steps done.
+            epoch: passes over the training set done, a fraction.
+            lr: the learning rate of the last step.
+            extra: more numbers for the row.
+        """
+        total = sum_over_workers(self._runtime, sums, "metrics")
+        sums.zero_()
+        images, loss, clean, robust = total.tolist()
+        now = time.perf_counter()
+        seconds, self._then = now - self._then, now
+        if not self._runtime.is_root:
+            return
+        row = {
+            "step": step,
+            "epoch": round(epoch, 4),
+            "loss": loss / max(images, 1),
+            "clean_accuracy": clean / max(images, 1),
+            "robust_accuracy": robust / max(images, 1),
+            "lr": lr,
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+            **extra,
+        }
+        self._progress.update(row)
+        with explain_os_errors("write", self._file):
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name not in ("step", "seconds") and isinstance(value, (int, float)):
+                    self._board.add_scalar(f"train/{name}", value, step)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """One more number for TensorBoard."""
+        if self._board is not None:
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush TensorBoard's files."""
+        if self._board is not None:
+            self._board.close()
+

@@ -1,0 +1,92 @@
+"""One step of distributed adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.attacks import Attack
+from dathvd.objectives import Objective, Terms
+from dathvd.training.batches import Batch
+
+
+@dataclass
+class Totals:
+    """Sums over images since the last report, kept on the device."""
+
+    sums: Tensor
+    """Float64 ``[4]``: images, loss, right when clean, right under attack."""
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Totals:
+        """Nothing counted yet."""
+        return cls(torch.zeros(4, dtype=torch.float64, device=device))
+
+    @torch.no_grad()
+    def add(self, terms: Terms, labels: Tensor) -> None:
+        """Count a batch; waits for nothing."""
+        count = len(labels)
+        right = [
+            logits.argmax(dim=1).eq(labels).sum() if logits is not None else 0
+            for logits in (terms.clean_logits, terms.adversarial_logits)
+        ]
+        self.sums[0] += count
+        self.sums[1] += terms.loss.detach() * count
+        self.sums[2] += right[0]
+        self.sums[3] += right[1]
+
+
+@dataclass
+class Trainer:
+    """The network with all that a step needs.
+
+    One step of DAT (Zhang et al. 2022, Algorithm 1): every worker (1) attacks its own
+    batch, (2) takes the gradient of its own objective there, (3) exchanges compressed
+    gradients, which are averaged, (4) applies the same layer-wise adaptive update.
+    """
+
+    model: nn.Module
+    attack: Attack
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    totals: Totals
+    prepared: list[Tensor] = field(default_factory=list)
+    """Adversarial images of the next step, made while gradients travelled."""
+    mark: Callable[[str], None] = lambda phase: None
+    """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
+
+    def step(
+        self, batches: Sequence[Batch], lr: float, following: Sequence[Batch] = ()
+    ) -> None:
+        """Train on this worker's batches of one step.
+
+        Args:
+            batches: one a backward pass; none if this worker's share is empty.
+            lr: the learning rate.
+            following: the next step's batches, to be attacked while this step's
+                gradients travel; empty without overlap.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        adversarial, self.prepared = self.prepared, []
+        for index, batch in enumerate(batches):
+            # inner maximisation; sends nothing
+            images = adversarial[index] if adversarial else self._attack(batch)
+            self.mark("attack")
+            terms = self.objective(self.model, batch.images, images, batch.labels)
+            # a full bucket's exchange starts inside backward
+            (terms.loss * batch.share).backward()
+            self.totals.add(terms, batch.labels)
+            self.mark("update")
+        # gradients travel meanwhile
+        self.prepared = [self._attack(batch) for batch in following]
+        self.mark("attack")
+        self.optimizer.step()
+        self.mark("exchange")
+
+    def _attack(self, batch: Batch) -> Tensor:
+        return self.attack(self.model, batch.images, batch.labels, batch.noise)

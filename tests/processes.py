@@ -1,0 +1,98 @@
+"""Starting real processes in tests, with a hard limit on their time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = Path(sys.executable).parent
+DATHVD = str(SCRIPTS / "dathvd")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a process left."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        """All that it said, for assertion messages."""
+        return f"exit {self.code}\n{self.stdout}\n{self.stderr}"
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, fit for starting ranks from it."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OMPI_", "PMIX_", "PMI_", "HOROVOD_"))
+    }
+    return {
+        **inherited,
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        # MPI refuses root by default; CI and containers are root
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        **(changes or {}),
+    }
+
+
+def run(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+) -> Finished:
+    """Run a command to its end; its whole process group is killed at the limit."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [str(argument) for argument in arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        env=environment(env),
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        raise AssertionError(
+            f"{arguments} did not end in {timeout} s\n{stdout}\n{stderr}"
+        ) from None
+    return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def mpirun(
+    num_ranks: int, arguments: Sequence[str | Path], **options: object
+) -> Finished:
+    """Run a command on several ranks under plain mpirun (quicker than horovodrun)."""
+    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(num_ranks)]
+    return run([*launcher, *arguments], **options)  # type: ignore[arg-type]
+
+
+def horovodrun(
+    num_ranks: int,
+    arguments: Sequence[str | Path],
+    *,
+    controller: str = "mpi",
+    **options: object,
+) -> Finished:
+    """Run a command on several ranks under horovodrun, over ``mpi`` or ``gloo``."""
+    launcher = [str(SCRIPTS / "horovodrun"), f"--{controller}", "-np", str(num_ranks)]
+    return run([*launcher, *arguments], **options)  # type: ignore[arg-type]
