@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
     "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
     "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
+    "launch": ("dathvd.commands.launch", "Start ranks on hosts; look after them."),
     "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),
 }
 

@@ -1,0 +1,70 @@
+"""How a rank tells the launcher that it has ended: one line among its output."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from dataclasses import asdict, dataclass
+
+_MARK = "@dathvd-rank-ended "
+# what horovodrun and mpirun --tag-output put before a line
+_TAG = re.compile(rb"^\[\d+(?:,\d+)?\]<std(?:out|err)>:")
+_ERROR = re.compile(r"^(?:\[rank \d+\] )?dathvd: error: ")
+
+
+@dataclass(frozen=True)
+class RankEnded:
+    """A rank's end: code as the shell counts (128 + number of a signal)."""
+
+    rank: int
+    host: str
+    code: int
+    message: str = ""
+
+    def to_line(self) -> str:
+        """The line that carries it; short, so that no launcher splits it."""
+        short = {**asdict(self), "message": self.message[:600]}
+        return _MARK + json.dumps(short)
+
+    def describe(self) -> str:
+        """One line for people: which rank, where, why."""
+        reason = self.message or f"exit code {self.code}"
+        if self.code > 128 and not self.message:
+            reason = f"killed by {_signal_name(self.code - 128)}"
+            if self.code == 128 + signal.SIGKILL:
+                reason += " (did the host run out of memory?)"
+        return f"rank {self.rank} on {self.host}: {reason}"
+
+
+def read_line(line: bytes) -> RankEnded | bytes:
+    """A line of a launcher's output: a rank's end, or the line without its tag."""
+    line = _TAG.sub(b"", line)
+    if line.startswith(_MARK.encode()):
+        try:
+            return RankEnded(**json.loads(line[len(_MARK) :]))
+        except (ValueError, TypeError):
+            return line
+    return line
+
+
+def error_text(line: str) -> str | None:
+    """The text of a ``dathvd: error:`` line, None for any other line."""
+    match = _ERROR.match(line)
+    return line[match.end() :].strip() if match else None
+
+
+def first_cause(ends: list[RankEnded]) -> RankEnded:
+    """Of the ranks that failed together, the one that most likely began it.
+
+    A user's error explains the others, a death by signal is mostly the launcher
+    ending a rank, and otherwise the first that was heard of is it.
+    """
+    return min(ends, key=lambda end: (end.code != 2, end.code > 128))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
