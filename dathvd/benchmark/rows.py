@@ -1,0 +1,65 @@
+"""What one point of a speed-up sweep has measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LOCAL = "local"
+"""The codec of a point without any communication: each worker trains on its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number of workers, codec, exchange and overlap mode, timed over many steps.
+
+    Seconds are medians over steps; of each step, the slowest worker counts. ``data``,
+    ``attack``, ``update`` and ``exposed`` are that worker's parts of the step.
+    """
+
+    num_workers: int
+    codec: str
+    """A codec's name, or ``local`` for a step without any communication."""
+    exchange: str
+    overlap: str
+    batch_size_per_worker: int
+    step_seconds: float
+    step_spread: float
+    """Half the distance between the quartiles of the steps' seconds."""
+    compute_seconds: float
+    """The same step without any communication, interleaved with this one."""
+    data_seconds: float
+    attack_seconds: float
+    update_seconds: float
+    """Forward, backward, encoding, decoding and the optimizer's update."""
+    exposed_seconds: float
+    """Waiting for gradients with nothing else to do."""
+    bytes_sent: float
+    """By one worker in one step, as the exchanger's ledger tells it."""
+    kernel_bytes: float | None = None
+    """The same by the interface's counters, without headers; None where a host has
+    several workers, which then share them."""
+    traffic: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Per collective (``allreduce``, ``allgather``, ``alltoall``): calls and bytes sent
+    by one worker in one step."""
+    num_steps: int
+    hosts: int
+    oversubscribed: bool
+    """More workers than cores (times their threads) or GPUs."""
+    device: str
+    rate: str | None = None
+    """Of the rig's links; None elsewhere."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all workers."""
+        return self.num_workers * self.batch_size_per_worker / self.step_seconds
+
+    @property
+    def ratio(self) -> float:
+        """The step as a multiple of the same step without any communication."""
+        return self.step_seconds / self.compute_seconds
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing was exchanged."""
+        return self.codec == LOCAL
