@@ -1,0 +1,60 @@
+"""What Horovod 0.28.1 must keep doing for our exchanges to run under its optimizer.
+
+The seam is private. If one of these tests fails after an upgrade, Horovod has moved:
+read ``horovod/torch/optimizer.py`` again before touching the pinned version.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import horovod
+import horovod.torch.optimizer as seam
+import pytest
+
+from dathvd.distributed.optimizer import HOROVOD_VERSION
+from tests.processes import Finished, horovodrun, mpirun, run
+
+WORKER = Path(__file__).with_name("contract_worker.py")
+LAUNCHES = ("alone", "mpi", "gloo")
+
+
+def test_the_version_is_the_one_that_was_read() -> None:
+    assert horovod.__version__ == HOROVOD_VERSION == "0.28.1"
+
+
+def test_the_private_methods_take_what_we_pass() -> None:
+    members = seam._DistributedOptimizer.__dict__
+    for name, parameters in {
+        "_allreduce_grad_async": ["self", "p"],
+        "_register_hooks": ["self"],
+        "synchronize": ["self"],
+        "step": ["self", "closure"],
+    }.items():
+        assert list(inspect.signature(members[name]).parameters) == parameters, name
+
+
+@pytest.fixture(scope="module", params=LAUNCHES)
+def launched(request: pytest.FixtureRequest) -> Finished:
+    """The worker's output, on one process, two over MPI, two over Gloo."""
+    command: list[str | Path] = [sys.executable, WORKER]
+    if request.param == "alone":
+        return run(command, timeout=60)
+    if request.param == "mpi":
+        return mpirun(2, command, timeout=60)
+    return horovodrun(2, command, controller="gloo", timeout=60)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        "hooks_and_callable_handles",
+        "every_parameter_is_submitted_before_any_is_awaited",
+        "hooks_exist_for_one_worker_only_when_asked",
+        "our_override_carries_the_mean",
+    ],
+)
+def test_seam(launched: Finished, law: str) -> None:
+    assert launched.code == 0 and f"held: {law}" in launched.stdout, launched.output
