@@ -8,12 +8,12 @@ a temporary name and renamed when every rank has finished its file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import pickle
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,6 @@ from dathvd.files import explain_os_errors, make_folder, write_atomically
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8})")
-
-
-def parameters_sha256(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers: names, shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save_file(path: Path, state: dict[str, Any]) -> None:
@@ -58,12 +48,22 @@ def load_bytes(data: bytes, name: str) -> dict[str, Any]:
         UserError: the bytes are not a checkpoint, or hold anything but tensors and
             plain values.
     """
+    problem = UserError(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
     try:
+        # torch does not compare the archive's checksums; a flipped bit would train on
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if archive.testzip() is not None:
+                raise problem
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(
-            f"checkpoint {name}: corrupted, or not a checkpoint of dathvd"
-        ) from None
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+    ):
+        raise problem from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {name}: not a checkpoint of dathvd {FORMAT=}")
     return state

@@ -3,7 +3,12 @@
 from dathvd.data.augment import augment
 from dathvd.data.build import DATASETS, load_dataset
 from dathvd.data.sets import Dataset, ImageSet, TensorImages
-from dathvd.data.sharding import epoch_batches, num_batches, worker_slice
+from dathvd.data.sharding import (
+    epoch_batches,
+    num_batches,
+    permutation,
+    worker_slice,
+)
 
 __all__ = [
     "DATASETS",
@@ -14,5 +19,6 @@ __all__ = [
     "epoch_batches",
     "load_dataset",
     "num_batches",
+    "permutation",
     "worker_slice",
 ]

@@ -91,4 +91,3 @@ def _judge(
         clean = model(inputs).argmax(dim=1).eq(labels)
     _, correct = attack.worst_case(model, inputs, labels, noise)
     return clean, clean & correct
-

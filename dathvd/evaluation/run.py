@@ -14,6 +14,7 @@ from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.files import explain_os_errors, write_json
+from dathvd.hashing import parameters_sha256
 from dathvd.report.progress import Progress
 from dathvd.report.tables import describe_attack, print_accuracy
 from dathvd.runtime import Runtime, from_root, together
@@ -80,7 +81,7 @@ def evaluate_checkpoint(
     result = {
         **describe_accuracy(accuracy, config),
         "num_workers": runtime.size,
-        "parameters_sha256": checkpoint.parameters_sha256(model),
+        "parameters_sha256": parameters_sha256(model),
     }
     print_accuracy(result, title=run)
     if json_file is not None:

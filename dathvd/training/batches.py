@@ -33,7 +33,7 @@ class Batch:
     """The random numbers of these samples in this epoch."""
     share: float
     """Weight of this batch's mean so that the mean over workers is the mean over the
-    global batch: images here * workers / images everywhere."""
+    global batch: images here * workers * passes / images everywhere."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class BatchPlan:
         for part in torch.tensor_split(everyone, self.passes):
             mine = worker_slice(part, self.rank, self.size)
             if len(mine):
-                yield self._batch(mine, epoch, len(mine) * self.size / len(everyone))
+                share = len(mine) * self.size * self.passes / len(everyone)
+                yield self._batch(mine, epoch, share)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
         images = self.images.batch(indices).to(self.device, non_blocking=True)

@@ -74,7 +74,16 @@ class Loop:
 
     def _report(self, lr: float) -> None:
         state = self.state
-        extra: dict[str, Any] = state.trainer.optimizer.exchanger.metrics()  # type: ignore[attr-defined]
+        exchanger = state.exchanger
+        traffic = exchanger.ledger.snapshot(reset=True)
+        extra: dict[str, Any] = {
+            "skipped_steps": exchanger.skipped,
+            "bytes_sent": sum(entry["sent_bytes"] for entry in traffic.values()),
+            "exposed_seconds": sum(
+                entry["waited_seconds"] for entry in traffic.values()
+            ),
+            "traffic": traffic,
+        }
         self.log.report(
             state.trainer.totals.sums,
             step=state.step,

@@ -88,4 +88,3 @@ class MetricsLog:
         """Flush TensorBoard's files."""
         if self._board is not None:
             self._board.close()
-

@@ -16,6 +16,7 @@ from dathvd.data import Dataset, load_dataset
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import describe_accuracy, evaluate_test_set
+from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.report.plots import plot_examples, plot_training
 from dathvd.report.progress import Progress
@@ -125,7 +126,7 @@ def _train(
         f"{len(dataset.train)} training images, {plan.steps_per_epoch} steps an epoch, "
         f"{total} steps; every image once an epoch, none dropped, none padded"
     )
-    say(state.trainer.optimizer.exchanger.describe())  # type: ignore[attr-defined]
+    say(state.exchanger.describe())
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
     log = MetricsLog(folder, runtime, progress, state.step)
     first, started = state.step, time.perf_counter()
@@ -160,7 +161,7 @@ def _conclude(
         "num_workers": runtime.size,
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images_per_second, 2),
-        "parameters_sha256": checkpoint.parameters_sha256(model),
+        "parameters_sha256": parameters_sha256(model),
         "versions": run_folder.versions(),
     }
     rows = run_folder.read_metrics(folder)

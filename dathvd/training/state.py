@@ -16,7 +16,12 @@ from dathvd.attacks import build_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import Dataset
-from dathvd.distributed import DistributedOptimizer, average_batch_norm
+from dathvd.distributed import (
+    DistributedOptimizer,
+    Exchanger,
+    average_batch_norm,
+    broadcast_parameters,
+)
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
 from dathvd.models import build_model
@@ -50,11 +55,13 @@ class TrainingState:
             image_shape=dataset.image_shape,
             num_classes=len(dataset.classes),
         ).to(runtime.device)
+        broadcast_parameters(model)
         optimizer = DistributedOptimizer(
             build_optimizer(config.optimizer, list(model.named_parameters())),
             named_parameters=list(model.named_parameters()),
             compression=build_compressor(config.compression),
             backward_passes_per_step=config.train.backward_passes_per_step,
+            seed=config.seed,
         )
         trainer = Trainer(
             model.train(),
@@ -64,6 +71,13 @@ class TrainingState:
             Totals.zero(runtime.device),
         )
         return cls(config, trainer, dataset.image_shape, len(dataset.classes))
+
+    @property
+    def exchanger(self) -> Exchanger:
+        """What carries the optimizer's gradients."""
+        exchanger = self.trainer.optimizer.exchanger  # type: ignore[attr-defined]
+        assert isinstance(exchanger, Exchanger)
+        return exchanger
 
     def averaged_model(self) -> nn.Module:
         """A copy of the network whose batch-norm statistics are the workers' mean.
@@ -118,7 +132,7 @@ class TrainingState:
         statistics = dict(self.trainer.model.named_buffers())
         if statistics:
             own["buffers"] = {name: b.detach() for name, b in statistics.items()}
-        residuals = self.trainer.optimizer.exchanger.state_dict()  # type: ignore[attr-defined]
+        residuals = self.exchanger.state_dict()
         if residuals:
             own["exchange"] = residuals
         if self.trainer.prepared:
@@ -148,7 +162,7 @@ class TrainingState:
         trainer.optimizer.load_state_dict(shared["optimizer"])
         if any("exchange" in part for part in own):
             residuals = [part["exchange"] for part in own]
-            trainer.optimizer.exchanger.load_state_dict(residuals)  # type: ignore[attr-defined]
+            self.exchanger.load_state_dict(residuals)
         if same_size:
             trainer.model.load_state_dict(own[0].get("buffers", {}), strict=False)
             prepared = own[0].get("prepared", [])
