@@ -7,8 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression.base import Compressor, Exchange, in_blocks, num_blocks
-from dathvd.compression.random_bits import BLOCK, uniforms
+from dathvd.compression import kernels
+from dathvd.compression.base import (
+    Compressor,
+    Exchange,
+    in_blocks,
+    inverse,
+    num_blocks,
+)
+from dathvd.compression.random_bits import BLOCK, keys, uniforms
 
 
 class _Quantizer(Compressor):
@@ -29,13 +36,39 @@ class _Quantizer(Compressor):
     def payload_bytes(self, num_values: int) -> int:
         return num_blocks(num_values, BLOCK) * (4 + BLOCK * self.bits // 8)
 
+    def encode(
+        self,
+        values: Tensor,
+        residual: Tensor | None,
+        wire: Tensor,
+        new_residual: Tensor | None,
+        seed: int = 0,
+        scale: float = 1.0,
+        offset: int = 0,
+    ) -> None:
+        if kernels.takes(values):
+            kernels.call(
+                f"int{self.bits}_encode",
+                values,
+                residual,
+                wire,
+                new_residual,
+                values.numel(),
+                scale,
+                offset // BLOCK,
+                *keys(seed),
+            )
+        else:
+            super().encode(values, residual, wire, new_residual, seed, scale, offset)
+
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         rows = in_blocks(values, BLOCK)
         largest = rows.abs().amax(1)
         scales = largest * (1.0 / self.levels)
         tiny = torch.finfo(torch.float32).tiny
         sent = torch.isfinite(scales) & (scales >= tiny)
-        factors = torch.where(sent, self.levels / largest, 0.0)
+        top = torch.full_like(largest, self.levels)  # a number would be multiplied
+        factors = torch.where(sent, top / largest, 0.0)
         draws = uniforms(seed, offset // BLOCK, len(rows), values.device)
         levels = draws.add_(rows * factors[:, None]).floor_()
         levels.clamp_(-self.levels, self.levels)
@@ -47,6 +80,27 @@ class _Quantizer(Compressor):
         packed[:, 4:] = self._to_codes(levels.to(torch.int8))
 
     def decode(self, wire: Tensor, out: Tensor) -> None:
+        if kernels.takes(out):
+            kernels.call(f"int{self.bits}_decode", wire, out, out.numel())
+        else:
+            self._unpack(wire, out)
+
+    def decode_mean(self, wires: Tensor, out: Tensor) -> None:
+        if kernels.takes(out):
+            workers = len(wires)
+            kernels.call(
+                f"int{self.bits}_decode_mean",
+                wires,
+                wires.stride(0),
+                workers,
+                out,
+                out.numel(),
+                inverse(workers),
+            )
+        else:
+            super().decode_mean(wires, out)
+
+    def _unpack(self, wire: Tensor, out: Tensor) -> None:
         packed = wire.view(num_blocks(out.numel(), BLOCK), -1)
         scales = packed[:, :4].contiguous().view(torch.float32)
         decoded = self._to_levels(packed[:, 4:]).to(torch.float32).mul_(scales)

@@ -7,7 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression.base import Compressor, Exchange, check_positive, in_blocks
+from dathvd.compression import kernels
+from dathvd.compression.base import (
+    Compressor,
+    Exchange,
+    check_positive,
+    in_blocks,
+    inverse,
+)
 
 _BLOCK = 4096
 _NAN_RANK = 0x7F800001
@@ -59,6 +66,32 @@ class TopK(Compressor):
         size = blocks * _row_bytes(self.kept(_BLOCK))
         return size + (_row_bytes(self.kept(rest)) if rest else 0)
 
+    def encode(
+        self,
+        values: Tensor,
+        residual: Tensor | None,
+        wire: Tensor,
+        new_residual: Tensor | None,
+        seed: int = 0,
+        scale: float = 1.0,
+        offset: int = 0,
+    ) -> None:
+        if kernels.takes(values):
+            count = values.numel()
+            kernels.call(
+                "topk_encode",
+                values,
+                residual,
+                wire,
+                new_residual,
+                count,
+                scale,
+                self.kept(_BLOCK),
+                self.kept(count % _BLOCK),
+            )
+        else:
+            super().encode(values, residual, wire, new_residual, seed, scale, offset)
+
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         whole = values.numel() - values.numel() % _BLOCK
         middle = self.payload_bytes(whole)
@@ -70,6 +103,29 @@ class TopK(Compressor):
             _pack_rows(rest[None], self.kept(rest.numel()), wire[middle:])
 
     def decode(self, wire: Tensor, out: Tensor) -> None:
+        if kernels.takes(out):
+            self.decode_mean(wire[None], out)
+        else:
+            self._unpack(wire, out)
+
+    def decode_mean(self, wires: Tensor, out: Tensor) -> None:
+        if kernels.takes(out):
+            workers, count = len(wires), out.numel()
+            kernels.call(
+                "topk_decode_mean",
+                wires,
+                wires.stride(0),
+                workers,
+                out,
+                count,
+                inverse(workers),
+                self.kept(_BLOCK),
+                self.kept(count % _BLOCK),
+            )
+        else:
+            super().decode_mean(wires, out)
+
+    def _unpack(self, wire: Tensor, out: Tensor) -> None:
         whole = out.numel() - out.numel() % _BLOCK
         middle = self.payload_bytes(whole)
         out.zero_()

@@ -1,0 +1,94 @@
+// What the kernels share: 8-lane vectors that a compiler turns into its target's own.
+// Every sum has a fixed order, so that all targets and the torch path agree bit by bit.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// one build runs on every x86-64: the loader picks the clone
+#define KERNEL extern "C" __attribute__((target_clones("avx2", "default")))
+#else
+#define KERNEL extern "C"
+#endif
+#define INLINED __attribute__((always_inline))  // into the clone that calls it
+#define INLINE static inline INLINED
+
+typedef float Floats __attribute__((vector_size(32)));
+typedef int32_t Ints __attribute__((vector_size(32)));
+typedef uint32_t Words __attribute__((vector_size(32)));
+
+constexpr int kBlock = 512;
+constexpr uint32_t kMagnitude = 0x7fffffffu;
+constexpr uint32_t kInfinity = 0x7f800000u;
+constexpr uint32_t kNan = 0x7fc00000u;
+
+template <class Vector, class Value>
+INLINE Vector load(const Value* from) {
+    Vector vector;
+    std::memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+
+template <class Vector, class Value>
+INLINE void store(Value* to, Vector vector) {
+    std::memcpy(to, &vector, sizeof vector);
+}
+
+INLINE Words bits(Floats values) { return (Words)values; }
+
+INLINE float as_float(uint32_t word) {
+    float value;
+    std::memcpy(&value, &word, 4);
+    return value;
+}
+
+INLINE uint32_t as_word(float value) {
+    uint32_t word;
+    std::memcpy(&word, &value, 4);
+    return word;
+}
+
+INLINE bool finite(float value) { return (as_word(value) & kInfinity) != kInfinity; }
+
+// values * scale + residual at place i; the product is rounded before the sum
+INLINE Floats corrected(const float* values, const float* residual, float scale, int i) {
+    Floats sum = load<Floats>(values + i) * scale;
+    return residual ? sum + load<Floats>(residual + i) : sum;
+}
+
+// Calls encode(values, residual, wire, new_residual, count, block index) block by block;
+// a last, partly filled block goes through copies filled up with zeros.
+template <int block, class Encode>
+INLINE void for_blocks(const float* values, const float* residual, uint8_t* wire,
+                       float* new_residual, int64_t count, int64_t block_bytes,
+                       Encode encode) {
+    const int64_t whole = count / block;
+    for (int64_t b = 0; b < whole; b++) {
+        const int64_t i = b * block;
+        encode(values + i, residual ? residual + i : nullptr, wire + b * block_bytes,
+               new_residual ? new_residual + i : nullptr, block, b);
+    }
+    const int rest = int(count - whole * block);
+    if (rest == 0) return;
+    float last[block] = {}, last_residual[block] = {}, lost[block];
+    std::memcpy(last, values + whole * block, rest * 4);
+    if (residual) std::memcpy(last_residual, residual + whole * block, rest * 4);
+    encode(last, residual ? last_residual : nullptr, wire + whole * block_bytes,
+           new_residual ? lost : nullptr, rest, whole);
+    if (new_residual) std::memcpy(new_residual + whole * block, lost, rest * 4);
+}
+
+// Calls decode(wire, out, count) block by block, the last one through a copy.
+template <int block, class Decode>
+INLINE void for_decoded(const uint8_t* wire, float* out, int64_t count,
+                        int64_t block_bytes, Decode decode) {
+    const int64_t whole = count / block;
+    for (int64_t b = 0; b < whole; b++)
+        decode(wire + b * block_bytes, out + b * block, block);
+    const int rest = int(count - whole * block);
+    if (rest == 0) return;
+    float last[block];
+    decode(wire + whole * block_bytes, last, rest);
+    std::memcpy(out + whole * block, last, rest * 4);
+}
