@@ -8,13 +8,44 @@ from torch import nn
 
 from dathvd.config import ModelConfig
 from dathvd.errors import UserError, choose
+from dathvd.models.imagenet import imagenet_network
 from dathvd.models.layers import Normalize
-from dathvd.models.small import small_cnn
+from dathvd.models.residual import (
+    PreActBlock,
+    PreActBottleneck,
+    preact_resnet,
+    resnet18_small,
+    small_resnet,
+    wide_resnet,
+)
+from dathvd.models.small import mlp, small_cnn
 
 ImageShape = tuple[int, int, int]
 Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
 
-MODELS: dict[str, Builder] = {"small_cnn": small_cnn}
+MODELS: dict[str, Builder] = {
+    "small_cnn": small_cnn,
+    "mlp": mlp,
+    "small_resnet": small_resnet,
+    "preact_resnet18": preact_resnet(PreActBlock, (2, 2, 2, 2)),
+    "preact_resnet34": preact_resnet(PreActBlock, (3, 4, 6, 3)),
+    "preact_resnet50": preact_resnet(PreActBottleneck, (3, 4, 6, 3)),
+    "resnet18_small": resnet18_small,
+    "wide_resnet_28_10": wide_resnet(28, 10),
+    "wide_resnet_34_10": wide_resnet(34, 10),
+} | {
+    name: imagenet_network(name)
+    for name in (
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "convnext_tiny",
+        "convnext_small",
+        "convnext_base",
+    )
+}
+"""The small networks, those for small images, and torchvision's for large ones."""
 
 
 def build_model(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dathvd.config import ModelConfig
 from dathvd.errors import choose
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),
-    "silu": lambda: nn.SiLU(inplace=True),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
     "softplus": nn.Softplus,
+    "gelu": nn.GELU,
 }
 
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -27,14 +30,27 @@ def _num_groups(channels: int, most: int = 8) -> int:
     return max(count for count in range(1, most + 1) if channels % count == 0)
 
 
-def activation(name: str) -> nn.Module:
-    """A new activation layer."""
-    return choose("model.activation", name, ACTIVATIONS)()
+@dataclass(frozen=True)
+class Layers:
+    """Makes a network's normalisation and activation layers."""
+
+    normalization: str
+    activation: str
+
+    def norm(self, channels: int) -> nn.Module:
+        """A new normalisation layer for ``[batch, channels, height, width]``."""
+        return choose("model.normalization", self.normalization, NORMALIZATIONS)(
+            channels
+        )
+
+    def act(self) -> nn.Module:
+        """A new activation layer."""
+        return choose("model.activation", self.activation, ACTIVATIONS)()
 
 
-def normalization(name: str, channels: int) -> nn.Module:
-    """A new normalisation layer for ``[batch, channels, height, width]``."""
-    return choose("model.normalization", name, NORMALIZATIONS)(channels)
+def layers_of(config: ModelConfig, normalization: str) -> Layers:
+    """The configured layers; ``normalization`` and ReLU where it leaves them open."""
+    return Layers(config.normalization or normalization, config.activation or "relu")
 
 
 class Normalize(nn.Module):
@@ -54,4 +70,5 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        normalized: Tensor = (images - self.mean) / self.std
+        return normalized

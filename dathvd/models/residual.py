@@ -1,0 +1,223 @@
+"""Residual networks for small images: their first convolution keeps the resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from dathvd.config import ModelConfig
+from dathvd.models.layers import Layers, layers_of
+
+ImageShape = tuple[int, int, int]
+
+
+def _conv(fan_in: int, fan_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Without a bias, the output's size is the input's over the stride."""
+    padding = kernel // 2
+    return nn.Conv2d(fan_in, fan_out, kernel, stride, padding, bias=False)
+
+
+class Block(Protocol):
+    """Makes a residual block of ``width`` channels (times its expansion)."""
+
+    expansion: int
+
+    def __call__(
+        self, fan_in: int, width: int, stride: int, layers: Layers
+    ) -> nn.Module:
+        """The block; it halves the image where ``stride`` is 2."""
+
+
+class PreActBlock(nn.Module):
+    """Normalise, activate, convolve, twice, beside a shortcut.
+
+    He et al., Identity Mappings in Deep Residual Networks (ECCV 2016), figure 4(e). A
+    projecting shortcut starts from the activated input.
+    """
+
+    expansion = 1
+
+    def __init__(self, fan_in: int, width: int, stride: int, layers: Layers) -> None:
+        super().__init__()
+        self.entry = nn.Sequential(layers.norm(fan_in), layers.act())
+        self.residual = self._residual(fan_in, width, stride, layers)
+        fan_out = width * self.expansion
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or fan_in != fan_out:
+            self.shortcut = _conv(fan_in, fan_out, 1, stride)
+
+    def _residual(
+        self, fan_in: int, width: int, stride: int, layers: Layers
+    ) -> nn.Module:
+        return nn.Sequential(
+            _conv(fan_in, width, 3, stride),
+            layers.norm(width),
+            layers.act(),
+            _conv(width, width, 3),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        entered = self.entry(features)
+        shortcut = features if self.shortcut is None else self.shortcut(entered)
+        summed: Tensor = self.residual(entered) + shortcut
+        return summed
+
+
+class PreActBottleneck(PreActBlock):
+    """The same with 1x1, 3x3 and 1x1 convolutions; the last has 4 times the width."""
+
+    expansion = 4
+
+    def _residual(
+        self, fan_in: int, width: int, stride: int, layers: Layers
+    ) -> nn.Module:
+        return nn.Sequential(
+            _conv(fan_in, width, 1),
+            layers.norm(width),
+            layers.act(),
+            _conv(width, width, 3, stride),
+            layers.norm(width),
+            layers.act(),
+            _conv(width, self.expansion * width, 1),
+        )
+
+
+class PostActBlock(nn.Module):
+    """Convolve, normalise, activate, twice, with the last activation after the sum.
+
+    He et al., Deep Residual Learning for Image Recognition (CVPR 2016), figure 2.
+    """
+
+    expansion = 1
+
+    def __init__(self, fan_in: int, width: int, stride: int, layers: Layers) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _conv(fan_in, width, 3, stride),
+            layers.norm(width),
+            layers.act(),
+            _conv(width, width, 3),
+            layers.norm(width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or fan_in != width:
+            self.shortcut = nn.Sequential(
+                _conv(fan_in, width, 1, stride), layers.norm(width)
+            )
+        self.exit = layers.act()
+
+    def forward(self, features: Tensor) -> Tensor:
+        summed: Tensor = self.exit(self.residual(features) + self.shortcut(features))
+        return summed
+
+
+def residual_network(
+    image_shape: ImageShape,
+    num_classes: int,
+    *,
+    block: Block,
+    layers: Layers,
+    stem: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    preactivated: bool = True,
+) -> nn.Module:
+    """A stem, stages of blocks (all but the first halve the image), mean, linear.
+
+    Args:
+        image_shape: (channels, height, width).
+        num_classes: number of logits.
+        block: what the stages are made of.
+        layers: normalisation and activation.
+        stem: channels of the first convolution.
+        widths: width of each stage's blocks.
+        depths: blocks in each stage.
+        preactivated: normalise and activate after the last block, else after the stem.
+    """
+    modules: list[nn.Module] = [_conv(image_shape[0], stem, 3)]
+    if not preactivated:
+        modules += [layers.norm(stem), layers.act()]
+    fan_in = stem
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for place in range(depth):
+            stride = 2 if stage > 0 and place == 0 else 1
+            modules.append(block(fan_in, width, stride, layers))
+            fan_in = width * block.expansion
+    if preactivated:
+        modules += [layers.norm(fan_in), layers.act()]
+    modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fan_in, num_classes)]
+    network = nn.Sequential(*modules)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
+
+
+def preact_resnet(block: Block, depths: Sequence[int]) -> Builder:
+    """A builder of a PreActResNet with 64, 128, 256 and 512 channels."""
+
+    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+        return residual_network(
+            shape,
+            num_classes,
+            block=block,
+            layers=layers_of(config, normalization="batch"),
+            stem=64,
+            widths=(64, 128, 256, 512),
+            depths=depths,
+        )
+
+    return build
+
+
+def wide_resnet(depth: int, widening: int) -> Builder:
+    """A builder of WRN-depth-widening (Zagoruyko and Komodakis, BMVC 2016)."""
+
+    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+        return residual_network(
+            shape,
+            num_classes,
+            block=PreActBlock,
+            layers=layers_of(config, normalization="batch"),
+            stem=16,
+            widths=[width * widening for width in (16, 32, 64)],
+            depths=[(depth - 4) // 6] * 3,
+        )
+
+    return build
+
+
+def small_resnet(
+    config: ModelConfig, image_shape: ImageShape, num_classes: int
+) -> nn.Module:
+    """Three preactivated blocks of ``width``, twice and four times as many channels."""
+    return residual_network(
+        image_shape,
+        num_classes,
+        block=PreActBlock,
+        layers=layers_of(config, normalization="batch"),
+        stem=config.width,
+        widths=[config.width, 2 * config.width, 4 * config.width],
+        depths=(1, 1, 1),
+    )
+
+
+def resnet18_small(
+    config: ModelConfig, image_shape: ImageShape, num_classes: int
+) -> nn.Module:
+    """ResNet-18 for 32x32: a 3x3 stem without pooling."""
+    return residual_network(
+        image_shape,
+        num_classes,
+        block=PostActBlock,
+        layers=layers_of(config, normalization="batch"),
+        stem=64,
+        widths=(64, 128, 256, 512),
+        depths=(2, 2, 2, 2),
+        preactivated=False,
+    )
