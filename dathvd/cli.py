@@ -13,6 +13,10 @@ from dathvd.errors import nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
     "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
+    "benchmark-step": (
+        "dathvd.commands.benchmark_step",
+        "Time the training step on one device.",
+    ),
     "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
     "launch": ("dathvd.commands.launch", "Start ranks on hosts; look after them."),
     "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),

@@ -1,0 +1,179 @@
+"""How fast one device takes adversarial training steps, and how fast it could."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from dathvd.benchmark.trainers import Stopwatch, local_trainer
+from dathvd.config import Config
+from dathvd.data import Dataset
+from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.step import Trainer
+
+# sizes of the square matrices whose product tells what the device can do
+_MATRIX = {"cpu": 1536, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """A configuration's step on one device; seconds are medians."""
+
+    device: str
+    num_threads: int
+    batch_size: int
+    num_steps: int
+    step_seconds: float
+    step_spread: float
+    """Half the distance between the quartiles."""
+    attack_seconds: float
+    update_seconds: float
+    images_per_second: float
+    flops_per_image: float
+    """Floating-point operations of matrix products and convolutions, counted as
+    torch's operators ask for them (two for a multiply-add)."""
+    flops_per_second: float
+    matmul_flops_per_second: float
+    """The device's own rate at large float32 matrix products, interleaved."""
+    matmul_share: float
+    """The first as a share of the second."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+
+def benchmark_step(
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+) -> StepTimes:
+    """Time steps of ``config`` on one device, nothing exchanged.
+
+    Args:
+        config: network, attack, objective, optimizer and batch size.
+        dataset: what batches are cut from.
+        device: CPU or GPU.
+        warmup: steps before the first timed one.
+        repeats: timed steps, at least 1; a matrix product is timed after each.
+    """
+    trainer = local_trainer(config, dataset, device)
+    plan = _plan(config, dataset, device)
+    watch = Stopwatch(device)
+    trainer.mark = watch.mark
+    batches = list(plan.step(0))
+    watch.start()
+    flops = count_flops(trainer, batches, config.optimizer.lr)
+    steps: list[dict[str, float]] = []
+    products: list[float] = []
+    for index in range(warmup + repeats):
+        batches = list(plan.step(index))
+        watch.start()
+        trainer.step(batches, config.optimizer.lr)
+        steps.append(watch.seconds)
+        products.append(matmul_flops_per_second(device))
+    steps, products = steps[warmup:], products[warmup:]
+    totals = [sum(step.values()) for step in steps]
+    images = sum(len(batch.labels) for batch in batches)
+    rate = flops / median(totals)
+    return StepTimes(
+        device=device_name(device),
+        num_threads=torch.get_num_threads(),
+        batch_size=images,
+        num_steps=repeats,
+        step_seconds=median(totals),
+        step_spread=spread(totals),
+        attack_seconds=median(step.get("attack", 0.0) for step in steps),
+        update_seconds=median(
+            step.get("update", 0.0) + step.get("exchange", 0.0) for step in steps
+        ),
+        images_per_second=images / median(totals),
+        flops_per_image=flops / images,
+        flops_per_second=rate,
+        matmul_flops_per_second=median(products),
+        matmul_share=rate / median(products),
+    )
+
+
+def count_flops(trainer: Trainer, batches: list[Batch], lr: float) -> int:
+    """Floating-point operations of one step, which is taken."""
+    counter = _FlopCounter()
+    with counter:
+        trainer.step(batches, lr)
+    return counter.total
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Sums torch's own formulas over all operators that run.
+
+    torch's ``FlopCounterMode`` also follows modules by hooks, which refuse
+    ``autograd.grad`` on inputs: the attack.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def matmul_flops_per_second(device: torch.device) -> float:
+    """The device's rate at one large float32 matrix product, now."""
+    size = _MATRIX[device.type]
+    left = torch.ones(size, size, device=device)
+    watch = Stopwatch(device)
+    out = left @ left
+    watch.start()
+    torch.mm(left, left, out=out)
+    watch.mark("product")
+    return 2 * size**3 / watch.total()
+
+
+def spread(values: list[float]) -> float:
+    """Half the distance between the quartiles; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return (high - low) / 2
+
+
+def device_name(device: torch.device) -> str:
+    """What kind of device it is, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def _plan(config: Config, dataset: Dataset, device: torch.device) -> BatchPlan:
+    return BatchPlan(
+        images=dataset.train,
+        batch_size=config.train.batch_size,
+        passes=config.train.backward_passes_per_step,
+        rank=0,
+        size=1,
+        seed=config.seed,
+        augment=config.data.augment,
+        device=device,
+    )

@@ -1,0 +1,81 @@
+"""The training step as benchmarks run it: the product's own, on chosen data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from dathvd.attacks import build_attack
+from dathvd.config import Config, DataConfig
+from dathvd.data import Dataset
+from dathvd.models import build_model
+from dathvd.objectives import build_objective
+from dathvd.optim import build_optimizer
+from dathvd.training.step import Totals, Trainer
+
+# of data sets whose images have one size; others are resized to data.image_size
+_DIGITS = {"image_size": 8, "channels": 1}
+
+
+def synthetic_data(config: Config, num_images: int) -> Config:
+    """The configuration with random images of the same shape as its data set's."""
+    data = config.data
+    known = _DIGITS if data.name == "digits" else {"image_size": 32, "channels": 3}
+    changed = DataConfig(
+        name="synthetic",
+        image_size=data.image_size or known["image_size"],
+        channels=data.channels or known["channels"],  # type: ignore[arg-type]
+        num_classes=data.num_classes,
+        num_train=num_images,
+        num_test=1,
+        augment=data.augment,
+    )
+    return config.model_copy(update={"data": changed})
+
+
+def local_trainer(config: Config, dataset: Dataset, device: torch.device) -> Trainer:
+    """A trainer whose optimizer exchanges nothing."""
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.model,
+        image_shape=dataset.image_shape,
+        num_classes=len(dataset.classes),
+    ).to(device)
+    return Trainer(
+        model.train(),
+        build_attack(config.attack),
+        build_objective(config.objective),
+        build_optimizer(config.optimizer, list(model.named_parameters())),
+        Totals.zero(device),
+    )
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by phase; a trainer's ``mark``."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    _then: float = 0.0
+
+    def start(self) -> None:
+        """Begin a step."""
+        self.seconds = {}
+        self._then = self._now()
+
+    def mark(self, phase: str) -> None:
+        """Count the time since the last mark to ``phase``."""
+        now = self._now()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._then
+        self._then = now
+
+    def total(self) -> float:
+        """Of all phases since the start."""
+        return sum(self.seconds.values())
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # a benchmark may wait, training not
+        return time.perf_counter()
