@@ -93,6 +93,6 @@ def _length(values: Tensor, order: float = 2.0) -> Tensor:
     """The norm of each sample, ``[batch, 1, ...]``."""
     shape = (len(values),) + (1,) * (values.dim() - 1)
     length: Tensor = torch.linalg.vector_norm(
-        values.reshape(len(values), -1), ord=order, dim=1
+        values.unsqueeze(1).flatten(1), ord=order, dim=1
     )
     return length.view(shape)

@@ -167,7 +167,7 @@ class PGD(Attack):
         """
         with torch.enable_grad():
             inputs = points.detach().requires_grad_()
-            logits = problem.network(inputs).float()
+            logits = problem.network(inputs)
             loss = self.loss(logits, problem.goal, problem.clean).sum()
             (gradient,) = torch.autograd.grad(loss, inputs)
         hit = logits.argmax(dim=1) == problem.goal
@@ -176,7 +176,7 @@ class PGD(Attack):
     def _gain(self, problem: _Problem, points: Tensor) -> Tensor:
         """What the attack maximises, ``[batch]``."""
         with torch.no_grad():
-            logits = problem.network(points).float()
+            logits = problem.network(points)
             loss = self.loss(logits, problem.goal, problem.clean)
         return loss if self.target is None else -loss
 
@@ -190,7 +190,7 @@ class PGD(Attack):
 
 def _beside(flags: Tensor, images: Tensor) -> Tensor:
     """``[batch]`` as ``[batch, 1, ...]``, to broadcast over images."""
-    return flags.view((-1,) + (1,) * (images.dim() - 1))
+    return flags.view((len(images),) + (1,) * (images.dim() - 1))
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ class AttackConfig(Section):
             raise ValueError("restarts need a random start, else all runs are equal")
         if self.loss == "kl" and self.target != "none":
             raise ValueError("loss kl has no target: take cross_entropy or margin")
+        if self.restarts > 1 and self.name == "free":
+            raise ValueError("free has no restarts: raise replays instead")
         if self.replays > 1 and self.name != "free":
             raise ValueError("replays belong to the attack free")
         return self

@@ -1,0 +1,82 @@
+"""Small networks and batches for the tests of attacks and objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.noise import SampleNoise
+
+
+def network(
+    shape: tuple[int, ...] = (3, 6, 5),
+    classes: int = 4,
+    batch_norm: bool = True,
+    seed: int = 0,
+) -> nn.Module:
+    """A convolution, its batch norm with lived-in statistics, SiLU and a linear layer.
+
+    Smooth and in float64, so that two right implementations agree to rounding after
+    any number of sign steps.
+    """
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm2d(5) if batch_norm else nn.Identity()
+    model = nn.Sequential(
+        nn.Conv2d(shape[0], 5, 3, padding=1),
+        norm,
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(5 * shape[1] * shape[2], classes),
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.add_(0.2 * torch.rand_like(buffer))
+    return model
+
+
+def batch(
+    size: int = 6, shape: tuple[int, ...] = (3, 6, 5), classes: int = 4, seed: int = 1
+) -> tuple[Tensor, Tensor, SampleNoise]:
+    """Images, labels and their noise; some pixels lie on the box's faces."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((size, *shape), generator=generator, dtype=torch.float64)
+    images = images.mul(1.2).sub(0.1).clamp(0, 1)
+    labels = torch.randint(classes, (size,), generator=generator)
+    return images, labels, SampleNoise(seed, torch.arange(size))
+
+
+def lengths(values: Tensor, norm: str) -> Tensor:
+    """The linf or l2 length of each sample."""
+    flat = values.flatten(1)
+    order = torch.inf if norm == "linf" else 2
+    length: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
+    return length
+
+
+@contextmanager
+def nothing_changes(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
+    """Fails if modes, weights, their flags or gradients, buffers or tensors change."""
+
+    def state() -> list[object]:
+        return [module.training for module in model.modules()] + [
+            (weight.requires_grad, weight.grad is None) for weight in model.parameters()
+        ]
+
+    def values() -> list[Tensor]:
+        weights = list(model.parameters())
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        return [*weights, *grads, *model.buffers(), *tensors]
+
+    before, copies = state(), [value.detach().clone() for value in values()]
+    try:
+        yield
+    finally:
+        assert state() == before
+        for value, copy in zip(values(), copies, strict=True):
+            assert torch.equal(value, copy)
