@@ -114,8 +114,17 @@ print(sys.implementation.cache_tag, sysconfig.get_platform(), version["__version
     } | sha256sum | cut -c 1-16
 }
 
+# The NCCL that torch's CUDA wheel brings: one process must not hold two of them.
+nccl_of_torch() {
+    local nccl
+    nccl=$("$venv/bin/python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])') ||
+        fail "DATHVD_CUDA=1 needs a torch built for CUDA, and this one brings no NCCL"
+    [ -e "$nccl/lib/libnccl.so" ] || ln -s libnccl.so.2 "$nccl/lib/libnccl.so"
+    echo "$nccl"
+}
+
 build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshell
-    local gpu=() wheel
+    local gpu=() nccl wheel
     work=$(mktemp -d "${TMPDIR:-/tmp}/horovod-build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     echo "horovod==$horovod_version --hash=sha256:$horovod_sha256" >"$work/requirements.txt"
@@ -126,7 +135,13 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshe
     sed -i 's/CMAKE_CXX_STANDARD 14/CMAKE_CXX_STANDARD 17/' \
         "$work/horovod-$horovod_version/CMakeLists.txt" \
         "$work/horovod-$horovod_version/horovod/torch/CMakeLists.txt"
-    build_cuda && gpu=(HOROVOD_GPU_OPERATIONS=NCCL)
+    sed -i 's/CMAKE_CUDA_STANDARD 11/CMAKE_CUDA_STANDARD 17/' \
+        "$work/horovod-$horovod_version/horovod/common/ops/cuda/CMakeLists.txt"
+    if build_cuda; then
+        nccl=$(nccl_of_torch)
+        gpu=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED
+            HOROVOD_NCCL_INCLUDE="$nccl/include" HOROVOD_NCCL_LIB="$nccl/lib")
+    fi
     env PATH="$venv/bin:$PATH" "${gpu[@]}" \
         HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1 MAKEFLAGS="-j$(nproc)" \
@@ -157,7 +172,7 @@ install_horovod() {
 
 fingerprint() { # of all that decides what the environment holds
     local files=()
-    mapfile -t files < <(find "$root/setup.py" "$root/dathvd" -name '*.cpp' -o -name setup.py 2>/dev/null | sort)
+    mapfile -t files < <(find "$root/setup.py" "$root/dathvd" -name '*.cpp' -o -name '*.h' -o -name setup.py 2>/dev/null | sort)
     cat "$root/launchers/setup.sh" "$constraints" "$root/setup.cfg" "$root/pyproject.toml" \
         "${files[@]}" | sha256sum | cut -c 1-16
     echo "$root $extras ${DATHVD_EDITABLE:-1} $(horovod_key)"

@@ -128,14 +128,11 @@ def _tell(outcome: Outcome, plan: Plan) -> None:
         _say(f"stopped by {how}: {state}{logs}")
     elif outcome.cause is not None:
         _say(f"error: {outcome.cause.describe()}{logs}")
-        others = sorted({end.rank for end in outcome.failures} - {outcome.cause.rank})
-        if others:
-            _say(f"rank {', '.join(map(str, others))} ended after it")
+        if not outcome.cause.message:
+            sys.stderr.buffer.write(b"".join(outcome.held[-40:]))
+            sys.stderr.flush()
     elif outcome.exit_code == 1:
         _say(f"error: the launcher ended with exit code {outcome.code}{logs}")
-    if outcome.cause is not None and not plan.run_dir:
-        sys.stderr.buffer.write(b"".join(outcome.held[-40:]))
-        sys.stderr.flush()
 
 
 def _say(line: str) -> None:

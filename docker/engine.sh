@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Builds, trains in and tests the image with the engine that is there.
+#
+#   docker/engine.sh build | train [ARGUMENTS of dathvd train] | test [of pytest]
+#
+#   CONTAINER_ENGINE       docker | podman | buildah                       (docker)
+#   IMAGE                  name of the image                               (dathvd)
+#   VARIANT                cpu | cuda: with the arguments of docker/cuda.args (cpu)
+#   BUILD_IMAGE, RUNTIME_IMAGE   other base images than the pinned ones
+#   CONTAINER_BUILD_FLAGS  further flags for the build, such as --isolation=chroot
+#   CONTAINER_RUN_FLAGS    further flags for running, such as --gpus=all
+#   RUNS                   folder for the runs                             (./runs)
+#   NP                     number of workers                               (2)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+engine=${CONTAINER_ENGINE:-docker}
+variant=${VARIANT:-cpu}
+image=${IMAGE:-dathvd}
+case $image in *:*) ;; *) image=$image:$variant ;; esac
+runs=${RUNS:-$root/runs}
+read -ra build_flags <<<"${CONTAINER_BUILD_FLAGS:-}"
+read -ra run_flags <<<"${CONTAINER_RUN_FLAGS:-}"
+
+fail() { printf 'engine: %s\n' "$*" >&2; exit 2; }
+
+command -v "$engine" >/dev/null ||
+    fail "$engine is not installed; choose with CONTAINER_ENGINE=docker|podman|buildah"
+
+build() { # build TARGET NAME
+    local arguments=() line
+    if [ "$variant" = cuda ]; then
+        while read -r line; do
+            case $line in '' | '#'*) ;; *) arguments+=(--build-arg "$line") ;; esac
+        done <"$root/docker/cuda.args"
+    elif [ "$variant" != cpu ]; then
+        fail "VARIANT=$variant: expected cpu or cuda"
+    fi
+    for line in BUILD_IMAGE RUNTIME_IMAGE DATHVD_TORCH_INDEX; do
+        [ -z "${!line:-}" ] || arguments+=(--build-arg "$line=${!line}")
+    done
+    # podman and buildah leave the health check out of their own format
+    [ "$engine" = docker ] || arguments+=(--format docker)
+    "$engine" build --target "$1" -t "$2" -f "$root/docker/Dockerfile" \
+        "${arguments[@]}" "${build_flags[@]}" "$root"
+}
+
+run() { # run NAME COMMAND...
+    local name=$1 user=() container status=0
+    shift
+    mkdir -p "$runs"
+    # runs belong to whoever called; for root, to the image's own user
+    if [ "$(id -u)" = 0 ]; then
+        chown 10001 "$runs"
+    else
+        user=(--user "$(id -u):$(id -g)" --env HOME=/tmp)
+    fi
+    if [ "$engine" = buildah ]; then # it builds only: a working container serves
+        container=$(buildah from "$name")
+        buildah run "${run_flags[@]}" --volume "$runs:/home/dathvd/runs" \
+            "$container" -- "$@" || status=$?
+        buildah rm "$container" >/dev/null
+        return "$status"
+    fi
+    "$engine" run --rm --shm-size=1g "${user[@]}" "${run_flags[@]}" \
+        --volume "$runs:/home/dathvd/runs" "$name" "$@"
+}
+
+case ${1:-} in
+build) build runtime "$image" ;;
+train) run "$image" horovodrun -np "${NP:-2}" dathvd train "${@:2}" ;;
+test)
+    build test "$image-test"
+    run "$image-test" python -m pytest "${@:2}"
+    ;;
+*) fail "expected build, train or test" ;;
+esac
