@@ -9,7 +9,7 @@ function of the parameter list: every rank makes the same one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 DEFAULT_BUCKET_BYTES = 25 * 2**20
 DEFAULT_MIN_VALUES = 1024
+
+Kind = tuple[bool, torch.dtype, torch.device]
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ class Slot:
         """Number of values of the parameter."""
         return torch.Size(self.shape).numel()
 
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The parameter as a matrix: rows (its first dimension) and columns."""
+        return matrix_shape(self.shape)
+
     def view(self, flat: Tensor) -> Tensor:
         """The parameter's part of ``flat``, in the parameter's shape and layout."""
         start = flat.storage_offset() + self.offset
         return flat.as_strided(self.shape, self.stride, start)
-
-    def segment(self, flat: Tensor) -> Tensor:
-        """The parameter's part of ``flat``, one-dimensional."""
-        return flat.narrow(0, self.offset, self.num_values)
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,31 @@ def plan_buckets(
     parameters: Iterable[tuple[str, Tensor]],
     bucket_bytes: int = DEFAULT_BUCKET_BYTES,
     min_values: int = DEFAULT_MIN_VALUES,
+    suits: Callable[[tuple[int, int]], bool] = lambda matrix: True,
 ) -> tuple[Bucket, ...]:
     """Cut the parameters into buckets, last parameter first.
 
-    A tensor of one dimension (a bias, a norm), one of fewer than ``min_values`` values
-    and one that is not float32 goes to an uncompressed bucket of its type. A parameter
-    is never cut: one that is larger than a bucket has a bucket of its own.
+    A tensor of one dimension (a bias, a norm), one of fewer than ``min_values`` values,
+    one that is not float32 and one that does not suit the codec goes to an uncompressed
+    bucket of its type. A parameter is never cut: one that is larger than a bucket has a
+    bucket of its own.
 
     Args:
         parameters: names and parameters in the model's order; frozen ones are left out.
         bucket_bytes: a bucket is closed when its next parameter would make it larger.
         min_values: size from which a tensor of two or more dimensions is compressed.
+        suits: whether the codec is of use for a tensor, told its shape as a matrix.
     """
-    open_slots: dict[tuple[bool, torch.dtype, torch.device], list[Slot]] = {}
+    open_slots: dict[Kind, list[Slot]] = {}
     buckets: list[Bucket] = []
 
-    def close(key: tuple[bool, torch.dtype, torch.device]) -> None:
+    def close(key: Kind) -> None:
         buckets.append(Bucket(len(buckets), *key, tuple(open_slots.pop(key))))
 
     for name, parameter in reversed(list(parameters)):
         if not parameter.requires_grad or parameter.numel() == 0:
             continue
-        key = _kind(parameter, min_values)
+        key = _kind(parameter, min_values, suits)
         filled = _end(open_slots.get(key, ()))
         if (filled + parameter.numel()) * key[1].itemsize > bucket_bytes and filled:
             # the small tensors seen so far leave with it, not at the end of backward
@@ -99,11 +105,19 @@ def plan_buckets(
     return tuple(buckets)
 
 
-def _kind(parameter: Tensor, min_values: int) -> tuple[bool, torch.dtype, torch.device]:
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """A tensor's first dimension, and the product of the others."""
+    return shape[0], torch.Size(shape[1:]).numel()
+
+
+def _kind(
+    parameter: Tensor, min_values: int, suits: Callable[[tuple[int, int]], bool]
+) -> Kind:
     compressed = (
         parameter.dtype == torch.float32
         and parameter.dim() > 1
         and parameter.numel() >= min_values
+        and suits(matrix_shape(parameter.shape))
     )
     # Horovod has no bfloat16: those gradients travel as float32
     wide = parameter.dtype == torch.bfloat16

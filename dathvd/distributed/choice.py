@@ -1,18 +1,20 @@
-"""Which exchange carries a codec."""
+"""Which exchange carries a codec, and which tensors a codec is of use for."""
 
 from __future__ import annotations
 
 from dathvd.compression import Compressor
+from dathvd.compression.powersgd import PowerSGD
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.exchanges import (
     Allgather,
     BucketExchange,
     CodedExchange,
     LinearAllreduce,
-    Place,
     PlainAllreduce,
     TwoWay,
 )
+from dathvd.distributed.low_rank import LowRank
+from dathvd.distributed.seeds import mix
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, nearest
 
@@ -52,14 +54,26 @@ def choose_exchange(compressor: Compressor, exchange: str, size: int) -> str:
     return exchange
 
 
+def suits(compressor: Compressor, exchange: str, matrix: tuple[int, int]) -> bool:
+    """Whether compressing a tensor of that shape, as a matrix, saves anything."""
+    if compressor.name == "none" and exchange == "allreduce":
+        return False
+    if isinstance(compressor, PowerSGD):
+        return compressor.rank <= min(matrix) and compressor.worthwhile(matrix)
+    return True
+
+
 def bucket_exchange(
-    bucket: Bucket, compressor: Compressor, exchange: str, wire: Wire, scale: float
+    bucket: Bucket,
+    compressor: Compressor,
+    exchange: str,
+    wire: Wire,
+    scale: float,
+    seed: int,
 ) -> BucketExchange:
     """The buffers and collectives of one bucket; ``scale`` multiplies gradients."""
-    place = Place(
-        f"bucket{bucket.index}", bucket.num_values, bucket.dtype, bucket.device, scale
-    )
-    in_place = compressor.name == "none" and exchange == "allreduce"
-    if in_place or not bucket.compressed:
-        return PlainAllreduce(place, wire)
-    return EXCHANGES[exchange](place, wire, compressor)
+    if not bucket.compressed:
+        return PlainAllreduce(bucket, wire, scale)
+    if isinstance(compressor, PowerSGD):
+        return LowRank(bucket, wire, scale, compressor, mix(seed, bucket.index))
+    return EXCHANGES[exchange](bucket, wire, scale, compressor)

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from dathvd.compression import Compressor
-from dathvd.distributed.buckets import Bucket, Slot
-from dathvd.distributed.choice import bucket_exchange
-from dathvd.distributed.exchanges import BucketExchange, Steps
+from dathvd.distributed import state
+from dathvd.distributed.buckets import Slot
+from dathvd.distributed.exchanges import BucketExchange, Seeds
 from dathvd.distributed.ledger import Ledger
-from dathvd.distributed.wire import Pending, Wire
+from dathvd.distributed.seeds import mix
+from dathvd.distributed.transfer import Transfer
+from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError
 from dathvd.runtime import AgreedError
 
 _PAUSE = 1e-4  # seconds between looks at collectives; Horovod's own cycle is 1e-3
-_WORD = (1 << 64) - 1
-
-
-@dataclass
-class Transfer:
-    """One bucket's way through one step."""
-
-    bucket: Bucket
-    exchange: BucketExchange
-    missing: int
-    """Parameters whose gradient has not arrived."""
-    steps: Steps | None = None
-    pending: Pending | None = None
-    finished: bool = False
-
-    def begin(self, steps: Steps) -> None:
-        """Encode and submit the first collective; blocks nowhere."""
-        self.steps, self.pending = steps, next(steps)
-
-    def advance(self) -> bool:
-        """Go on as far as possible without waiting; whether anything moved."""
-        moved = False
-        while self.steps and self.pending and self.pending.done():
-            moved = True
-            try:
-                self.pending = self.steps.send(self.pending.result())
-            except StopIteration:
-                self.steps = self.pending = None
-                self.finished = True
-        return moved
-
-    def reset(self) -> None:
-        """Make ready for the next step."""
-        self.missing, self.finished = len(self.bucket.slots), False
 
 
 class Exchanger:
@@ -63,34 +29,28 @@ class Exchanger:
     submitted at once, and nothing waits before ``synchronize``. An exchange of several
     collectives moves on whenever ``poll`` is called, which every later gradient does
     and which a caller who has other work to do meanwhile (an attack) should do now and
-    then. No thread is used: results depend on no timing, and a poll costs microseconds.
+    then. There is no thread: nothing depends on timing, no lock is needed, the codecs
+    do not compete with the attack for cores, and a poll costs microseconds.
 
     Args:
-        parameters: names and parameters that the buckets' slots name.
-        buckets: the plan, equal on all ranks.
-        compressor: codec of the compressed buckets.
-        exchange: ``allreduce``, ``allgather`` or ``two-way``.
-        wire: the collectives.
-        passes: backward passes per step; gradients are averaged over them.
+        parameters: by the names in the buckets' slots.
+        exchanges: one a bucket, the same on all ranks.
+        wire: their collectives.
         seed: of stochastic codecs, equal on all ranks.
         max_skipped_in_a_row: non-finite steps in a row that end the job.
+        description: what ``describe`` says of codec and exchange.
     """
 
     def __init__(
         self,
-        parameters: Sequence[tuple[str, Parameter]],
-        buckets: Sequence[Bucket],
-        compressor: Compressor,
-        exchange: str,
+        parameters: Iterable[tuple[str, Parameter]],
+        exchanges: Sequence[BucketExchange],
         wire: Wire,
         *,
-        passes: int = 1,
-        seed: int = 0,
-        max_skipped_in_a_row: int = 10,
+        seed: int,
+        max_skipped_in_a_row: int,
+        description: str,
     ) -> None:
-        self.compressor = compressor
-        self.exchange = exchange
-        self.buckets = tuple(buckets)
         self.step = 0
         """Steps exchanged so far, skipped ones included."""
         self.skipped = 0
@@ -101,15 +61,14 @@ class Exchanger:
         self._wire = wire
         self._seed = seed
         self._max_skipped_in_a_row = max_skipped_in_a_row
-        self._transfers: list[Transfer] = []
-        self._places: dict[Parameter, tuple[Transfer, Slot]] = {}
+        self._description = description
+        self._transfers = [Transfer(each, wire.ledger) for each in exchanges]
         by_name = dict(parameters)
-        for bucket in buckets:
-            coded = bucket_exchange(bucket, compressor, exchange, wire, 1.0 / passes)
-            transfer = Transfer(bucket, coded, len(bucket.slots))
-            self._transfers.append(transfer)
-            for slot in bucket.slots:
-                self._places[by_name[slot.name]] = (transfer, slot)
+        self._places: dict[Parameter, tuple[Transfer, Slot]] = {
+            by_name[slot.name]: (transfer, slot)
+            for transfer in self._transfers
+            for slot in transfer.exchange.bucket.slots
+        }
 
     @property
     def ledger(self) -> Ledger:
@@ -117,12 +76,18 @@ class Exchanger:
         return self._wire.ledger
 
     @property
+    def exchanges(self) -> list[BucketExchange]:
+        """The buckets' exchanges, in the order in which backward fills them."""
+        return [transfer.exchange for transfer in self._transfers]
+
+    @property
     def in_flight(self) -> bool:
-        """Whether a bucket is being filled or exchanged."""
-        return any(
-            t.steps or t.finished or t.missing < len(t.bucket.slots)
-            for t in self._transfers
-        )
+        """Whether gradients have been submitted that no ``step`` has taken yet."""
+        return not all(transfer.idle for transfer in self._transfers)
+
+    def describe(self) -> str:
+        """One line: codec, exchange, buckets, bytes sent by this worker and step."""
+        return self._description
 
     def submit(self, parameter: Parameter) -> Callable[[], Tensor]:
         """Take a parameter's gradient; a bucket that it fills starts to travel.
@@ -143,9 +108,8 @@ class Exchanger:
         target = slot.view(transfer.exchange.values)
         if target.data_ptr() != parameter.grad.data_ptr():
             target.copy_(parameter.grad)
-        transfer.missing -= 1
-        if transfer.missing == 0:
-            transfer.begin(transfer.exchange.steps(*self._seeds(transfer.bucket)))
+        if transfer.arrived():
+            transfer.begin(self._seeds(transfer))
         self.poll()
         return lambda: self._mean(parameter)
 
@@ -153,7 +117,7 @@ class Exchanger:
         """Move exchanges on without waiting; whether any still travels."""
         for transfer in self._transfers:
             transfer.advance()
-        return any(transfer.steps for transfer in self._transfers)
+        return any(transfer.pending for transfer in self._transfers)
 
     def finish(self) -> None:
         """Wait for every bucket. All gradients must have been submitted."""
@@ -178,17 +142,59 @@ class Exchanger:
         """
         self.last_skipped = not self._finite()
         for transfer in self._transfers:
-            if not self.last_skipped:
-                transfer.exchange.commit()
-            transfer.reset()
+            transfer.conclude(keep=not self.last_skipped)
         self.step += 1
         self.skipped += self.last_skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.last_skipped else 0
         if self.skipped_in_a_row >= self._max_skipped_in_a_row:
             raise AgreedError(
                 f"gradients were not finite in {self.skipped_in_a_row} steps in a row; "
-                "the loss has diverged: lower optimizer.lr or lengthen the warm-up"
+                "training has diverged: lower the learning rate or lengthen its warm-up"
             )
+
+    def state_dict(self) -> state.State:
+        """This rank's residuals and counters, for ``torch.load(weights_only=True)``.
+
+        Raises:
+            RuntimeError: an exchange is in flight; save after ``step``.
+        """
+        self._check_idle()
+        return {
+            "rank": self._wire.rank,
+            "size": self._wire.size,
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "buckets": [state.save_bucket(each) for each in self.exchanges],
+        }
+
+    def load_state_dict(self, states: Sequence[state.State]) -> None:
+        """Go on where the old workers stopped.
+
+        With as many workers and the same buckets as before each takes its own state and
+        the run goes on exactly; only ``states[rank]`` is then read beyond its counters.
+        Otherwise what is owed is shared out anew, see :mod:`dathvd.distributed.state`.
+
+        Args:
+            states: the ``state_dict()`` of every old rank, by rank.
+
+        Raises:
+            UserError: states are missing, or hold what this codec cannot keep.
+            RuntimeError: an exchange is in flight.
+        """
+        self._check_idle()
+        state.check_states(states)
+        self.step = int(states[0]["step"])
+        self.skipped = int(states[0]["skipped"])
+        self.skipped_in_a_row = int(states[0]["skipped_in_a_row"])
+        same_size = len(states) == self._wire.size
+        if same_size and state.load_same(self.exchanges, states[self._wire.rank]):
+            return
+        state.load_redistributed(self.exchanges, states)
+
+    def _check_idle(self) -> None:
+        if self.in_flight:
+            raise RuntimeError("an exchange is in flight: call step() first")
 
     def _finite(self) -> bool:
         """Whether all means are finite: one host synchronisation."""
@@ -205,21 +211,10 @@ class Exchanger:
             self.finish()
         return slot.view(transfer.exchange.mean).to(parameter.dtype)
 
-    def _seeds(self, bucket: Bucket) -> tuple[int, int]:
-        """The worker's and the owner's seed of this bucket in this step.
+    def _seeds(self, transfer: Transfer) -> Seeds:
+        """The seeds of a bucket in this step.
 
         Owners share one: with their chunks' offsets they draw as one would for all.
         """
-        shared = _mix(self._seed, self.step, bucket.index)
-        return _mix(shared, self._wire.rank + 1), shared
-
-
-def _mix(*parts: int) -> int:
-    """A 63-bit hash of integers (SplitMix64's finaliser, chained)."""
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & _WORD
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
-        state ^= state >> 31
-    return state >> 1
+        owner = mix(self._seed, self.step, transfer.exchange.bucket.index)
+        return Seeds(worker=mix(owner, self._wire.rank + 1), owner=owner)

@@ -12,7 +12,7 @@ residuals together are the sum of the true mean gradients.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import horovod.torch as hvd
@@ -20,56 +20,37 @@ import torch
 from torch import Tensor
 
 from dathvd.compression import Compressor
+from dathvd.distributed.buckets import Bucket
+from dathvd.distributed.feedback import Feedback
+from dathvd.distributed.seeds import mix
 from dathvd.distributed.wire import Pending, Wire
+from dathvd.errors import UserError
 
 Steps = Generator[Pending, Tensor, None]
 
 
-class Feedback:
-    """One end's residual, and the buffer that holds values, then the next residual.
-
-    The residual in use stays as it was until ``commit``: a step that is given up leaves
-    no trace.
-
-    Args:
-        num_values: length of both.
-        device: of both.
-        enabled: without error feedback there is no residual.
-    """
-
-    def __init__(self, num_values: int, device: torch.device, enabled: bool) -> None:
-        self.values = torch.zeros(num_values, device=device)
-        self.residual = torch.zeros_like(self.values) if enabled else None
-
-    @property
-    def successor(self) -> Tensor | None:
-        """Where ``encode`` writes the next residual: over the values it has read."""
-        return None if self.residual is None else self.values
-
-    def commit(self) -> None:
-        """Put the next residual into use."""
-        if self.residual is not None:
-            self.values, self.residual = self.residual, self.values
-
-
 @dataclass(frozen=True)
-class Place:
-    """What an exchange knows of its bucket."""
+class Seeds:
+    """Of one bucket in one step; equal on all ranks but for ``worker``."""
 
-    name: str
-    num_values: int
-    dtype: torch.dtype
-    device: torch.device
-    scale: float
-    """Factor of the gradients, such as 1 / backward passes per step."""
+    worker: int
+    owner: int
 
 
 class BucketExchange(ABC):
-    """One bucket's buffers and the way they are averaged."""
+    """One bucket's buffers and the way they are averaged.
 
-    def __init__(self, place: Place, wire: Wire) -> None:
-        self.place = place
+    Args:
+        bucket: the layout.
+        wire: the collectives.
+        scale: factor of the gradients, such as 1 / backward passes per step.
+    """
+
+    def __init__(self, bucket: Bucket, wire: Wire, scale: float) -> None:
+        self.bucket = bucket
         self.wire = wire
+        self.scale = scale
+        self.name = f"bucket{bucket.index}"
 
     @property
     @abstractmethod
@@ -82,26 +63,40 @@ class BucketExchange(ABC):
         """The mean over the workers once ``steps`` has ended; flat."""
 
     @abstractmethod
-    def steps(self, worker_seed: int, owner_seed: int) -> Steps:
-        """Exchange ``values``; seeds are those of the two ends' stochastic codecs."""
+    def steps(self, seeds: Seeds) -> Steps:
+        """Exchange ``values``."""
+
+    @abstractmethod
+    def sent_bytes(self) -> float:
+        """What this worker sends in one step."""
 
     def ends(self) -> dict[str, Feedback]:
-        """The ends that keep a residual: ``worker``, ``owner``."""
+        """The ends that may keep a residual: ``worker``, ``owner``."""
         return {}
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """What is kept from step to step and is the same on all ranks."""
+        return {}
+
+    def load_shared_state(self, state: dict[str, Tensor]) -> None:
+        """Restore ``shared_state``."""
 
     def commit(self) -> None:
         """Make the step's residuals the ones in use."""
         for end in self.ends().values():
             end.commit()
 
+    def roll_back(self) -> None:
+        """Leave all that is kept as it was before the step."""
+
 
 class PlainAllreduce(BucketExchange):
     """Horovod's own allreduce, in place, in the bucket's own type."""
 
-    def __init__(self, place: Place, wire: Wire) -> None:
-        super().__init__(place, wire)
+    def __init__(self, bucket: Bucket, wire: Wire, scale: float) -> None:
+        super().__init__(bucket, wire, scale)
         self._flat = torch.zeros(
-            place.num_values, dtype=place.dtype, device=place.device
+            bucket.num_values, dtype=bucket.dtype, device=bucket.device
         )
 
     @property
@@ -112,22 +107,34 @@ class PlainAllreduce(BucketExchange):
     def mean(self) -> Tensor:
         return self._flat
 
-    def steps(self, worker_seed: int, owner_seed: int) -> Steps:
+    def sent_bytes(self) -> float:
+        return ring_bytes(self._flat, self.wire.size)
+
+    def steps(self, seeds: Seeds) -> Steps:
         yield self.wire.allreduce(
-            self._flat, self.place.name, "none", hvd.Average, self.place.scale
+            self._flat, self.name, "none", hvd.Average, self.scale
         )
 
 
 class CodedExchange(BucketExchange):
-    """What the exchanges of payloads share: the worker's end."""
+    """What the exchanges of payloads share: the worker's end.
 
-    def __init__(self, place: Place, wire: Wire, codec: Compressor) -> None:
-        super().__init__(place, wire)
+    Most codecs encode the bucket in one call; those that must see one whole tensor at a
+    time encode each of its tensors, one payload after the other.
+    """
+
+    def __init__(
+        self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
+    ) -> None:
+        super().__init__(bucket, wire, scale)
         self.codec = codec
-        size, device = place.num_values, place.device
+        size, device = bucket.num_values, bucket.device
+        tensors = [slot.num_values for slot in bucket.slots]
+        self._parts = tensors if codec.per_tensor else [size]
+        self._part_bytes = [codec.payload_bytes(part) for part in self._parts]
         self.worker = Feedback(size, device, codec.error_feedback)
         self.payload = torch.empty(
-            codec.payload_bytes(size), dtype=torch.uint8, device=device
+            sum(self._part_bytes), dtype=torch.uint8, device=device
         )
         # the values' buffer takes the next residual; without one it is free again
         self._mean = torch.zeros(size, device=device) if codec.error_feedback else None
@@ -146,27 +153,54 @@ class CodedExchange(BucketExchange):
     def encode_values(self, seed: int) -> None:
         """Turn ``values`` into ``payload`` and the worker's next residual."""
         worker = self.worker
-        self.codec.encode(
-            worker.values,
-            worker.residual,
-            self.payload,
-            worker.successor,
-            seed,
-            self.place.scale,
+        parts = zip(
+            worker.values.split(self._parts),
+            self._split(worker.residual),
+            self.payload.split(self._part_bytes),
+            self._split(worker.successor),
         )
+        for part, (values, residual, wire, successor) in enumerate(parts):
+            self.codec.encode(
+                values, residual, wire, successor, mix(seed, part), self.scale
+            )
+
+    def decode_mean(self, payloads: Tensor) -> None:
+        """The mean of payloads ``[workers, bytes]`` of the whole bucket."""
+        means = self.mean.split(self._parts)
+        for wires, mean in zip(payloads.split(self._part_bytes, 1), means):
+            self.codec.decode_mean(wires.contiguous(), mean)
+
+    def _split(self, vector: Tensor | None) -> Sequence[Tensor | None]:
+        if vector is None:
+            return [None] * len(self._parts)
+        return list(vector.split(self._parts))
 
 
 class LinearAllreduce(CodedExchange):
     """Allreduce of values in a shorter float format, summed in that format."""
 
-    def steps(self, worker_seed: int, owner_seed: int) -> Steps:
-        self.encode_values(worker_seed)
-        short = self.payload.view(linear_dtype(self.codec))
+    def __init__(
+        self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
+    ) -> None:
+        super().__init__(bucket, wire, scale, codec)
+        dtype = getattr(codec, "wire_dtype", None)
+        if dtype is None:
+            raise UserError(
+                f"compression: {codec.name} names allreduce but has no wire_dtype, the "
+                "float type of its payload"
+            )
+        self._short = self.payload.view(dtype)
+
+    def sent_bytes(self) -> float:
+        return ring_bytes(self._short, self.wire.size)
+
+    def steps(self, seeds: Seeds) -> Steps:
+        self.encode_values(seeds.worker)
         total = yield self.wire.allreduce(
-            short, self.place.name, self.codec.name, hvd.Sum
+            self._short, self.name, self.codec.name, hvd.Sum
         )
         # divided in float32: in the short format small means would be rounded to zero
-        self.mean.copy_(total[: self.place.num_values])
+        self.mean.copy_(total[: self.bucket.num_values])
         if self.wire.size > 1:
             self.mean.mul_(1.0 / self.wire.size)
 
@@ -174,12 +208,13 @@ class LinearAllreduce(CodedExchange):
 class Allgather(CodedExchange):
     """Everyone receives everyone's payload; bytes grow with the workers."""
 
-    def steps(self, worker_seed: int, owner_seed: int) -> Steps:
-        self.encode_values(worker_seed)
-        gathered = yield self.wire.allgather(
-            self.payload, self.place.name, self.codec.name
-        )
-        self.codec.decode_mean(gathered.view(self.wire.size, -1), self.mean)
+    def sent_bytes(self) -> float:
+        return self.payload.numel() * (self.wire.size - 1)
+
+    def steps(self, seeds: Seeds) -> Steps:
+        self.encode_values(seeds.worker)
+        gathered = yield self.wire.allgather(self.payload, self.name, self.codec.name)
+        self.decode_mean(gathered.view(self.wire.size, -1))
 
 
 class TwoWay(CodedExchange):
@@ -190,34 +225,42 @@ class TwoWay(CodedExchange):
     residual of its own, and sends that to all (allgather).
     """
 
-    def __init__(self, place: Place, wire: Wire, codec: Compressor) -> None:
-        super().__init__(place, wire, codec)
-        cuts = chunk_cuts(place.num_values, wire.size, codec.block)
+    def __init__(
+        self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
+    ) -> None:
+        super().__init__(bucket, wire, scale, codec)
+        cuts = chunk_cuts(bucket.num_values, wire.size, codec.block)
         sizes = [codec.payload_bytes(cut) for cut in cuts]
         self._splits = [end - start for start, end in zip(sizes, sizes[1:])]
         self.start, self.end = cuts[wire.rank], cuts[wire.rank + 1]
-        self.owner = Feedback(self.end - self.start, place.device, codec.error_feedback)
-        self._owned_payload = torch.empty(
-            self._splits[wire.rank], dtype=torch.uint8, device=place.device
+        self.owner = Feedback(
+            self.end - self.start, bucket.device, codec.error_feedback
         )
+        self._owned_payload = torch.empty(
+            self._splits[wire.rank], dtype=torch.uint8, device=bucket.device
+        )
+
+    def sent_bytes(self) -> float:
+        owned = self._splits[self.wire.rank]
+        return sum(self._splits) - owned + owned * (self.wire.size - 1)
 
     def ends(self) -> dict[str, Feedback]:
         return {"worker": self.worker, "owner": self.owner}
 
-    def steps(self, worker_seed: int, owner_seed: int) -> Steps:
-        name, codec = self.place.name, self.codec
-        self.encode_values(worker_seed)
+    def steps(self, seeds: Seeds) -> Steps:
+        codec = self.codec
+        self.encode_values(seeds.worker)
         parts = yield self.wire.alltoall(
-            self.payload, self._splits, f"{name}.alltoall", codec.name
+            self.payload, self._splits, f"{self.name}.scatter", codec.name
         )
         if self.end > self.start:
-            self._average(parts.view(self.wire.size, -1), owner_seed)
+            self._encode_average(parts.view(self.wire.size, -1), seeds.owner)
         gathered = yield self.wire.allgather(
-            self._owned_payload, f"{name}.allgather", codec.name
+            self._owned_payload, f"{self.name}.gather", codec.name
         )
         codec.decode(gathered, self.mean)
 
-    def _average(self, parts: Tensor, seed: int) -> None:
+    def _encode_average(self, parts: Tensor, seed: int) -> None:
         """The owned chunk's mean, re-encoded; ``parts`` is ``[size, bytes]``."""
         owner = self.owner
         self.codec.decode_mean(parts, owner.values)
@@ -231,12 +274,6 @@ class TwoWay(CodedExchange):
         )
 
 
-def linear_dtype(codec: Compressor) -> torch.dtype:
-    """The float format of a linear codec's payload, which an allreduce can sum."""
-    dtype: torch.dtype = getattr(codec, "wire_dtype")
-    return dtype
-
-
 def chunk_cuts(num_values: int, size: int, block: int) -> list[int]:
     """The ``size + 1`` places at which a bucket is cut, whole blocks to a worker.
 
@@ -244,3 +281,8 @@ def chunk_cuts(num_values: int, size: int, block: int) -> list[int]:
     """
     blocks = -(-num_values // block)
     return [min(blocks * rank // size * block, num_values) for rank in range(size + 1)]
+
+
+def ring_bytes(tensor: Tensor, size: int) -> float:
+    """What each of ``size`` workers sends in a ring allreduce of ``tensor``."""
+    return 2 * tensor.numel() * tensor.element_size() * (size - 1) / size

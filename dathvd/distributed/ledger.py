@@ -31,6 +31,8 @@ class Ledger:
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    codec_seconds: float = 0.0
+    """Encoding, decoding and submitting; on a GPU only launching them."""
 
     def entry(self, collective: str, codec: str) -> Entry:
         """The sums of that collective and codec, made on first use."""
@@ -51,4 +53,5 @@ class Ledger:
         taken = {key: asdict(entry) for key, entry in self.entries.items()}
         if reset:
             self.entries.clear()
+            self.codec_seconds = 0.0
         return taken

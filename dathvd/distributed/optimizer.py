@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -27,7 +28,8 @@ from dathvd.distributed.buckets import (
     fingerprint,
     plan_buckets,
 )
-from dathvd.distributed.choice import choose_exchange
+from dathvd.distributed.choice import bucket_exchange, choose_exchange, suits
+from dathvd.distributed.describe import describe
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.wire import Wire
@@ -94,21 +96,26 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     if not wrapped._requires_update:
         wrapped._register_hooks()  # Horovod itself does so for two or more workers
     trained = [(name, p) for name, p in named if p in wrapped._requires_update]
-    buckets = plan_buckets(trained, bucket_bytes, min_values)
+    buckets = plan_buckets(
+        trained, bucket_bytes, min_values, partial(suits, compressor, chosen)
+    )
     _agree(
         f"{fingerprint(buckets)} {compressor!r} {chosen} {backward_passes_per_step} "
         f"{seed}"
     )
     wire = Wire(hvd.rank(), hvd.size(), Ledger(), f"dathvd{next(_count)}")
+    scale = 1.0 / backward_passes_per_step
+    exchanges = [
+        bucket_exchange(bucket, compressor, chosen, wire, scale, seed)
+        for bucket in buckets
+    ]
     exchanger = Exchanger(
         trained,
-        buckets,
-        compressor,
-        chosen,
+        exchanges,
         wire,
-        passes=backward_passes_per_step,
         seed=seed,
         max_skipped_in_a_row=max_skipped_in_a_row,
+        description=describe(compressor, chosen, exchanges, hvd.size()),
     )
     return _attach(wrapped, exchanger)
 

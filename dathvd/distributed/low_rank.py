@@ -1,0 +1,76 @@
+"""PowerSGD's exchange: two allreduces of factors."""
+
+from __future__ import annotations
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+from dathvd.compression.powersgd import PowerSGD
+from dathvd.distributed.buckets import Bucket
+from dathvd.distributed.exchanges import BucketExchange, Seeds, Steps
+from dathvd.distributed.feedback import Feedback
+from dathvd.distributed.wire import Pending, Wire
+
+
+class LowRank(BucketExchange):
+    """A bucket of matrices, averaged by their factors P and Q.
+
+    Args:
+        bucket, wire, scale: see :class:`BucketExchange`.
+        codec: its rank is that of the factors.
+        seed: of the first Q, equal on all ranks.
+    """
+
+    def __init__(
+        self, bucket: Bucket, wire: Wire, scale: float, codec: PowerSGD, seed: int
+    ) -> None:
+        super().__init__(bucket, wire, scale)
+        shapes = [slot.matrix for slot in bucket.slots]
+        self._factors = codec.factors(shapes, seed, bucket.device)
+        self._before = self._factors.state_dict()
+        self._handed = sum(4 * codec.rank * (rows + cols) for rows, cols in shapes)
+        self.worker = Feedback(bucket.num_values, bucket.device, codec.error_feedback)
+        self._mean = torch.zeros(bucket.num_values, device=bucket.device)
+
+    @property
+    def values(self) -> Tensor:
+        return self.worker.values
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    def sent_bytes(self) -> float:
+        return 2 * self._handed * (self.wire.size - 1) / self.wire.size
+
+    def ends(self) -> dict[str, Feedback]:
+        return {"worker": self.worker}
+
+    def shared_state(self) -> dict[str, Tensor]:
+        return self._factors.state_dict()
+
+    def load_shared_state(self, state: dict[str, Tensor]) -> None:
+        self._factors.load_state_dict(state)
+
+    def roll_back(self) -> None:
+        self._factors.load_state_dict(self._before)
+
+    def steps(self, seeds: Seeds) -> Steps:
+        factors, gradients = self._factors, self.worker.values
+        self._before = factors.state_dict()
+        if self.scale != 1.0:
+            gradients.mul_(self.scale)
+        if self.worker.residual is not None:
+            gradients.add_(self.worker.residual)
+        left = yield self._average(factors.project(gradients), "left")
+        right = factors.back_project(gradients, left)
+        if self.worker.successor is not None:
+            factors.residual(gradients, self.worker.successor)
+        yield self._average(right, "right")
+        factors.reconstruct(self._mean)
+
+    def _average(self, factor: Tensor, side: str) -> Pending:
+        return self.wire.allreduce(
+            factor, f"{self.name}.{side}", "powersgd", hvd.Average
+        )
