@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
     "launch": ("dathvd.commands.launch", "Start ranks on hosts; look after them."),
+    "doctor": ("dathvd.commands.doctor", "Say what is there, wrong, and what helps."),
     "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),
 }
 
