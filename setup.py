@@ -7,9 +7,8 @@ from setuptools import Extension, setup
 # optional: where no compiler is, the codecs fall back on torch, with the same results
 KERNELS = Extension(
     "dathvd.compression._kernels",
-    sources=sorted(glob("dathvd/compression/kernels_*.cpp")),
-    depends=["dathvd/compression/lanes.h"],
-    include_dirs=["dathvd/compression"],
+    sources=["dathvd/compression/native/kernels.cpp"],
+    depends=sorted(glob("dathvd/compression/native/*.h")),
     # products are rounded before they are added, as torch does
     extra_compile_args=[
         "-std=c++17",
@@ -18,6 +17,7 @@ KERNELS = Extension(
         "-fno-math-errno",
         "-fno-trapping-math",
         "-Wno-psabi",
+        "-Wno-unused-function",
     ],
     optional=True,
 )

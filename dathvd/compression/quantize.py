@@ -15,7 +15,10 @@ from dathvd.compression.base import (
     inverse,
     num_blocks,
 )
-from dathvd.compression.random_bits import BLOCK, keys, uniforms
+from dathvd.compression.random_bits import BLOCK, keys, random_bits
+
+_LEAST_SCALE = 2.0**-110
+"""Keeps ``2**16 / scale`` inside float32."""
 
 
 class _Quantizer(Compressor):
@@ -23,9 +26,10 @@ class _Quantizer(Compressor):
 
     The rounding of QSGD (Alistarh et al., NeurIPS 2017) with the maximum of each block
     of 512 in place of the L2 norm of a tensor, which keeps the error below one level of
-    the block. Unbiased: the mean over seeds is the input, to 2**-16 of a level. A block
-    whose maximum is below ``levels · 1.2e-38`` (its scale would be denormal) is sent as
-    zeros, and the residual keeps it; one with a non-finite value has the scale NaN.
+    the block. In fixed point: ``level = (trunc(2**16 · x · levels / max) + 16 random
+    bits) >> 16``. Unbiased: the mean over seeds is the input, to 2**-15 of a level. A
+    block whose scale ``max / levels`` is below 2**-110 is sent as zeros, and the residual
+    keeps it; one with a non-finite value has the scale NaN.
     """
 
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
@@ -65,14 +69,13 @@ class _Quantizer(Compressor):
         rows = in_blocks(values, BLOCK)
         largest = rows.abs().amax(1)
         scales = largest * (1.0 / self.levels)
-        tiny = torch.finfo(torch.float32).tiny
-        sent = torch.isfinite(scales) & (scales >= tiny)
+        sent = torch.isfinite(scales) & (scales >= _LEAST_SCALE)
         top = torch.full_like(largest, self.levels)  # a number would be multiplied
-        factors = torch.where(sent, top / largest, 0.0)
-        draws = uniforms(seed, offset // BLOCK, len(rows), values.device)
-        levels = draws.add_(rows * factors[:, None]).floor_()
-        levels.clamp_(-self.levels, self.levels)
-        levels.masked_fill_(~sent[:, None], 0.0)
+        steps = torch.where(sent, top / largest * 65536.0, 0.0)
+        bits = random_bits(seed, offset // BLOCK, len(rows), values.device)
+        scaled = (rows * steps[:, None]).nan_to_num_(0.0, 0.0, 0.0).to(torch.int32)
+        levels = scaled.add_(bits).bitwise_right_shift_(16)
+        levels.clamp_(-self.levels, self.levels).mul_(sent[:, None])
         scales = torch.where(sent | ~torch.isfinite(scales), scales, 0.0)
         scales = torch.where(torch.isfinite(scales), scales, torch.nan)
         packed = wire.view(len(rows), -1)

@@ -28,8 +28,10 @@ def keys(seed: int) -> tuple[int, int]:
     return state & _MASK_32, state >> 32
 
 
-def uniforms(seed: int, first_block: int, blocks: int, device: torch.device) -> Tensor:
-    """Float32 ``[blocks, 512]``: odd multiples of 2**-17 in (0, 1)."""
+def random_bits(
+    seed: int, first_block: int, blocks: int, device: torch.device
+) -> Tensor:
+    """Int32 ``[blocks, 512]`` in [0, 65536)."""
     key_1, key_2 = keys(seed)
     half = BLOCK // 2
     first = first_block * half
@@ -39,5 +41,10 @@ def uniforms(seed: int, first_block: int, blocks: int, device: torch.device) -> 
     bits = bits.bitwise_xor_(bits >> 15).add_(key_2)
     bits = bits.mul_(MULTIPLIER_2).bitwise_and_(_MASK_32)
     bits = bits.bitwise_xor_(bits >> 15).view(blocks, half)
-    halves = torch.cat((bits & 0xFFFF, bits >> 16), dim=1)
-    return halves.to(torch.float32).add_(0.5).mul_(2.0**-16)
+    return torch.cat((bits & 0xFFFF, bits >> 16), dim=1).to(torch.int32)
+
+
+def uniforms(seed: int, first_block: int, blocks: int, device: torch.device) -> Tensor:
+    """Float32 ``[blocks, 512]``: odd multiples of 2**-17 in (0, 1)."""
+    bits = random_bits(seed, first_block, blocks, device)
+    return bits.to(torch.float32).add_(0.5).mul_(2.0**-16)

@@ -1,22 +1,13 @@
-// What the kernels share: 8-lane vectors that a compiler turns into its target's own.
+// What the kernels share: vectors of LANES values that map onto the target's own.
 // Every sum has a fixed order, so that all targets and the torch path agree bit by bit.
-#pragma once
+// Included once per target by kernels.cpp.
 
-#include <cstdint>
-#include <cstring>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-// one build runs on every x86-64: the loader picks the clone
-#define KERNEL extern "C" __attribute__((target_clones("avx2", "default")))
-#else
-#define KERNEL extern "C"
-#endif
-#define INLINED __attribute__((always_inline))  // into the clone that calls it
+#define INLINED __attribute__((always_inline))
 #define INLINE static inline INLINED
 
-typedef float Floats __attribute__((vector_size(32)));
-typedef int32_t Ints __attribute__((vector_size(32)));
-typedef uint32_t Words __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
 constexpr int kBlock = 512;
 constexpr uint32_t kMagnitude = 0x7fffffffu;
@@ -51,10 +42,32 @@ INLINE uint32_t as_word(float value) {
 
 INLINE bool finite(float value) { return (as_word(value) & kInfinity) != kInfinity; }
 
+// bit l is set where rank l is at least `least`
+INLINE uint32_t mask_reaching(Ints ranks, int32_t least) {
+#if LANES == 16 && defined(__AVX512F__)
+    return _mm512_cmpge_epi32_mask((__m512i)ranks, _mm512_set1_epi32(least));
+#elif LANES == 8 && defined(__AVX2__)
+    return uint32_t(_mm256_movemask_ps((__m256)(ranks >= least)));
+#else
+    uint32_t mask = 0;
+    for (int l = 0; l < LANES; l++) mask |= uint32_t(ranks[l] >= least) << l;
+    return mask;
+#endif
+}
+
+// stores the lanes whose bits are set, side by side; may write LANES values
+INLINE void store_masked(int32_t* to, Ints values, uint32_t mask) {
+#if LANES == 16 && defined(__AVX512F__)
+    store(to, _mm512_maskz_compress_epi32(uint16_t(mask), (__m512i)values));
+#else
+    for (; mask; mask &= mask - 1) *to++ = values[__builtin_ctz(mask)];
+#endif
+}
+
 // values * scale + residual at place i; the product is rounded before the sum
 INLINE Floats corrected(const float* values, const float* residual, float scale, int i) {
-    Floats sum = load<Floats>(values + i) * scale;
-    return residual ? sum + load<Floats>(residual + i) : sum;
+    const Floats product = load<Floats>(values + i) * scale;
+    return residual ? product + load<Floats>(residual + i) : product;
 }
 
 // Calls encode(values, residual, wire, new_residual, count, block index) block by block;
