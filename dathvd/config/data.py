@@ -6,21 +6,40 @@ from typing import Literal
 
 from dathvd.config.base import Count, Natural, Section, Share
 
+DataName = Literal[
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "svhn",
+    "cifar10",
+    "cifar100",
+    "image_folder",
+    "arrays",
+    "synthetic",
+]
+
 
 class DataConfig(Section):
     """A data set of labelled images."""
 
-    name: Literal["digits", "image_folder", "synthetic"] = "digits"
-    """digits (scikit-learn's, ships with it), image_folder (ROOT/train/CLASS/*.png
-    and ROOT/test/CLASS/*.png) or synthetic (random images, for benchmarks)."""
+    name: DataName = "digits"
+    """digits (scikit-learn's, ships with it); mnist, fashion_mnist, svhn, cifar10 and
+    cifar100 (torchvision's files under root); image_folder (ROOT/train/CLASS/* and
+    ROOT/test/CLASS/* or ROOT/val/CLASS/*); arrays (one .npz file); synthetic (random
+    images, for benchmarks)."""
     root: str | None = None
-    """The folder of an image_folder data set."""
+    """The data set's folder, or the file of arrays; ~ and $VARIABLES are put in."""
+    download: bool = False
+    """Fetch missing files of mnist, fashion_mnist, svhn, cifar10 or cifar100."""
     test_fraction: Share = 0.2
     """Held-out share where the data set has no test split of its own."""
     split_seed: Natural = 0
     """Decides that split, apart from the run's seed."""
     image_size: Count | None = None
     """Height and width to which images are resized; None keeps the data set's own."""
+    crop_size: Count | None = None
+    """Height and width that the network sees, cut from the resized image; None for all
+    of it. ImageNet's recipe is image_size 256, crop_size 224."""
     channels: Literal[1, 3] | None = None
     """Colour channels; None keeps the data set's own."""
     num_classes: Count = 10
@@ -30,4 +49,17 @@ class DataConfig(Section):
     num_test: Count = 256
     """Number of test images of synthetic data."""
     augment: bool = False
-    """Random crop with padding and horizontal flip while training."""
+    """Random crops and, with flip, mirrored images while training: crops of the padded
+    image, or of random size and shape where crop_size is set."""
+    padding: Natural = 4
+    """Zeros on every side before a random crop without crop_size."""
+    flip: bool = True
+    """Whether augmentation mirrors images; wrong for digits and letters."""
+    storage: Literal["auto", "memory", "lazy"] = "auto"
+    """Image folders: decode all at start into memory, or each batch when it is needed;
+    auto takes memory up to 2 GiB."""
+    cache: str | None = None
+    """A folder that keeps the decoded images of an image_folder (uint8 at image_size),
+    so that they are decoded once and shared by the workers of a host."""
+    num_threads: Count = 4
+    """Threads of each worker that decode image files."""

@@ -1,6 +1,11 @@
 """Data sets of labelled uint8 images, and how they are shared among workers."""
 
-from dathvd.data.augment import augment
+from dathvd.data.augment import (
+    Augmentation,
+    augment,
+    build_augmentation,
+    resized_crop,
+)
 from dathvd.data.build import DATASETS, load_dataset
 from dathvd.data.sets import Dataset, ImageSet, TensorImages
 from dathvd.data.sharding import (
@@ -12,13 +17,16 @@ from dathvd.data.sharding import (
 
 __all__ = [
     "DATASETS",
+    "Augmentation",
     "Dataset",
     "ImageSet",
     "TensorImages",
     "augment",
+    "build_augmentation",
     "epoch_batches",
     "load_dataset",
     "num_batches",
     "permutation",
+    "resized_crop",
     "worker_slice",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,86 +13,115 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dathvd.data.sets import ImageShape
+from dathvd.data.sets import ImageShape, TensorImages
 from dathvd.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
+CHUNK = 64
+"""Images that a thread decodes at a time."""
 
 
-def open_image(path: Path) -> Image.Image:
-    """The decoded image.
+def open_image(
+    path: str, hint: tuple[str, tuple[int, int]] | None = None
+) -> Image.Image:
+    """The decoded image; JPEGs at a reduced scale not below the (mode, size) hint.
 
     Raises:
         UserError: the file cannot be read or is not an image; it is named.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        with open(path, "rb") as file:
+            image = Image.open(io.BytesIO(file.read()))
+        if hint is not None:
+            image.draft(*hint)
+        image.load()
+        return image
     except UnidentifiedImageError:
         raise UserError(f"data.root: {path} is not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"data.root: {path} cannot be read: {reason}") from None
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"data.root: {path} cannot be decoded: {error}") from None
 
 
-def own_shape(path: Path, size: int | None, channels: int | None) -> ImageShape:
-    """The shape that a data set takes from its first image, where not configured."""
-    image = open_image(path)
-    depth = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
-    return (depth, size or image.height, size or image.width)
+@dataclass(frozen=True)
+class Decoder:
+    """Reads image files as ``[C, H, W]`` of one shape.
 
-
-def decode(path: Path, shape: ImageShape, resize: bool) -> NDArray[np.uint8]:
-    """The image as ``[C, H, W]``.
-
-    Where ``resize``, its shorter side is scaled to the shape's (antialiased), and the
-    centre is cut out.
-
-    Raises:
-        UserError: it cannot be read, or has another size and ``resize`` is False.
+    Where ``resize``, the shorter side is scaled to the shape's (bilinear, antialiased)
+    and the centre is cut out; else an image of another size is an error.
     """
-    channels, height, width = shape
-    image = open_image(path).convert(MODES[channels])
-    if image.size != (width, height):
-        if not resize:
+
+    shape: ImageShape
+    resize: bool
+
+    @classmethod
+    def for_images(cls, first: str, size: int | None, channels: int | None) -> Decoder:
+        """Takes from the data set's first image what the configuration leaves open."""
+        image = open_image(first)
+        depth = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
+        shape = (depth, size or image.height, size or image.width)
+        return cls(shape, resize=size is not None)
+
+    def __call__(self, path: str) -> NDArray[np.uint8]:
+        """The image, uint8 ``[C, H, W]``.
+
+        Raises:
+            UserError: it cannot be read, or has another size.
+        """
+        channels, height, width = self.shape
+        mode = MODES[channels]
+        image = open_image(path, (mode, (width, height)) if self.resize else None)
+        if image.size != (width, height):
+            image = self._resized(image, path)
+        if image.mode != mode:
+            image = image.convert(mode)
+        pixels = np.asarray(image).reshape(height, width, channels)
+        return pixels.transpose(2, 0, 1)
+
+    def _resized(self, image: Image.Image, path: str) -> Image.Image:
+        _, height, width = self.shape
+        if not self.resize:
             raise UserError(
                 f"data.root: {path} is {image.width}x{image.height}, the first image "
                 f"is {width}x{height} (set data.image_size)"
             )
-        image = _resize_and_crop(image, width, height)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
-    return pixels.transpose(2, 0, 1)
+        if image.mode not in MODES.values():  # palettes cannot be interpolated
+            image = image.convert("RGB")
+        scale = max(width / image.width, height / image.height)
+        wide = max(width, round(image.width * scale))
+        high = max(height, round(image.height * scale))
+        image = image.resize((wide, high), Image.Resampling.BILINEAR)
+        left, top = (wide - width) // 2, (high - height) // 2
+        return image.crop((left, top, left + width, top + height))
+
+    def chunks(
+        self, paths: Sequence[str], num_threads: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, some at a time: uint8 ``[up to CHUNK, C, H, W]``."""
+
+        def decode(start: int) -> NDArray[np.uint8]:
+            return np.stack([self(path) for path in paths[start : start + CHUNK]])
+
+        with ThreadPoolExecutor(num_threads) as pool:
+            # as many chunks in flight as keep the threads busy: images may be large
+            starts = range(0, len(paths), CHUNK)
+            ahead = 2 * num_threads
+            pending = [pool.submit(decode, start) for start in starts[:ahead]]
+            for place in range(len(starts)):
+                yield pending.pop(0).result()
+                if place + ahead < len(starts):
+                    pending.append(pool.submit(decode, starts[place + ahead]))
 
 
-def _resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
-    scale = max(width / image.width, height / image.height)
-    size = (
-        max(width, round(image.width * scale)),
-        max(height, round(image.height * scale)),
-    )
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def decode_into(
-    images: Tensor, paths: list[Path], resize: bool, pool: ThreadPoolExecutor
-) -> None:
-    """Fill uint8 ``[len(paths), C, H, W]`` by the pool's threads."""
-    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    array = images.numpy()
-
-    def fill(start: int) -> None:
-        for place in range(start, min(start + 64, len(paths))):
-            array[place] = decode(paths[place], shape, resize)
-
-    for _ in pool.map(fill, range(0, len(paths), 64)):
-        pass
-
-
-def decode_all(paths: list[Path], shape: ImageShape, resize: bool) -> Tensor:
-    """All images in memory: uint8 ``[len(paths), C, H, W]``."""
-    images = torch.empty((len(paths), *shape), dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:
-        decode_into(images, paths, resize, pool)
-    return images
+def decode_all(
+    decoder: Decoder, paths: Sequence[str], labels: Tensor, num_threads: int
+) -> TensorImages:
+    """All images in memory."""
+    images = torch.empty((len(paths), *decoder.shape), dtype=torch.uint8)
+    start = 0
+    for chunk in decoder.chunks(paths, num_threads):
+        images[start : start + len(chunk)] = torch.from_numpy(chunk)
+        start += len(chunk)
+    return TensorImages(images, labels)

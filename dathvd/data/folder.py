@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import torch
 
 from dathvd.config import DataConfig
-from dathvd.data.decode import decode_all, own_shape
-from dathvd.data.sets import Dataset, TensorImages
+from dathvd.data.cache import cached_images
+from dathvd.data.decode import Decoder, decode_all
+from dathvd.data.lazy import FileImages
+from dathvd.data.paths import data_folder, expand
+from dathvd.data.sets import Dataset, ImageSet
 from dathvd.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
+MEMORY_LIMIT = 2 << 30
+"""Bytes of decoded images up to which ``storage: auto`` keeps a set in memory."""
 
 
 def image_folder(config: DataConfig) -> Dataset:
@@ -22,56 +28,32 @@ def image_folder(config: DataConfig) -> Dataset:
         UserError: a folder or class is missing or empty, an image cannot be read, or
             sizes differ while ``image_size`` is not set.
     """
-    root = data_root(config)
+    root = data_folder(config)
     train, test = root / "train", _test_folder(root)
     classes = _classes(train)
     missing = sorted(set(classes) ^ set(_classes(test)))
     if missing:
         lacking = test if missing[0] in classes else train
-        raise UserError(f"data.root: {lacking / missing[0]}: class folder is missing")
-    train_paths, train_labels = _files(train, classes)
-    test_paths, test_labels = _files(test, classes)
-    shape = own_shape(train_paths[0], config.image_size, config.channels)
-    resize = config.image_size is not None
+        raise UserError(f"data.root: class folder {lacking / missing[0]} is missing")
+    train_files, test_files = _files(train, classes), _files(test, classes)
+    decoder = Decoder.for_images(train_files[0][0], config.image_size, config.channels)
     return Dataset(
-        train=TensorImages(
-            decode_all(train_paths, shape, resize), torch.tensor(train_labels)
-        ),
-        test=TensorImages(
-            decode_all(test_paths, shape, resize), torch.tensor(test_labels)
-        ),
+        train=_images(config, decoder, train_files),
+        test=_images(config, decoder, test_files),
         classes=tuple(classes),
-        image_shape=shape,
+        image_shape=decoder.shape,
     )
-
-
-def data_root(config: DataConfig) -> Path:
-    """``data.root`` with ``~`` and environment variables put in.
-
-    Raises:
-        UserError: it is not set, names an unknown variable, or is not a folder.
-    """
-    if config.root is None:
-        raise UserError(f"data.root: must be set for data.name {config.name!r}")
-    expanded = os.path.expandvars(os.path.expanduser(config.root))
-    if "$" in expanded:
-        raise UserError(f"data.root: {config.root}: environment variable is not set")
-    root = Path(expanded)
-    if not root.is_dir():
-        raise UserError(f"data.root: {root} is not a folder")
-    return root
 
 
 def _test_folder(root: Path) -> Path:
     for name in ("test", "val"):
         if (root / name).is_dir():
             return root / name
-    raise UserError(
-        f"data.root: {root / 'test'} is missing (nor is there {root / 'val'})"
-    )
+    raise UserError(f"data.root: {root / 'test'} is missing (and so is {root / 'val'})")
 
 
 def _classes(folder: Path) -> list[str]:
+    """The names of the class folders, sorted."""
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is missing")
     with os.scandir(folder) as entries:
@@ -85,19 +67,32 @@ def _classes(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
+def _files(folder: Path, classes: list[str]) -> tuple[list[str], torch.Tensor]:
     """All image files in order of class and name, with their labels."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        with os.scandir(folder / name) as entries:
-            found = sorted(
-                entry.name
-                for entry in entries
-                if os.path.splitext(entry.name)[1].lower() in SUFFIXES
-            )
+    paths: list[str] = []
+    counts: list[int] = []
+    for name in classes:
+        place = os.path.join(folder, name)
+        found = sorted(
+            file
+            for file in os.listdir(place)
+            if os.path.splitext(file)[1].lower() in SUFFIXES
+        )
         if not found:
-            raise UserError(f"data.root: {folder / name} holds no images")
-        paths += [folder / name / file for file in found]
-        labels += [label] * len(found)
-    return paths, labels
+            raise UserError(f"data.root: class folder {place} holds no images")
+        paths += [os.path.join(place, file) for file in found]
+        counts.append(len(found))
+    return paths, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
+
+
+def _images(
+    config: DataConfig, decoder: Decoder, files: tuple[list[str], torch.Tensor]
+) -> ImageSet:
+    """Those files in the configured storage."""
+    if config.cache is not None:
+        folder = expand("data.cache", config.cache)
+        return cached_images(folder, decoder, *files, config.num_threads)
+    small = len(files[0]) * math.prod(decoder.shape) <= MEMORY_LIMIT
+    if config.storage == "memory" or (config.storage == "auto" and small):
+        return decode_all(decoder, *files, config.num_threads)
+    return FileImages(decoder, *files, config.num_threads)

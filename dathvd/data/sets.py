@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from dathvd.errors import UserError
 
 ImageShape = tuple[int, int, int]
 
@@ -23,9 +26,12 @@ class ImageSet(Protocol):
     def batch(self, indices: Tensor) -> Tensor:
         """uint8 ``[batch, C, H, W]`` of the samples at those int64 places."""
 
+    def prefetch(self, indices: Tensor) -> None:
+        """Say that this batch is needed soon; nothing waits."""
+
 
 class TensorImages:
-    """Images that live in memory.
+    """Images that live in memory, or in a file that is mapped into it.
 
     Args:
         images: uint8 ``[num_samples, C, H, W]``.
@@ -34,14 +40,42 @@ class TensorImages:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         assert len(images) == len(labels)
-        self._images = images
+        self.images = images
         self.labels = labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> Tensor:
-        return self._images.index_select(0, indices)
+        return self.images.index_select(0, indices)
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Nothing: the images are there."""
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The square in the middle of every image of another set."""
+
+    images: ImageSet
+    size: int
+
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        batch = self.images.batch(indices)
+        top, left = (batch.shape[-2] - self.size) // 2, (
+            batch.shape[-1] - self.size
+        ) // 2
+        return batch[..., top : top + self.size, left : left + self.size].contiguous()
+
+    def prefetch(self, indices: Tensor) -> None:
+        self.images.prefetch(indices)
 
 
 @dataclass(frozen=True)
@@ -53,3 +87,26 @@ class Dataset:
     classes: tuple[str, ...]
     image_shape: ImageShape
     """(channels, height, width) of the images that a model gets."""
+
+
+def split(
+    images: TensorImages, test_fraction: float, seed: int
+) -> tuple[TensorImages, TensorImages]:
+    """A training and a test set; the seed decides which images are held out.
+
+    Raises:
+        UserError: one of them would be empty.
+    """
+    num_test = round(test_fraction * len(images))
+    if not 0 < num_test < len(images):
+        raise UserError(
+            f"data.test_fraction: {test_fraction} of {len(images)} images leaves "
+            "no image to train or none to test on"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)
+    test, train = order[:num_test], order[num_test:]
+    return (
+        TensorImages(images.images[train], images.labels[train]),
+        TensorImages(images.images[test], images.labels[test]),
+    )

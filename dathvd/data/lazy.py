@@ -1,0 +1,62 @@
+"""Image files that are decoded when they are needed, or a little before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dathvd.data.decode import Decoder
+
+
+class FileImages:
+    """Images that live in files; threads decode them.
+
+    Args:
+        decoder: reads one file.
+        paths: the files.
+        labels: int64 ``[len(paths)]``.
+        num_threads: decoders at work at once; they run while the network computes.
+    """
+
+    def __init__(
+        self, decoder: Decoder, paths: Sequence[str], labels: Tensor, num_threads: int
+    ) -> None:
+        self._decoder = decoder
+        self._paths = paths
+        self.labels = labels
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+        self._pending: dict[int, Future[NDArray[np.uint8]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Start to decode; what was announced before and not fetched is given up."""
+        places: list[int] = indices.tolist()
+        wanted = {place: self._take(place) for place in places}
+        for future in self._pending.values():
+            future.cancel()
+        self._pending = {
+            place: future or self._pool.submit(self._decoder, self._paths[place])
+            for place, future in wanted.items()
+        }
+
+    def batch(self, indices: Tensor) -> Tensor:
+        places: list[int] = indices.tolist()
+        futures = [
+            self._take(place) or self._pool.submit(self._decoder, self._paths[place])
+            for place in places
+        ]
+        images = torch.empty((len(futures), *self._decoder.shape), dtype=torch.uint8)
+        for row, future in zip(images.numpy(), futures):
+            row[...] = future.result()
+        return images
+
+    def _take(self, place: int) -> Future[NDArray[np.uint8]] | None:
+        """What prefetch has started for that sample."""
+        return self._pending.pop(place) if place in self._pending else None
