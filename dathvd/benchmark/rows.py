@@ -12,8 +12,8 @@ LOCAL = "local"
 class Row:
     """One number of workers, codec, exchange and overlap mode, timed over many steps.
 
-    Seconds are medians over steps; of each step, the slowest worker counts. ``data``,
-    ``attack``, ``update`` and ``exposed`` are that worker's parts of the step.
+    Seconds are medians over steps; of each step, the worker counts that the others
+    waited for. ``data``, ``attack``, ``update`` and ``exposed`` are its parts.
     """
 
     num_workers: int

@@ -1,0 +1,1 @@
+"""Speed-up over workers, codecs, exchanges and overlap: measured, then predicted."""

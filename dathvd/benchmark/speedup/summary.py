@@ -1,0 +1,127 @@
+"""What a sweep says: speed-ups, a table, a sentence of advice."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.plan import PLAIN
+
+
+def single_worker(rows: Sequence[Row]) -> Row | None:
+    """The one-worker step that speed-ups are relative to."""
+    alone = [row for row in rows if row.num_workers == 1 and not row.oversubscribed]
+    return alone[0] if alone else None
+
+
+def speed_up(row: Row, rows: Sequence[Row]) -> float | None:
+    """Images per second as a multiple of one worker's.
+
+    None where there is no claim to make: an oversubscribed row, a row that exchanges
+    nothing, or no measured single worker.
+    """
+    one = single_worker(rows)
+    if one is None or row.oversubscribed or (row.is_local and row.num_workers > 1):
+        return None
+    return row.images_per_second / one.images_per_second
+
+
+def to_record(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    """A row with what follows from it, as plain values."""
+    claimed = speed_up(row, rows)
+    return {
+        "measured": True,
+        **asdict(row),
+        "images_per_second": row.images_per_second,
+        "ratio": row.ratio,
+        "speed_up": claimed,
+        "efficiency": None if claimed is None else claimed / row.num_workers,
+    }
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The records without what does not fit a cell."""
+    records = [to_record(row, rows) for row in rows]
+    names = [name for name in records[0] if name != "traffic"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def to_table(rows: Sequence[Row], title: str) -> Table:
+    """The measured rows for a terminal."""
+    table = Table(title=title, title_justify="left")
+    for name in ("links", "workers", "codec", "exchange", "overlap"):
+        table.add_column(name)
+    for name in (
+        "step s",
+        "±",
+        "ratio",
+        "images/s",
+        "speed-up",
+        "efficiency",
+        "exposed s",
+        "MB sent",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        claimed = speed_up(row, rows)
+        crowded = "oversubscribed" if row.oversubscribed else "-"
+        table.add_row(
+            row.rate or "",
+            str(row.num_workers),
+            row.codec,
+            row.exchange,
+            row.overlap,
+            f"{row.step_seconds:.3f}",
+            f"{row.step_spread:.3f}",
+            f"{row.ratio:.2f}",
+            f"{row.images_per_second:.1f}",
+            crowded if claimed is None else f"{claimed:.2f}",
+            "" if claimed is None else f"{claimed / row.num_workers:.0%}",
+            f"{row.exposed_seconds:.3f}",
+            f"{row.bytes_sent / 1e6:.2f}",
+        )
+    return table
+
+
+def advice(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each rate at its largest number of workers."""
+    sentences = []
+    for rate in dict.fromkeys(row.rate for row in rows if row.num_workers > 1):
+        here = [row for row in rows if row.rate == rate and row.num_workers > 1]
+        most = max(row.num_workers for row in here)
+        sentences.append(_advice([row for row in here if row.num_workers == most]))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _advice(rows: Sequence[Row]) -> str:
+    exchanged = [row for row in rows if not row.is_local]
+    if not exchanged:
+        return ""
+    plain = [row for row in exchanged if row.overlap == "none"]
+    base = next(
+        (row for name in (PLAIN, "none") for row in plain if row.codec == name),
+        exchanged[0],
+    )
+    best = min(exchanged, key=lambda row: row.step_seconds)
+    where = f"{base.num_workers} workers"
+    where += f" over links of {base.rate}" if base.rate else " over this link"
+    if base.oversubscribed:
+        where += " (oversubscribed: the ratios hold, speeds do not)"
+    name = "plain Horovod" if base.codec == PLAIN else base.codec
+    cost = f"{name} takes {base.ratio:.2f} times the step without communication"
+    saved = 1 - best.step_seconds / base.step_seconds
+    if saved < 0.05:
+        return f"With {where}, {cost}; compression and overlap save less than 5 %."
+    how = best.codec + (" with overlap" if best.overlap == "attack" else "")
+    how += f" ({best.exchange})"
+    return f"With {where}, {cost}; {how} takes {best.ratio:.2f}, {saved:.0%} less."

@@ -1,0 +1,204 @@
+"""A sweep: which points, where they are launched, and what came back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dathvd.benchmark.rig import Rig
+from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
+from dathvd.compression import COMPRESSORS
+from dathvd.config import Config
+from dathvd.errors import UserError, choose
+from dathvd.launch import LaunchOptions, launch_command, launch_environment
+from dathvd.launch.run import find_horovodrun
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Sizes and points, and how long each is measured."""
+
+    config: Config
+    """``train.batch_size`` is that of one worker: the batch grows with the workers."""
+    sizes: tuple[int, ...]
+    points: tuple[Point, ...]
+    warmup: int
+    repeats: int
+    seconds: float
+    threads: int
+    """CPU threads of each worker."""
+    pin: bool
+    timeout: float
+    folder: Path
+    """Where plans and rows are written; all hosts must see it."""
+
+    def on_hosts(self, options: LaunchOptions, say: Say) -> list[Row]:
+        """Launch each size by horovodrun (by mpirun where that is missing)."""
+        rows: list[Row] = []
+        for size in self.sizes:
+            plan, out = self._write_plan(size, None)
+            environment = launch_environment(
+                {**os.environ, **self._threads()},
+                replace(options, num_proc=size),
+                cores=os.cpu_count() or 1,
+            )
+            command = launch_command(
+                replace(options, num_proc=size),
+                _worker(plan, out),
+                horovodrun=find_horovodrun(),
+                environment=environment,
+            )
+            say(f"measuring {size} workers")
+            _run(command, environment, self.timeout, lambda: None)
+            rows += read_rows(out)
+        return rows
+
+    def on_rig(self, rates: Sequence[str], say: Say) -> list[Row]:
+        """One worker a host, over links of each of the rates."""
+        rows: list[Row] = []
+        with Rig.create(max(self.sizes)) as rig:
+            for rate in rates:
+                rig.set_rate(rate)
+                for size in self.sizes:
+                    if size == 1 and rate != rates[0]:
+                        continue  # it sends nothing
+                    plan, out = self._write_plan(size, rate)
+                    say(f"measuring {size} hosts, links of {rate}")
+                    names = [word for name in self._threads() for word in ("-x", name)]
+                    command = rig.mpirun([*names, *_worker(plan, out)], size=size)
+                    environment = {**os.environ, **self._threads()}
+                    _run(command, environment, self.timeout, rig.kill)
+                    rows += read_rows(out)
+        return rows
+
+    def _write_plan(self, size: int, rate: str | None) -> tuple[Path, Path]:
+        train = self.config.train
+        batch = train.model_copy(update={"batch_size": train.batch_size * size})
+        label = f"np{size}" + (f"-{rate}" if rate else "")
+        plan = Plan(
+            config=self.config.model_copy(update={"train": batch}),
+            points=self.points if size > 1 else (),
+            warmup=self.warmup,
+            repeats=self.repeats,
+            seconds=self.seconds,
+            pin=self.pin,
+            shared_machine=rate is not None,
+            rate=rate,
+        )
+        path, out = self.folder / f"plan-{label}.json", self.folder / f"{label}.json"
+        plan.save(path)
+        out.unlink(missing_ok=True)
+        return path.resolve(), out.resolve()
+
+    def _threads(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": str(self.threads)}
+
+
+def points_of(
+    codecs: Sequence[str], exchanges: Sequence[str], overlaps: Sequence[Overlap]
+) -> tuple[Point, ...]:
+    """Every combination that exists; Horovod's own optimizer has only one.
+
+    Raises:
+        UserError: an unknown codec or exchange, or a codec that none of the exchanges
+            can carry.
+    """
+    found: list[Point] = []
+    known = {"auto": 0, "allreduce": 0, "allgather": 0, "two-way": 0}
+    for exchange in exchanges:
+        choose("--exchanges", exchange, known)
+    for codec in codecs:
+        if codec == PLAIN:
+            found.append(Point(PLAIN, "allreduce", "none"))
+            continue
+        kind = choose("--codecs", codec, {**COMPRESSORS, PLAIN: None})
+        assert kind is not None
+        usable = [e for e in exchanges if e == "auto" or e in kind.exchanges]
+        if not usable:
+            raise UserError(
+                f"--exchanges: {codec} needs one of auto, {', '.join(kind.exchanges)}"
+            )
+        found += [Point(codec, e, overlap) for e in usable for overlap in overlaps]
+    return tuple(found)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that rank 0 wrote.
+
+    Raises:
+        UserError: there are none.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"{path}: the ranks have left no rows there; is it a folder that the "
+            "first host sees too?"
+        ) from None
+    return [
+        Row(**{**r, "traffic": {k: tuple(v) for k, v in r["traffic"].items()}})
+        for r in records
+    ]
+
+
+def _worker(plan: Path, out: Path) -> list[str]:
+    module = "dathvd.benchmark.speedup.worker"
+    return [sys.executable, "-m", module, str(plan), str(out)]
+
+
+def _run(
+    command: Sequence[str],
+    environment: dict[str, str],
+    timeout: float,
+    clean_up: Callable[[], None],
+) -> None:
+    """Run a launcher to its end.
+
+    Raises:
+        UserError: it failed, or took longer than ``timeout`` seconds.
+    """
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except BaseException as error:
+        _end(process)
+        clean_up()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise UserError(f"a launch took more than {timeout:.0f} s") from None
+        raise
+    if process.returncode:
+        raise UserError(f"a launch failed: {_reason(said)}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the launcher and, after a moment's grace, its whole session."""
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _reason(said: str) -> str:
+    """The line that says why: the error of a rank if there is one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.partition("error: ")[2] for line in lines if "dathvd: error" in line]
+    return (errors or lines or ["no message"])[0 if errors else -1]
