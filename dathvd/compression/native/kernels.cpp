@@ -9,13 +9,14 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c,popcnt,bmi,bmi2")
-#define LANES 16
+#define TARGET 2
 namespace avx512 {
 #include "lanes.h"
 #include "quantize.h"
 #include "sign.h"
 #include "topk.h"
 }  // namespace avx512
+#undef TARGET
 #undef LANES
 #undef INLINE
 #undef INLINED
@@ -23,20 +24,21 @@ namespace avx512 {
 
 #pragma GCC push_options
 #pragma GCC target("avx2,f16c,popcnt,bmi,bmi2")
-#define LANES 8
+#define TARGET 1
 namespace avx2 {
 #include "lanes.h"
 #include "quantize.h"
 #include "sign.h"
 #include "topk.h"
 }  // namespace avx2
+#undef TARGET
 #undef LANES
 #undef INLINE
 #undef INLINED
 #pragma GCC pop_options
 #endif
 
-#define LANES 4
+#define TARGET 0
 namespace plain {
 #include "lanes.h"
 #include "quantize.h"

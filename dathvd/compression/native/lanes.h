@@ -1,6 +1,8 @@
 // What the kernels share: vectors of LANES values that map onto the target's own.
 // Every sum has a fixed order, so that all targets and the torch path agree bit by bit.
-// Included once per target by kernels.cpp.
+// Included once per TARGET by kernels.cpp: 2 is AVX-512, 1 is AVX2, 0 any other.
+
+#define LANES (4 << TARGET)
 
 #define INLINED __attribute__((always_inline))
 #define INLINE static inline INLINED
@@ -44,9 +46,9 @@ INLINE bool finite(float value) { return (as_word(value) & kInfinity) != kInfini
 
 // bit l is set where rank l is at least `least`
 INLINE uint32_t mask_reaching(Ints ranks, int32_t least) {
-#if LANES == 16 && defined(__AVX512F__)
+#if TARGET == 2
     return _mm512_cmpge_epi32_mask((__m512i)ranks, _mm512_set1_epi32(least));
-#elif LANES == 8 && defined(__AVX2__)
+#elif TARGET == 1
     return uint32_t(_mm256_movemask_ps((__m256)(ranks >= least)));
 #else
     uint32_t mask = 0;
@@ -57,7 +59,7 @@ INLINE uint32_t mask_reaching(Ints ranks, int32_t least) {
 
 // stores the lanes whose bits are set, side by side; may write LANES values
 INLINE void store_masked(int32_t* to, Ints values, uint32_t mask) {
-#if LANES == 16 && defined(__AVX512F__)
+#if TARGET == 2
     store(to, _mm512_maskz_compress_epi32(uint16_t(mask), (__m512i)values));
 #else
     for (; mask; mask &= mask - 1) *to++ = values[__builtin_ctz(mask)];
