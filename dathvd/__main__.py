@@ -8,6 +8,7 @@ import click
 
 from dathvd.cli import cli
 from dathvd.errors import UserError
+from dathvd.ranks import launched_rank, wait_for_root_to_report
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except UserError as error:
-        _report(str(error))
+        _report(str(error), silent=error.agreed and launched_rank() > 0)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _report(error.format_message())
@@ -25,11 +26,11 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(message: str) -> None:
-    from dathvd.ranks import wait_for_root_to_report
-
+def _report(message: str, silent: bool = False) -> None:
     wait_for_root_to_report()
-    print(f"dathvd: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    if not silent:
+        line = " ".join(message.split())
+        print(f"dathvd: error: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ class UserError(Exception):
     """Bad input: its message is one clear line, and the exit code is 2."""
 
     exit_code = 2
+    agreed = False
+    """Whether every rank raises it together, so that rank 0 alone prints it."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

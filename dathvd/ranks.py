@@ -30,6 +30,11 @@ def _first(names: tuple[str, ...], default: int) -> int:
     return default
 
 
+def under_launcher() -> bool:
+    """Whether horovodrun, mpirun or srun started this process."""
+    return any(os.environ.get(name, "").isdigit() for name in _RANK)
+
+
 def launched_rank() -> int:
     """This process's rank, 0 where no launcher says otherwise."""
     return _first(_RANK, 0)

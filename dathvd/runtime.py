@@ -33,6 +33,8 @@ TEMPORARY_FAILURE = 75
 class AgreedError(UserError):
     """A user's error that every rank raises together; rank 0 alone prints it."""
 
+    agreed = True
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -57,7 +59,8 @@ class Runtime:
         workers = "1 worker" if self.size == 1 else f"{self.size} workers"
         return (
             f"{workers} over {self.controller.upper()}, "
-            f"{self.local_size} on this host, device {self.device}, {self.num_threads} CPU threads each"
+            f"{self.local_size} on this host, device {self.device}, "
+            f"{self.num_threads} CPU threads each"
         )
 
 
@@ -87,7 +90,9 @@ def start(device: str = "auto") -> Runtime:
         local_size=hvd.local_size(),
         device=chosen,
         controller="mpi" if hvd.mpi_enabled() else "gloo",
-        num_threads=_share_threads(hvd.allgather_object),
+        num_threads=_share_threads(
+            lambda mine: hvd.allgather_object(mine, name="threads")
+        ),
     )
     torch.set_num_threads(runtime.num_threads)
     if runtime.size != launched_size() and launched_size() > 1:
@@ -147,7 +152,10 @@ def together(runtime: Runtime, action: Callable[[], T]) -> T:
         result = action()
     except UserError as error:
         message = str(error)
-    messages = hvd.allgather_object(message) if runtime.size > 1 else [message]
+    messages = [message]
+    if runtime.size > 1:
+        # named: by default the name is the object's type, which may differ by rank
+        messages = hvd.allgather_object(message, name="together")
     failed = [rank for rank, text in enumerate(messages) if text is not None]
     if failed:
         everywhere = len(failed) == runtime.size

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dathvd.config.base import Count, Section
+from dathvd.config.base import Count, Positive, Section
 
 
 class CompressionConfig(Section):
@@ -23,3 +23,10 @@ class CompressionConfig(Section):
     error_feedback: bool | None = None
     """Whether what a codec loses is added to the next step's gradient.
     Null is the codec's own default."""
+    exchange: Literal["auto", "allreduce", "allgather", "two-way"] = "auto"
+    """Which collectives carry the payloads; auto depends on the codec and the number
+    of workers, and is printed at the start."""
+    bucket_megabytes: Positive = 25.0
+    """Size of the buckets that travel one at a time, before compression."""
+    max_skipped_in_a_row: Count = 10
+    """Steps in a row with gradients that are not finite, after which the job ends."""

@@ -13,7 +13,7 @@ class EvaluationConfig(Section):
         epsilon=0.15, step_size=0.15 / 8, num_steps=20, restarts=2
     )
     """The attack of the final evaluation."""
-    batch_size: Count = 256
+    batch_size: Count = 64
     """Images that one worker evaluates at once."""
     max_samples: Natural = 0
     """Evaluate the first so many images; 0 takes all."""

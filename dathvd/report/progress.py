@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import Progress as Bar
+
+from dathvd.ranks import under_launcher
 from rich.progress import TextColumn, TimeRemainingColumn
 
 
@@ -35,7 +37,8 @@ class Progress:
         self._what, self._total, self._silent, self._every = what, total, silent, every
         self._said = 0.0
         self._bar: Bar | None = None
-        if not silent and Console().is_terminal:
+        # mpirun gives rank 0 a terminal of its own whose output it copies into a log
+        if not silent and not under_launcher() and Console().is_terminal:
             self._bar = Bar(
                 TextColumn(what), BarColumn(20), TextColumn("{task.fields[numbers]}"),
                 TimeRemainingColumn(),

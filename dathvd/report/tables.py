@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dathvd.config import AttackConfig
+from dathvd.ranks import under_launcher
 
 
 def describe_attack(attack: AttackConfig) -> str:
@@ -24,6 +25,13 @@ def describe_attack(attack: AttackConfig) -> str:
     return f"{' '.join(parts)}, {attack.restarts} {restarts}"
 
 
+def plain_console() -> Console:
+    """A console whose tables stay whole and free of control codes in logs."""
+    if Console().is_terminal and not under_launcher():
+        return Console()
+    return Console(width=100, force_terminal=False)
+
+
 def print_accuracy(result: dict[str, Any], *, title: str) -> None:
     """The table at the end of training and evaluation."""
     table = Table(title=title)
@@ -34,6 +42,4 @@ def print_accuracy(result: dict[str, Any], *, title: str) -> None:
     table.add_row("clean", f"{100 * result['clean_accuracy']:.2f}", samples)
     row = f"robust ({result['attack']})"
     table.add_row(row, f"{100 * result['robust_accuracy']:.2f}", samples)
-    console = Console()
-    # a pipe has no width of its own: keep the table whole
-    Console(width=None if console.is_terminal else 100).print(table)
+    plain_console().print(table)

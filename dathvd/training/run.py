@@ -44,7 +44,7 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
     Raises:
         UserError: bad input; see the message.
     """
-    check_batch(config, runtime.size)
+    together(runtime, lambda: check_batch(config, runtime.size))
     dataset = together(runtime, lambda: load_dataset(config.data))
     folder = _agree_on_folder(config, run, runtime)
     say = print if runtime.is_root else _silent

@@ -60,6 +60,9 @@ class TrainingState:
             build_optimizer(config.optimizer, list(model.named_parameters())),
             named_parameters=list(model.named_parameters()),
             compression=build_compressor(config.compression),
+            exchange=config.compression.exchange,
+            bucket_bytes=int(config.compression.bucket_megabytes * 1e6),
+            max_skipped_in_a_row=config.compression.max_skipped_in_a_row,
             backward_passes_per_step=config.train.backward_passes_per_step,
             seed=config.seed,
         )
