@@ -66,7 +66,7 @@ def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImag
         raise UserError(f"data.root: {path}: y_{part} must be integers from 0")
     if len(labels) != len(images):
         raise UserError(
-            f"data.root: {path}: {len(images)} images but {len(labels)} labels in {part}"
+            f"data.root: {path}: {part} has {len(images)} images, {len(labels)} labels"
         )
     return TensorImages(images, torch.from_numpy(labels.astype(np.int64)))
 
@@ -81,7 +81,7 @@ def channels_first(path: Path, name: str, values: NDArray[Any]) -> Tensor:
         values = values[:, None]
     elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
         values = values.transpose(0, 3, 1, 2)
-    elif (values.dtype, values.ndim) != (np.uint8, 4) or values.shape[1] not in (1, 3):
+    elif values.dtype != np.uint8 or values.ndim != 4 or values.shape[1] not in (1, 3):
         raise UserError(
             f"data.root: {path}: {name} must be uint8 [N, H, W], [N, H, W, C] or "
             f"[N, C, H, W], got {values.dtype} {list(values.shape)}"
