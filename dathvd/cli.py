@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dathvd.commands.benchmark_step",
         "Time the training step on one device.",
     ),
+    "benchmark-speedup": (
+        "dathvd.commands.benchmark_speedup",
+        "Measure steps over workers, codecs and overlap.",
+    ),
     "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
     "launch": ("dathvd.commands.launch", "Start ranks on hosts; look after them."),
     "doctor": ("dathvd.commands.doctor", "Say what is there, wrong, and what helps."),

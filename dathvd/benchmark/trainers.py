@@ -35,6 +35,14 @@ def synthetic_data(config: Config, num_images: int) -> Config:
     return config.model_copy(update={"data": changed})
 
 
+def with_batch_size(config: Config, batch_size: int | None) -> Config:
+    """The configuration with so many images a step; None leaves it as it is."""
+    if batch_size is None:
+        return config
+    train = config.train.model_copy(update={"batch_size": batch_size})
+    return config.model_copy(update={"train": train})
+
+
 def local_trainer(config: Config, dataset: Dataset, device: torch.device) -> Trainer:
     """A trainer whose optimizer exchanges nothing."""
     torch.manual_seed(config.seed)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN
 
@@ -56,41 +54,45 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_table(rows: Sequence[Row], title: str) -> Table:
-    """The measured rows for a terminal."""
-    table = Table(title=title, title_justify="left")
-    for name in ("links", "workers", "codec", "exchange", "overlap"):
-        table.add_column(name)
-    for name in (
-        "step s",
-        "±",
-        "ratio",
-        "images/s",
-        "speed-up",
-        "efficiency",
-        "exposed s",
-        "MB sent",
-    ):
-        table.add_column(name, justify="right")
-    for row in rows:
-        claimed = speed_up(row, rows)
-        crowded = "oversubscribed" if row.oversubscribed else "-"
-        table.add_row(
-            row.rate or "",
-            str(row.num_workers),
-            row.codec,
-            row.exchange,
-            row.overlap,
-            f"{row.step_seconds:.3f}",
-            f"{row.step_spread:.3f}",
-            f"{row.ratio:.2f}",
-            f"{row.images_per_second:.1f}",
-            crowded if claimed is None else f"{claimed:.2f}",
-            "" if claimed is None else f"{claimed / row.num_workers:.0%}",
-            f"{row.exposed_seconds:.3f}",
-            f"{row.bytes_sent / 1e6:.2f}",
-        )
-    return table
+def to_table(rows: Sequence[Row], title: str) -> str:
+    """The measured rows as aligned text.
+
+    Args:
+        rows: measured, of one rate.
+        title: the line above them.
+    """
+    head = ["workers", "codec", "exchange", "overlap", "step s", "±", "ratio"]
+    head += ["exposed s", "MB sent", "images/s", "speed-up", "efficiency"]
+    cells = [head, *(_cells(row, rows) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        padded = [
+            text.ljust(width) if 0 < place < 4 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([title, *lines])
+
+
+def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
+    claimed = speed_up(row, rows)
+    claim = ["-", "oversubscribed" if row.oversubscribed else "-"]
+    if claimed is not None:
+        claim = [f"{claimed:.2f}", f"{claimed / row.num_workers:.0%}"]
+    return [
+        str(row.num_workers),
+        row.codec,
+        row.exchange,
+        row.overlap,
+        f"{row.step_seconds:.3f}",
+        f"{row.step_spread:.3f}",
+        f"{row.ratio:.2f}",
+        f"{row.exposed_seconds:.3f}",
+        f"{row.bytes_sent / 1e6:.2f}",
+        f"{row.images_per_second:.1f}",
+        *claim,
+    ]
 
 
 def advice(rows: Sequence[Row]) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dathvd.benchmark.rig import Rig
 from dathvd.benchmark.rows import Row
@@ -40,6 +41,22 @@ class Sweep:
     timeout: float
     folder: Path
     """Where plans and rows are written; all hosts must see it."""
+
+    @property
+    def shared_workers(self) -> int:
+        """Workers that one machine runs side by side without slowing one another."""
+        return max(1, (os.cpu_count() or 1) // self.threads)
+
+    def setting(self) -> dict[str, Any]:
+        """What a reader must know of how the rows were measured."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "batch_size_per_worker": self.config.train.batch_size,
+            "threads_per_worker": self.threads,
+            "pinned": self.pin,
+            "cores": os.cpu_count(),
+            "order": "points take steps in turn, in another order each round",
+        }
 
     def on_hosts(self, options: LaunchOptions, say: Say) -> list[Row]:
         """Launch each size by horovodrun (by mpirun where that is missing)."""

@@ -1,0 +1,54 @@
+"""Lists on the command line, read with a clear line for what is wrong in them."""
+
+from __future__ import annotations
+
+import os
+
+from dathvd.benchmark.speedup.plan import Overlap
+from dathvd.errors import UserError, nearest
+from dathvd.launch import LaunchOptions
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``"a, b"`` as ("a", "b"), each once."""
+    return tuple(
+        dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    )
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """``"1,2,4"`` as increasing numbers of at least 1.
+
+    Raises:
+        UserError: a part is no such number, or there is none.
+    """
+    parts = words(text)
+    bad = [part for part in parts if not (part.isdigit() and int(part) > 0)]
+    if bad or not parts:
+        got = bad[0] if bad else text
+        raise UserError(f"{option}: expected numbers such as 1,2,4, got {got!r}")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def overlap_modes(text: str) -> tuple[Overlap, ...]:
+    """``"none,attack"`` as modes.
+
+    Raises:
+        UserError: a part is neither.
+    """
+    modes: list[Overlap] = []
+    for part in words(text):
+        if part == "none" or part == "attack":
+            modes.append("none" if part == "none" else "attack")
+        else:
+            hint = nearest(part, ["none", "attack"])
+            raise UserError(f"--overlap: unknown {part!r} {hint}")
+    return tuple(modes)
+
+
+def threads_per_worker(options: LaunchOptions, on_rig: bool) -> int:
+    """CPU threads that every worker can have at the largest size, at least 1."""
+    if on_rig:
+        return 1
+    most = max((host.slots for host in options.hosts), default=options.num_proc)
+    return max(1, (os.cpu_count() or 1) // most)
