@@ -16,7 +16,8 @@ from dathvd.commands.options import config_options
     "--codecs",
     default="horovod,none,fp16,int8,sign,topk",
     show_default=True,
-    help="Codecs; horovod is Horovod's own optimizer, nothing added.",
+    help="Codecs; horovod is Horovod's own optimizer, nothing added; sign:two-way "
+    "gives a codec an exchange of its own.",
 )
 @click.option(
     "--exchanges",

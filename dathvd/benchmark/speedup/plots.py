@@ -44,6 +44,7 @@ def plot_speed_up(
         right.plot(counts, shares, "o", color=colour)
     sizes = sorted({p.num_workers for p in predictions} | {r.num_workers for r in rows})
     left.plot(sizes, sizes, color="0.7", linewidth=1, label="linear")
+    right.plot(sizes, [1.0] * len(sizes), color="0.7", linewidth=1)
     left.set_yscale("log", base=2)
     left.set_ylabel("speed-up over one worker")
     right.set_ylabel("efficiency")

@@ -125,21 +125,28 @@ def points_of(
 ) -> tuple[Point, ...]:
     """Every combination that exists; Horovod's own optimizer has only one.
 
+    Args:
+        codecs: names; ``sign:two-way`` gives a codec one exchange of its own.
+        exchanges: for the other codecs.
+        overlaps: modes for all.
+
     Raises:
         UserError: an unknown codec or exchange, or a codec that none of the exchanges
             can carry.
     """
     found: list[Point] = []
     known = {"auto": 0, "allreduce": 0, "allgather": 0, "two-way": 0}
-    for exchange in exchanges:
-        choose("--exchanges", exchange, known)
-    for codec in codecs:
-        if codec == PLAIN:
+    for entry in codecs:
+        if entry == PLAIN:
             found.append(Point(PLAIN, "allreduce", "none"))
             continue
+        codec, _, own = entry.partition(":")
         kind = choose("--codecs", codec, {**COMPRESSORS, PLAIN: None})
         assert kind is not None
-        usable = [e for e in exchanges if e == "auto" or e in kind.exchanges]
+        asked = [own] if own else exchanges
+        for exchange in asked:
+            choose("--exchanges", exchange, known)
+        usable = [e for e in asked if e == "auto" or e in kind.exchanges]
         if not usable:
             raise UserError(
                 f"--exchanges: {codec} needs one of auto, {', '.join(kind.exchanges)}"
