@@ -20,7 +20,7 @@ class OptimizerConfig(Section):
 
     name: Literal["lamb", "lars", "sgd", "adamw"] = "lamb"
     """lamb and lars have layer-wise adaptive learning rates."""
-    lr: Positive = 0.02
+    lr: Positive = 0.03
     """The learning rate at the end of the warm-up, for base_batch_size images a step
     where scaling is not none."""
     scaling: Literal["none", "linear", "sqrt"] = "none"
