@@ -21,21 +21,21 @@ from torch import Tensor
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
     "n": ctypes.c_int64,
+    "i": ctypes.c_int,
     "f": ctypes.c_float,
     "u": ctypes.c_uint32,
 }
 _SIGNATURES = {
     "sign_encode": "ppppnf",
-    "sign_decode": "ppn",
-    "sign_decode_mean": "pnnpnf",
+    "sign_decode": "pnnpnf",
     "int8_encode": "ppppnfnuu",
-    "int8_decode": "ppn",
-    "int8_decode_mean": "pnnpnf",
+    "int8_decode": "pnnpnf",
     "int4_encode": "ppppnfnuu",
-    "int4_decode": "ppn",
-    "int4_decode_mean": "pnnpnf",
+    "int4_decode": "pnnpnf",
     "topk_encode": "ppppnfnn",
-    "topk_decode_mean": "pnnpnfnn",
+    "topk_decode": "pnnpnfnn",
+    "lower_target": "i",
+    "kernel_target": "",
 }
 _switched_off = False
 
@@ -55,7 +55,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, letters in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes = [_TYPES[letter] for letter in letters]
-        function.restype = None
+        function.restype = ctypes.c_int if name == "kernel_target" else None
     return library
 
 
@@ -92,3 +92,24 @@ def _argument(value: Tensor | int | float | None) -> int | float | None:
         return value
     assert value.dtype in (torch.float32, torch.uint8) and value.stride(-1) == 1
     return value.data_ptr()
+
+
+TARGETS = ("plain", "avx2", "avx512")
+
+
+def target() -> str | None:
+    """The instruction set of the compiled kernels, or None where they are not used."""
+    library = _library() if available() else None
+    return None if library is None else TARGETS[library.kernel_target()]
+
+
+@contextmanager
+def at_most(name: str) -> Iterator[None]:
+    """Use no higher instruction set than this one of ``TARGETS`` inside this block."""
+    library = _library()
+    assert library is not None
+    library.lower_target(TARGETS.index(name))
+    try:
+        yield
+    finally:
+        library.lower_target(len(TARGETS) - 1)

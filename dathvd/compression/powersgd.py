@@ -74,7 +74,7 @@ class PowerSGD(Compressor):
         """The state of one bucket: matrices of these shapes, one after another.
 
         The seed must be the same on all ranks. A tensor ``[out, in, h, w]`` is the
-        matrix ``(out, in·h·w)``. Send those that are not :meth:`worthwhile` uncompressed.
+        matrix ``(out, in·h·w)``. Those not :meth:`worthwhile` go uncompressed.
 
         Raises:
             UserError: the rank exceeds a matrix's smaller side.
@@ -148,7 +148,7 @@ class Factors:
         return self._left
 
     def back_project(self, matrices: Tensor, left: Tensor) -> Tensor:
-        """Make the averaged P orthonormal in place; Q = Mᵀ P, to be averaged in place."""
+        """Make the averaged P orthonormal in place; Q = Mᵀ P, to be averaged, too."""
         self._left = left.copy_(self._orthonormal(left))
         rights = self._right.split(self._cols)
         lefts = self._left.split(self._rows)

@@ -7,32 +7,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression import kernels
-from dathvd.compression.base import (
-    Compressor,
-    Exchange,
-    in_blocks,
-    inverse,
-    num_blocks,
-)
+from dathvd.compression.base import Exchange, in_blocks, num_blocks
+from dathvd.compression.fused import FusedCompressor
 from dathvd.compression.random_bits import BLOCK, keys, random_bits
 
 _LEAST_SCALE = 2.0**-110
 """Keeps ``2**16 / scale`` inside float32."""
 
 
-class _Quantizer(Compressor):
+class _Quantizer(FusedCompressor):
     """``level = floor(x · levels / max + u)``, u uniform in (0, 1) by (seed, place).
 
     The rounding of QSGD (Alistarh et al., NeurIPS 2017) with the maximum of each block
     of 512 in place of the L2 norm of a tensor, which keeps the error below one level of
     the block. In fixed point: ``level = (trunc(2**16 · x · levels / max) + 16 random
     bits) >> 16``. Unbiased: the mean over seeds is the input, to 2**-15 of a level. A
-    block whose scale ``max / levels`` is below 2**-110 is sent as zeros, and the residual
+    block whose scale ``max / levels`` is below 2**-110 is sent as zeros, and a residual
     keeps it; one with a non-finite value has the scale NaN.
     """
 
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
+    on_gpu: ClassVar[bool] = True
     block: int = BLOCK
     bits: ClassVar[int]
     levels: ClassVar[int]
@@ -40,30 +35,8 @@ class _Quantizer(Compressor):
     def payload_bytes(self, num_values: int) -> int:
         return num_blocks(num_values, BLOCK) * (4 + BLOCK * self.bits // 8)
 
-    def encode(
-        self,
-        values: Tensor,
-        residual: Tensor | None,
-        wire: Tensor,
-        new_residual: Tensor | None,
-        seed: int = 0,
-        scale: float = 1.0,
-        offset: int = 0,
-    ) -> None:
-        if kernels.takes(values):
-            kernels.call(
-                f"int{self.bits}_encode",
-                values,
-                residual,
-                wire,
-                new_residual,
-                values.numel(),
-                scale,
-                offset // BLOCK,
-                *keys(seed),
-            )
-        else:
-            super().encode(values, residual, wire, new_residual, seed, scale, offset)
+    def encode_options(self, count: int, seed: int, offset: int) -> tuple[int, ...]:
+        return offset // BLOCK, *keys(seed)
 
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         rows = in_blocks(values, BLOCK)
@@ -82,28 +55,7 @@ class _Quantizer(Compressor):
         packed[:, :4] = scales.view(-1, 1).view(torch.uint8)
         packed[:, 4:] = self._to_codes(levels.to(torch.int8))
 
-    def decode(self, wire: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            kernels.call(f"int{self.bits}_decode", wire, out, out.numel())
-        else:
-            self._unpack(wire, out)
-
-    def decode_mean(self, wires: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            workers = len(wires)
-            kernels.call(
-                f"int{self.bits}_decode_mean",
-                wires,
-                wires.stride(0),
-                workers,
-                out,
-                out.numel(),
-                inverse(workers),
-            )
-        else:
-            super().decode_mean(wires, out)
-
-    def _unpack(self, wire: Tensor, out: Tensor) -> None:
+    def unpack(self, wire: Tensor, out: Tensor) -> None:
         packed = wire.view(num_blocks(out.numel(), BLOCK), -1)
         scales = packed[:, :4].contiguous().view(torch.float32)
         decoded = self._to_levels(packed[:, 4:]).to(torch.float32).mul_(scales)
@@ -120,6 +72,7 @@ class Int8(_Quantizer):
     """``int8``: 255 levels; 516 bytes a block of 512 (scale, then one byte a value)."""
 
     name: ClassVar[str] = "int8"
+    kernel: ClassVar[str] = "int8"
     bits: ClassVar[int] = 8
     levels: ClassVar[int] = 127
 
@@ -139,6 +92,7 @@ class Int4(_Quantizer):
     """
 
     name: ClassVar[str] = "int4"
+    kernel: ClassVar[str] = "int4"
     bits: ClassVar[int] = 4
     levels: ClassVar[int] = 7
     error_feedback: bool = True

@@ -7,21 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression import kernels
-from dathvd.compression.base import (
-    Compressor,
-    Exchange,
-    in_blocks,
-    inverse,
-    num_blocks,
-)
+from dathvd.compression.base import Exchange, in_blocks, num_blocks
+from dathvd.compression.fused import FusedCompressor
 
 _BLOCK = 512
 _LANES = 16
 _GROUPS = _BLOCK // _LANES
 
 
-class Sign(Compressor):
+class Sign(FusedCompressor):
     """Signs, and the mean magnitude of each block of 512 values.
 
     With error feedback this is EF-SignSGD (Karimireddy et al., ICML 2019) on blocks, as
@@ -38,30 +32,14 @@ class Sign(Compressor):
     """
 
     name: ClassVar[str] = "sign"
+    kernel: ClassVar[str] = "sign"
+    on_gpu: ClassVar[bool] = True
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
     block: int = _BLOCK
 
     def payload_bytes(self, num_values: int) -> int:
         return num_blocks(num_values, _BLOCK) * (4 + _BLOCK // 8)
-
-    def encode(
-        self,
-        values: Tensor,
-        residual: Tensor | None,
-        wire: Tensor,
-        new_residual: Tensor | None,
-        seed: int = 0,
-        scale: float = 1.0,
-        offset: int = 0,
-    ) -> None:
-        if kernels.takes(values):
-            count = values.numel()
-            kernels.call(
-                "sign_encode", values, residual, wire, new_residual, count, scale
-            )
-        else:
-            super().encode(values, residual, wire, new_residual, seed, scale, offset)
 
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         groups = in_blocks(values, _BLOCK).view(-1, _GROUPS, _LANES)
@@ -74,28 +52,7 @@ class Sign(Compressor):
         rows[:, 0] = scales.masked_fill_(~finite, torch.nan).view(torch.int32)
         rows[:, 1:] = words.mul_(finite[:, None])
 
-    def decode(self, wire: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            kernels.call("sign_decode", wire, out, out.numel())
-        else:
-            self._unpack(wire, out)
-
-    def decode_mean(self, wires: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            workers = len(wires)
-            kernels.call(
-                "sign_decode_mean",
-                wires,
-                wires.stride(0),
-                workers,
-                out,
-                out.numel(),
-                inverse(workers),
-            )
-        else:
-            super().decode_mean(wires, out)
-
-    def _unpack(self, wire: Tensor, out: Tensor) -> None:
+    def unpack(self, wire: Tensor, out: Tensor) -> None:
         rows = wire.view(torch.int32).view(-1, 1 + _LANES)
         places = torch.arange(31, -1, -1, dtype=torch.int32, device=out.device)
         signs = rows[:, None, 1:].bitwise_left_shift(places[:, None])

@@ -7,20 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression import kernels
-from dathvd.compression.base import (
-    Compressor,
-    Exchange,
-    check_positive,
-    in_blocks,
-    inverse,
-)
+from dathvd.compression.base import Exchange, check_positive, in_blocks
+from dathvd.compression.fused import FusedCompressor
 
 _BLOCK = 4096
 _NAN_RANK = 0x7F800001
 
 
-class TopK(Compressor):
+class TopK(FusedCompressor):
     """The ``density`` share of each block of 4096 values that is largest in magnitude.
 
     Sparsified SGD with memory (Stich et al., NeurIPS 2018; Alistarh et al., 2018), the
@@ -43,6 +37,7 @@ class TopK(Compressor):
     """
 
     name: ClassVar[str] = "topk"
+    kernel: ClassVar[str] = "topk"
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
     block: int = _BLOCK
@@ -66,31 +61,11 @@ class TopK(Compressor):
         size = blocks * _row_bytes(self.kept(_BLOCK))
         return size + (_row_bytes(self.kept(rest)) if rest else 0)
 
-    def encode(
-        self,
-        values: Tensor,
-        residual: Tensor | None,
-        wire: Tensor,
-        new_residual: Tensor | None,
-        seed: int = 0,
-        scale: float = 1.0,
-        offset: int = 0,
-    ) -> None:
-        if kernels.takes(values):
-            count = values.numel()
-            kernels.call(
-                "topk_encode",
-                values,
-                residual,
-                wire,
-                new_residual,
-                count,
-                scale,
-                self.kept(_BLOCK),
-                self.kept(count % _BLOCK),
-            )
-        else:
-            super().encode(values, residual, wire, new_residual, seed, scale, offset)
+    def encode_options(self, count: int, seed: int, offset: int) -> tuple[int, ...]:
+        return self.decode_options(count)
+
+    def decode_options(self, count: int) -> tuple[int, ...]:
+        return self.kept(_BLOCK), self.kept(count % _BLOCK)
 
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         whole = values.numel() - values.numel() % _BLOCK
@@ -102,30 +77,7 @@ class TopK(Compressor):
             rest = values[whole:]
             _pack_rows(rest[None], self.kept(rest.numel()), wire[middle:])
 
-    def decode(self, wire: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            self.decode_mean(wire[None], out)
-        else:
-            self._unpack(wire, out)
-
-    def decode_mean(self, wires: Tensor, out: Tensor) -> None:
-        if kernels.takes(out):
-            workers, count = len(wires), out.numel()
-            kernels.call(
-                "topk_decode_mean",
-                wires,
-                wires.stride(0),
-                workers,
-                out,
-                count,
-                inverse(workers),
-                self.kept(_BLOCK),
-                self.kept(count % _BLOCK),
-            )
-        else:
-            super().decode_mean(wires, out)
-
-    def _unpack(self, wire: Tensor, out: Tensor) -> None:
+    def unpack(self, wire: Tensor, out: Tensor) -> None:
         whole = out.numel() - out.numel() % _BLOCK
         middle = self.payload_bytes(whole)
         out.zero_()

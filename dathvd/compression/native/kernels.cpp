@@ -86,31 +86,21 @@ void sign_encode(const float* values, const float* residual, uint8_t* wire,
     DISPATCH(sign_encode(values, residual, wire, new_residual, count, factor));
 }
 
-void sign_decode(const uint8_t* wire, float* out, int64_t count) {
-    DISPATCH(sign_decode(wire, out, count));
+void sign_decode(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
+                 int64_t count, float inverse) {
+    DISPATCH(sign_decode(wires, stride, workers, out, count, inverse));
 }
 
-void sign_decode_mean(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
-                      int64_t count, float inverse) {
-    DISPATCH(sign_decode_mean(wires, stride, workers, out, count, inverse));
-}
-
-#define QUANTIZER(width)                                                               \
-    void int##width##_encode(const float* values, const float* residual,               \
-                             uint8_t* wire, float* new_residual, int64_t count,        \
-                             float factor, int64_t first_block, uint32_t key_1,        \
-                             uint32_t key_2) {                                         \
-        DISPATCH(quantize_encode<width>(values, residual, wire, new_residual, count,   \
-                                        factor, first_block, key_1, key_2));           \
-    }                                                                                  \
-    void int##width##_decode(const uint8_t* wire, float* out, int64_t count) {         \
-        DISPATCH(quantize_decode<width>(wire, out, count));                            \
-    }                                                                                  \
-    void int##width##_decode_mean(const uint8_t* wires, int64_t stride,                \
-                                  int64_t workers, float* out, int64_t count,          \
-                                  float inverse) {                                     \
-        DISPATCH(quantize_decode_mean<width>(wires, stride, workers, out, count,       \
-                                             inverse));                                \
+#define QUANTIZER(width)                                                                \
+    void int##width##_encode(const float* values, const float* residual, uint8_t* wire, \
+                             float* new_residual, int64_t count, float factor,          \
+                             int64_t first_block, uint32_t key_1, uint32_t key_2) {     \
+        DISPATCH(quantize_encode<width>(values, residual, wire, new_residual, count,    \
+                                        factor, first_block, key_1, key_2));            \
+    }                                                                                   \
+    void int##width##_decode(const uint8_t* wires, int64_t stride, int64_t workers,     \
+                             float* out, int64_t count, float inverse) {                \
+        DISPATCH(quantize_decode<width>(wires, stride, workers, out, count, inverse));  \
     }
 
 QUANTIZER(8)
@@ -123,10 +113,9 @@ void topk_encode(const float* values, const float* residual, uint8_t* wire,
                          kept_last));
 }
 
-void topk_decode_mean(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
-                      int64_t count, float inverse, int64_t kept, int64_t kept_last) {
-    DISPATCH(topk_decode_mean(wires, stride, workers, out, count, inverse, kept,
-                              kept_last));
+void topk_decode(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
+                 int64_t count, float inverse, int64_t kept, int64_t kept_last) {
+    DISPATCH(topk_decode(wires, stride, workers, out, count, inverse, kept, kept_last));
 }
 
 }  // extern "C"

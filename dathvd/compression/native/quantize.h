@@ -113,20 +113,14 @@ static void quantize_encode(const float* values, const float* residual, uint8_t*
 }
 
 template <int width>
-static void quantize_decode(const uint8_t* wire, float* out, int64_t count) {
-    for_decoded<kBlock>(wire, out, count, Format<width>::bytes,
-                        [](const uint8_t* w, float* o, int)
-                            INLINED { quantize_decode_block<width>(w, o); });
-}
-
-template <int width>
-static void quantize_decode_mean(const uint8_t* wires, int64_t stride, int64_t workers,
-                                 float* out, int64_t count, float inverse) {
+static void quantize_decode(const uint8_t* wires, int64_t stride, int64_t workers,
+                            float* out, int64_t count, float inverse) {
     for_decoded<kBlock>(
         wires, out, count, Format<width>::bytes,
         [=](const uint8_t* wire, float* o, int) INLINED {
             alignas(64) float one[kBlock];
             quantize_decode_block<width>(wire, o);
+            if (workers == 1) return;
             for (int64_t w = 1; w < workers; w++) {
                 quantize_decode_block<width>(wire + w * stride, one);
                 for (int i = 0; i < kBlock; i += LANES)

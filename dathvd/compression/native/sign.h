@@ -73,17 +73,12 @@ static void sign_encode(const float* values, const float* residual, uint8_t* wir
                        });
 }
 
-static void sign_decode(const uint8_t* wire, float* out, int64_t count) {
-    for_decoded<kBlock>(wire, out, count, kSignBytes,
-                        [](const uint8_t* w, float* o, int)
-                            INLINED { sign_decode_block<false>(w, o); });
-}
-
-static void sign_decode_mean(const uint8_t* wires, int64_t stride, int64_t workers,
-                             float* out, int64_t count, float inverse) {
+static void sign_decode(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
+                        int64_t count, float inverse) {
     for_decoded<kBlock>(wires, out, count, kSignBytes,
                         [=](const uint8_t* wire, float* o, int) INLINED {
                             sign_decode_block<false>(wire, o);
+                            if (workers == 1) return;
                             for (int64_t w = 1; w < workers; w++)
                                 sign_decode_block<true>(wire + w * stride, o);
                             for (int i = 0; i < kBlock; i += LANES)

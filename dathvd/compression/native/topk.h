@@ -126,9 +126,8 @@ static void topk_encode(const float* values, const float* residual, uint8_t* wir
                       });
 }
 
-static void topk_decode_mean(const uint8_t* wires, int64_t stride, int64_t workers,
-                             float* out, int64_t count, float inverse, int64_t kept,
-                             int64_t kept_last) {
+static void topk_decode(const uint8_t* wires, int64_t stride, int64_t workers, float* out,
+                        int64_t count, float inverse, int64_t kept, int64_t kept_last) {
     for_decoded<kSpan>(wires, out, count, row_bytes(kept),
                        [=](const uint8_t* wire, float* o, int filled) INLINED {
                            const int k = int(filled == kSpan ? kept : kept_last);

@@ -1,0 +1,277 @@
+"""The fused loops of sign, int8 and int4 for CUDA tensors.
+
+The same formats, the same order of every sum and the same random bits as on a CPU, so
+that payloads are equal bit by bit; products are not fused into sums, as on no path.
+Imported for CUDA tensors only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = tl.constexpr(512)
+_HALF = tl.constexpr(256)
+_GROUPS = tl.constexpr(32)
+_LANES = tl.constexpr(16)
+_WORDS = tl.constexpr(17)
+_INFINITY = tl.constexpr(0x7F800000)
+_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
+_NAN = tl.constexpr(0x7FC00000)
+_LEAST_SCALE = tl.constexpr(2.0**-110)
+_TILE = 16
+"""Blocks that one program of the sign kernels takes."""
+_EXACT = {"enable_fp_fusion": False}
+
+
+@triton.jit
+def _corrected(values, residual, places, inside, factor, has_residual: tl.constexpr):
+    """values * factor + residual, 0 outside."""
+    inputs = tl.load(values + places, mask=inside, other=0.0) * factor
+    if has_residual:
+        inputs = inputs + tl.load(residual + places, mask=inside, other=0.0)
+    return inputs
+
+
+@triton.jit
+def _sign_encode(
+    values,
+    residual,
+    wire,
+    lost,
+    count,
+    factor,
+    inverse_last,
+    has_residual: tl.constexpr,
+    has_lost: tl.constexpr,
+    tile: tl.constexpr,
+):
+    """One program, ``tile`` blocks: sums and words lane by lane, then what is lost."""
+    blocks = (tl.program_id(0) * tile + tl.arange(0, tile)).to(tl.int64)[:, None]
+    lanes = tl.arange(0, _LANES)[None, :]
+    first = blocks * _BLOCK + lanes
+    sums = tl.zeros((tile, _LANES), tl.float32)
+    words = tl.zeros((tile, _LANES), tl.uint32)
+    for group in range(_GROUPS):
+        places = first + group * _LANES
+        inside = places < count
+        x = _corrected(values, residual, places, inside, factor, has_residual)
+        pattern = x.to(tl.uint32, bitcast=True)
+        sums += (pattern & _MAGNITUDE).to(tl.float32, bitcast=True)
+        words |= (pattern >> 31) << group
+    eight = tl.sum(tl.reshape(sums, (tile, 2, 8)), axis=1)
+    four = tl.sum(tl.reshape(eight, (tile, 2, 4)), axis=1)
+    two = tl.sum(tl.reshape(four, (tile, 2, 2)), axis=1)
+    total = tl.sum(two, axis=1)[:, None]
+    last = (blocks + 1) * _BLOCK > count
+    scale = (total * tl.where(last, inverse_last, 1.0 / _BLOCK)).to(tl.float32)
+    scale_bits = scale.to(tl.uint32, bitcast=True)
+    finite = (scale_bits & _INFINITY) != _INFINITY
+    scale_bits = tl.where(finite, scale_bits, _NAN).to(tl.uint32)
+    words = tl.where(finite, words, 0)
+    exists = blocks * _BLOCK < count
+    tl.store(wire + blocks * _WORDS, scale_bits.to(tl.int32, bitcast=True), mask=exists)
+    to = wire + blocks * _WORDS + 1 + lanes
+    tl.store(to, words.to(tl.int32, bitcast=True), mask=exists)
+    if has_lost:
+        for group in range(_GROUPS):
+            places = first + group * _LANES
+            inside = places < count
+            x = _corrected(values, residual, places, inside, factor, has_residual)
+            sign = (words << (31 - group)) & 0x80000000
+            decoded = (sign | scale_bits).to(tl.float32, bitcast=True)
+            tl.store(lost + places, x - decoded, mask=inside)
+
+
+@triton.jit(do_not_specialize=["stride"])
+def _sign_decode(wires, stride, workers, out, count, inverse, mean: tl.constexpr):
+    """One program, one block; the sum runs over the workers in order."""
+    block = tl.program_id(0).to(tl.int64)
+    groups = tl.arange(0, _GROUPS)[:, None]
+    lanes = tl.arange(0, _LANES)[None, :]
+    total = tl.zeros((_GROUPS, _LANES), tl.float32)
+    for worker in range(workers):
+        row = wires + worker * stride.to(tl.int64) + block * _WORDS
+        scale = tl.load(row).to(tl.uint32, bitcast=True)
+        words = tl.load(row + 1 + lanes).to(tl.uint32, bitcast=True)
+        sign = (words << (31 - groups).to(tl.uint32)) & 0x80000000
+        decoded = (sign | scale).to(tl.float32, bitcast=True)
+        total = tl.where(worker == 0, decoded, total + decoded)
+    if mean:
+        total = total * inverse
+    places = block * _BLOCK + groups * _LANES + lanes
+    tl.store(out + places, total, mask=places < count)
+
+
+@triton.jit
+def _hashed(counter, key_1, key_2):
+    """32 random bits for each counter; see ``random_bits``."""
+    x = counter ^ key_1
+    x = (x ^ (x >> 16)) * 0x21F0AAAD
+    x = (x ^ (x >> 15)) + key_2
+    x = x * 0xD35A2D97
+    return x ^ (x >> 15)
+
+
+@triton.jit
+def _rounded(x, steps, bits, sent, levels: tl.constexpr):
+    """The level of each value, 0 where nothing is sent."""
+    scaled = tl.where(sent, x * steps, 0.0).to(tl.int32)
+    level = (scaled + bits.to(tl.int32)) >> 16
+    level = tl.minimum(tl.maximum(level, -levels), levels)
+    return tl.where(sent, level, 0)
+
+
+@triton.jit(do_not_specialize=["first_block", "key_1", "key_2"])
+def _quantize_encode(
+    values,
+    residual,
+    codes,
+    scales,
+    lost,
+    count,
+    factor,
+    first_block,
+    key_1,
+    key_2,
+    has_residual: tl.constexpr,
+    has_lost: tl.constexpr,
+    width: tl.constexpr,
+    levels: tl.constexpr,
+    row_bytes: tl.constexpr,
+):
+    """One program, one block, in two halves that share their hashes."""
+    block = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, _HALF)
+    low_places = block * _BLOCK + lane
+    high_places = low_places + _HALF
+    low_inside = low_places < count
+    high_inside = high_places < count
+    low = _corrected(values, residual, low_places, low_inside, factor, has_residual)
+    high = _corrected(values, residual, high_places, high_inside, factor, has_residual)
+    low_bits = low.to(tl.int32, bitcast=True) & _MAGNITUDE
+    high_bits = high.to(tl.int32, bitcast=True) & _MAGNITUDE
+    most = tl.max(tl.maximum(low_bits, high_bits), axis=0).to(tl.float32, bitcast=True)
+    scale = most * (1.0 / levels)
+    finite = (scale.to(tl.int32, bitcast=True) & _INFINITY) != _INFINITY
+    sent = finite & (scale >= _LEAST_SCALE)
+    top = tl.full((), levels, tl.float32)
+    steps = tl.div_rn(top, tl.where(sent, most, 1.0)) * 65536.0
+    scale_bits = tl.where(sent, scale, 0.0).to(tl.int32, bitcast=True)
+    scale_bits = tl.where(finite, scale_bits, _NAN).to(tl.int32)
+    scale = scale_bits.to(tl.float32, bitcast=True)
+    counter = ((first_block + block) * _HALF + lane).to(tl.uint32)
+    random = _hashed(counter, key_1.to(tl.uint32), key_2.to(tl.uint32))
+    low_level = _rounded(low, steps, random & 0xFFFF, sent, levels)
+    high_level = _rounded(high, steps, random >> 16, sent, levels)
+    row = codes + block * row_bytes + 4 + lane
+    tl.store(scales + block * (row_bytes // 4), scale)
+    if width == 8:
+        tl.store(row, low_level.to(tl.uint8))
+        tl.store(row + _HALF, high_level.to(tl.uint8))
+    else:
+        tl.store(row, ((low_level + 8) | ((high_level + 8) << 4)).to(tl.uint8))
+    if has_lost:
+        low_lost = low - low_level.to(tl.float32) * scale
+        high_lost = high - high_level.to(tl.float32) * scale
+        tl.store(lost + low_places, low_lost, mask=low_inside)
+        tl.store(lost + high_places, high_lost, mask=high_inside)
+
+
+@triton.jit(do_not_specialize=["stride"])
+def _quantize_decode(
+    codes,
+    scales,
+    stride,
+    workers,
+    out,
+    count,
+    inverse,
+    mean: tl.constexpr,
+    width: tl.constexpr,
+    row_bytes: tl.constexpr,
+):
+    """One program, one block; the sum runs over the workers in order."""
+    block = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, _HALF)
+    low = tl.zeros((_HALF,), tl.float32)
+    high = tl.zeros((_HALF,), tl.float32)
+    for worker in range(workers):
+        row = codes + worker * stride.to(tl.int64) + block * row_bytes + 4 + lane
+        scale = tl.load(
+            scales + worker * (stride.to(tl.int64) // 4) + block * (row_bytes // 4)
+        )
+        if width == 8:
+            low_level = tl.load(row).to(tl.int8, bitcast=True).to(tl.float32)
+            high_level = tl.load(row + _HALF).to(tl.int8, bitcast=True).to(tl.float32)
+        else:
+            pair = tl.load(row).to(tl.int32)
+            low_level = ((pair & 15) - 8).to(tl.float32)
+            high_level = ((pair >> 4) - 8).to(tl.float32)
+        low_part = low_level * scale
+        high_part = high_level * scale
+        low = tl.where(worker == 0, low_part, low + low_part)
+        high = tl.where(worker == 0, high_part, high + high_part)
+    if mean:
+        low = low * inverse
+        high = high * inverse
+    places = block * _BLOCK + lane
+    tl.store(out + places, low, mask=places < count)
+    tl.store(out + places + _HALF, high, mask=places + _HALF < count)
+
+
+_WIDTHS = {"int8": (8, 127, 516), "int4": (4, 7, 260)}
+
+
+def encode(
+    kernel: str,
+    values: Tensor,
+    residual: Tensor | None,
+    wire: Tensor,
+    new_residual: Tensor | None,
+    scale: float,
+    *options: int,
+) -> None:
+    """``Compressor.encode`` by the kernels of that name."""
+    count = values.numel()
+    blocks = triton.cdiv(count, _BLOCK.value)
+    lost = values if new_residual is None else new_residual
+    flags: dict[str, Any] = {
+        "has_residual": residual is not None,
+        "has_lost": new_residual is not None,
+        **_EXACT,
+    }
+    residual = values if residual is None else residual
+    if kernel == "sign":
+        rest = count - (blocks - 1) * _BLOCK.value
+        grid = (triton.cdiv(blocks, _TILE),)
+        words = wire.view(torch.int32)
+        tensors = (values, residual, words, lost)
+        _sign_encode[grid](*tensors, count, scale, 1.0 / rest, tile=_TILE, **flags)
+        return
+    width, levels, row_bytes = _WIDTHS[kernel]
+    flags.update(width=width, levels=levels, row_bytes=row_bytes)
+    first_block, *keys = options
+    signed = [key - (1 << 32) if key >= 1 << 31 else key for key in keys]
+    tensors = (values, residual, wire, wire.view(torch.float32), lost)
+    _quantize_encode[(blocks,)](*tensors, count, scale, first_block, *signed, **flags)
+
+
+def decode_mean(kernel: str, wires: Tensor, out: Tensor, inverse: float) -> None:
+    """``Compressor.decode_mean`` by the kernels of that name."""
+    workers, count = len(wires), out.numel()
+    grid = (triton.cdiv(count, _BLOCK.value),)
+    flags = {"mean": workers > 1, **_EXACT}
+    if kernel == "sign":
+        words = wires.view(torch.int32)
+        rest = (words.stride(0), workers, out, count, inverse)
+        _sign_decode[grid](words, *rest, **flags)
+        return
+    width, _, row_bytes = _WIDTHS[kernel]
+    flags.update(width=width, row_bytes=row_bytes)
+    rest = (wires.stride(0), workers, out, count, inverse)
+    _quantize_decode[grid](wires, wires.view(torch.float32), *rest, **flags)
