@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 SCRIPTS = Path(sys.executable).parent
 DATHVD = str(SCRIPTS / "dathvd")
@@ -23,6 +25,9 @@ class Finished:
     stdout: str
     stderr: str
     seconds: float
+    """From start to end."""
+    seconds_after_error: float
+    """From the first line that reports an error to the end; infinite without one."""
 
     @property
     def output(self) -> str:
@@ -67,15 +72,35 @@ def run(
         env=environment(env),
         start_new_session=True,
     )
+    errors: list[float] = []
+    texts: list[list[str]] = [[], []]
+
+    def read(stream: IO[str], lines: list[str]) -> None:
+        for line in stream:
+            if "dathvd: error:" in line:
+                errors.append(time.monotonic())
+            lines.append(line)
+
+    assert process.stdout is not None and process.stderr is not None
+    readers = [
+        threading.Thread(target=read, args=pair)
+        for pair in zip((process.stdout, process.stderr), texts, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
+        process.wait(timeout)
+        in_time = True
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        raise AssertionError(
-            f"{arguments} did not end in {timeout} s\n{stdout}\n{stderr}"
-        ) from None
-    return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
+        in_time = False
+    for reader in readers:
+        reader.join(10)
+    ended = time.monotonic()
+    stdout, stderr = ("".join(lines) for lines in texts)
+    assert in_time, f"{arguments} did not end in {timeout} s\n{stdout}\n{stderr}"
+    after = ended - min(errors) if errors else float("inf")
+    return Finished(process.wait(), stdout, stderr, ended - started, after)
 
 
 def mpirun(

@@ -159,7 +159,7 @@ class TrainingState:
         together(
             runtime,
             lambda: checkpoint.load_weights(
-                trainer.model, shared["model"], str(folder)
+                trainer.model, shared["model"], str(folder / "model.pt")
             ),
         )
         trainer.optimizer.load_state_dict(shared["optimizer"])

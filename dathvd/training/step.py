@@ -58,6 +58,12 @@ class Trainer:
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
 
+    def __post_init__(self) -> None:
+        exchanger = getattr(self.optimizer, "exchanger", None)
+        if exchanger is not None:
+            # an exchange of two collectives needs somebody to submit the second
+            self.attack.between = exchanger.poll
+
     def step(
         self, batches: Sequence[Batch], lr: float, following: Sequence[Batch] = ()
     ) -> None:

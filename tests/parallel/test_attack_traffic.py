@@ -1,0 +1,68 @@
+"""The attack sends nothing: calls into Horovod's library are counted on two ranks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import mpirun
+
+COUNT = """
+import json, sys
+import torch
+from horovod.torch import mpi_ops
+from dathvd.config import load_config
+from dathvd.data import load_dataset
+from dathvd.runtime import start
+from dathvd.training.batches import BatchPlan
+from dathvd.training.state import TrainingState
+
+class Counting:
+    '''Horovod's library, with its asynchronous collectives counted.'''
+    calls = 0
+
+    def __init__(self, library):
+        self.library = library
+
+    def __getattr__(self, name):
+        function = getattr(self.library, name)
+        if "_async" not in name:
+            return function
+        def counted(*arguments):
+            Counting.calls += 1
+            return function(*arguments)
+        return counted
+
+runtime = start("cpu")
+config = load_config(None, sys.argv[1:])
+data = load_dataset(config.data)
+state = TrainingState.create(config, data, runtime)
+mpi_ops.mpi_lib = Counting(mpi_ops.mpi_lib)
+plan = BatchPlan(data.train, 32, 1, runtime.rank, runtime.size, 0, False, runtime.device)
+[batch] = plan.step(0)
+trainer = state.trainer
+adversarial = trainer.attack(trainer.model, batch.images, batch.labels, batch.noise)
+during_attack = Counting.calls
+moved = float((adversarial - batch.images).abs().max())
+trainer.step([batch], 0.01)
+during_step = Counting.calls - during_attack
+if runtime.is_root:
+    print(json.dumps([during_attack, during_step, moved]))
+"""
+
+
+@pytest.mark.parametrize("attack", ["pgd", "free"])
+def test_the_attack_sends_nothing(attack: str, tmp_path: Path) -> None:
+    script = tmp_path / "count.py"
+    script.write_text(COUNT)
+    settings = ["data.name=synthetic", "data.image_size=8", f"attack.name={attack}"]
+    settings += ["attack.num_steps=3"]
+    done = mpirun(2, [sys.executable, str(script), *settings])
+    assert done.code == 0, done.output
+    during_attack, during_step, moved = json.loads(done.stdout.splitlines()[-1])
+    assert during_attack == 0
+    assert during_step > 0, "the count sees no collective at all"
+    assert moved > 0, "the attack did nothing"

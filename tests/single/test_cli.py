@@ -1,0 +1,78 @@
+"""The command line: quick help, one line for a mistake, exit codes."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+from dathvd.cli import COMMANDS
+from tests.processes import DATHVD, environment, run
+
+
+def seconds(arguments: list[str]) -> float:
+    """How long a quick command takes."""
+    began = time.perf_counter()
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, env=environment())
+    return time.perf_counter() - began
+
+
+def test_help_is_quick() -> None:
+    """Python itself takes 15 to 20 ms; 0.3 s are some 15 times that."""
+    pairs = [
+        (seconds([DATHVD, "--help"]), seconds([sys.executable, "-c", "pass"]))
+        for _ in range(7)
+    ]
+    ratio = statistics.median(ours / bare for ours, bare in pairs)
+    assert ratio < 12, pairs
+
+
+def test_help_imports_neither_torch_nor_horovod() -> None:
+    script = (
+        "import sys; sys.argv = ['dathvd', '--help']\n"
+        "from dathvd.cli import cli\n"
+        "cli.main(standalone_mode=False)\n"
+        "print({'torch', 'horovod', 'numpy', 'mpi4py', 'pydantic'} & set(sys.modules))"
+    )
+    done = run([sys.executable, "-c", script])
+    assert done.stdout.rstrip().endswith("set()"), done.output
+
+
+def test_every_command_has_its_own_help() -> None:
+    script = (
+        "import sys\n"
+        "from dathvd.cli import COMMANDS, cli\n"
+        "for name in COMMANDS: cli.main([name, '--help'], standalone_mode=False)\n"
+        "print({'torch', 'horovod'} & set(sys.modules))"
+    )
+    done = run([sys.executable, "-c", script])
+    assert done.stdout.count("Usage:") == len(COMMANDS), done.output
+    assert done.stdout.rstrip().endswith("set()"), done.output
+
+
+def test_an_unknown_command_is_one_line_with_the_nearest() -> None:
+    done = run([DATHVD, "trian"])
+    assert done.code == 2
+    assert done.stderr == (
+        "dathvd: error: unknown command 'trian' (did you mean 'train'?)\n"
+    )
+
+
+def test_an_unknown_option_is_one_line() -> None:
+    done = run([DATHVD, "train", "--epochs", "3"])
+    assert done.code == 2
+    assert done.stderr.startswith("dathvd: error: No such option")
+    assert done.stderr.count("\n") == 1
+
+
+def test_show_config_prints_what_a_run_would_use() -> None:
+    done = run([DATHVD, "show-config", "--set", "attack.epsilon=8/255"])
+    assert done.code == 0
+    assert f"epsilon: {8 / 255}" in done.stdout
+
+
+def test_evaluate_refuses_a_run_that_is_not_there() -> None:
+    done = run([DATHVD, "evaluate", "nowhere"])
+    assert done.code == 2
+    assert done.stderr == "dathvd: error: run nowhere: no such folder\n"
