@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ class Attack(ABC):
 
     replays: int = 1
     """Updates that the training loop makes on each batch, one attack call each."""
+    between: Callable[[], object] = staticmethod(lambda: None)
+    """Called before each gradient step: the training loop moves exchanges on there."""
 
     @abstractmethod
     def __call__(

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dathvd.benchmark.trainers import Stopwatch, local_trainer
+from dathvd.benchmark.trainers import Stopwatch, build_trainer
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.training.batches import Batch, BatchPlan
@@ -67,7 +67,7 @@ def benchmark_step(
         warmup: steps before the first timed one.
         repeats: timed steps, at least 1; a matrix product is timed after each.
     """
-    trainer = local_trainer(config, dataset, device)
+    trainer = build_trainer(config, dataset, device)
     plan = _plan(config, dataset, device)
     watch = Stopwatch(device)
     trainer.mark = watch.mark

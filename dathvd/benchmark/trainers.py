@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -43,19 +44,27 @@ def with_batch_size(config: Config, batch_size: int | None) -> Config:
     return config.model_copy(update={"train": train})
 
 
-def local_trainer(config: Config, dataset: Dataset, device: torch.device) -> Trainer:
-    """A trainer whose optimizer exchanges nothing."""
+NamedParameters = list[tuple[str, torch.nn.Parameter]]
+Wrap = Callable[[torch.optim.Optimizer, NamedParameters], torch.optim.Optimizer]
+
+
+def build_trainer(
+    config: Config, dataset: Dataset, device: torch.device, wrap: Wrap | None = None
+) -> Trainer:
+    """A trainer whose optimizer is the wrapped one; alone, it exchanges nothing."""
     torch.manual_seed(config.seed)
     model = build_model(
         config.model,
         image_shape=dataset.image_shape,
         num_classes=len(dataset.classes),
     ).to(device)
+    named = list(model.named_parameters())
+    optimizer = build_optimizer(config.optimizer, named)
     return Trainer(
         model.train(),
         build_attack(config.attack),
         build_objective(config.objective),
-        build_optimizer(config.optimizer, list(model.named_parameters())),
+        optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
     )
 

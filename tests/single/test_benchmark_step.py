@@ -15,7 +15,7 @@ from dathvd.benchmark.step import (
     matmul_flops_per_second,
     spread,
 )
-from dathvd.benchmark.trainers import Stopwatch, local_trainer, synthetic_data
+from dathvd.benchmark.trainers import Stopwatch, build_trainer, synthetic_data
 from dathvd.commands.benchmark_step import command
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
@@ -38,7 +38,7 @@ def flops(*overrides: str) -> int:
     chosen = config(*overrides)
     dataset = load_dataset(chosen.data)
     plan = BatchPlan(dataset.train, BATCH, 1, 0, 1, 0, False, CPU)
-    return count_flops(local_trainer(chosen, dataset, CPU), list(plan.step(0)), 0.1)
+    return count_flops(build_trainer(chosen, dataset, CPU), list(plan.step(0)), 0.1)
 
 
 def test_a_plain_step_is_a_forward_and_two_backward_products_a_layer() -> None:

@@ -13,7 +13,12 @@ from torch import nn
 from dathvd.benchmark.rows import LOCAL
 from dathvd.benchmark.speedup.counters import payload_bytes_sent
 from dathvd.benchmark.speedup.plan import PLAIN, Point
-from dathvd.benchmark.trainers import Stopwatch, local_trainer
+from dathvd.benchmark.trainers import (
+    NamedParameters,
+    Stopwatch,
+    Wrap,
+    build_trainer,
+)
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import Dataset
@@ -62,25 +67,8 @@ class Runner:
         cls, point: Point, config: Config, dataset: Dataset, plan: BatchPlan
     ) -> Runner:
         """A fresh network with the point's optimizer; every rank calls it."""
-        trainer = local_trainer(config, dataset, plan.device)
-        if point.codec == PLAIN:
-            trainer.optimizer = hvd.DistributedOptimizer(
-                trainer.optimizer,
-                named_parameters=list(trainer.model.named_parameters()),
-            )
-        elif point.codec != LOCAL:
-            codec = build_compressor(
-                config.compression.model_copy(update={"name": point.codec})
-            )
-            chosen = choose_exchange(codec, point.exchange, hvd.size())
-            point = replace(point, exchange=chosen)
-            trainer.optimizer = DistributedOptimizer(
-                trainer.optimizer,
-                named_parameters=list(trainer.model.named_parameters()),
-                compression=codec,
-                exchange=chosen,
-                seed=config.seed,
-            )
+        point, wrap = _resolve(point, config)
+        trainer = build_trainer(config, dataset, plan.device, wrap)
         watch = Stopwatch(plan.device)
         trainer.mark = watch.mark
         return cls(point, trainer, plan, watch)
@@ -118,6 +106,31 @@ class Runner:
         batches = list(self.plan.step(self.step))
         self.step += 1
         return batches
+
+
+def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
+    """The point with its exchange chosen, and what makes its optimizer."""
+    if point.codec == LOCAL:
+        return point, None
+    if point.codec == PLAIN:
+        return point, hvd.DistributedOptimizer
+    codec = build_compressor(
+        config.compression.model_copy(update={"name": point.codec})
+    )
+    chosen = choose_exchange(codec, point.exchange, hvd.size())
+
+    def wrap(
+        optimizer: torch.optim.Optimizer, named: NamedParameters
+    ) -> torch.optim.Optimizer:
+        return DistributedOptimizer(
+            optimizer,
+            named_parameters=named,
+            compression=codec,
+            exchange=chosen,
+            seed=config.seed,
+        )
+
+    return replace(point, exchange=chosen), wrap
 
 
 def _by_collective(
