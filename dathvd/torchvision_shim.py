@@ -1,10 +1,9 @@
 """torchvision beside a torch that it was not built for.
 
-torchvision's wheel on PyPI is linked with CUDA. Beside a CPU build of torch its operator
-library cannot be loaded, and importing torchvision fails while it registers shape
-functions for operators that do not exist. Declaring their signatures is enough:
-networks and transforms call none of them. Where torchvision imports as it is, nothing is
-declared.
+torchvision's wheel on PyPI is linked with CUDA. Beside a CPU build of torch its
+operators cannot be loaded, and importing torchvision fails while it registers shape
+functions for them. Declaring their signatures is enough: networks and transforms call
+none of them. Where torchvision imports as it is, nothing is declared.
 
 ``from dathvd.torchvision_shim import torchvision`` costs seconds, so it belongs inside
 the function that needs it.

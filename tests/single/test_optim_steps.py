@@ -194,7 +194,7 @@ class NoSynchronisation(TorchDispatchMode):
     """Fails where a tensor's value is asked for by Python."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -1,0 +1,130 @@
+"""Networks: sizes, initial weights, and that every configuration computes logits."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dathvd.config import ModelConfig
+from dathvd.errors import UserError
+from dathvd.models import MODELS, Normalize, build_model
+
+LARGE = {"resnet18", "resnet34", "resnet50", "resnet101"}
+CONVNEXT = {"convnext_tiny", "convnext_small", "convnext_base"}
+SMALL = set(MODELS) - LARGE - CONVNEXT
+QUICK = ["small_cnn", "mlp", "small_resnet", "preact_resnet18", "resnet18_small"]
+
+
+def build(
+    name: str,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    **fields: Any
+) -> nn.Module:
+    config = ModelConfig.model_validate({"name": name, **fields})
+    return build_model(config, image_shape=shape, num_classes=classes)
+
+
+def kinds(model: nn.Module) -> set[str]:
+    return {type(module).__name__ for module in model.modules()}
+
+
+@pytest.mark.parametrize(
+    "name, classes, published",
+    [
+        ("preact_resnet18", 10, 11.17),
+        ("preact_resnet34", 10, 21.28),
+        ("preact_resnet50", 10, 23.51),
+        ("resnet18_small", 10, 11.17),
+        ("wide_resnet_28_10", 10, 36.48),
+        ("wide_resnet_34_10", 10, 46.16),
+        ("resnet18", 1000, 11.69),
+        ("resnet50", 1000, 25.56),
+        ("convnext_tiny", 1000, 28.59),
+    ],
+)
+def test_parameter_counts(name: str, classes: int, published: float) -> None:
+    with torch.device("meta"):
+        model = build(name, classes=classes)
+    count = sum(weight.numel() for weight in model.parameters())
+    assert round(count / 1e6, 2) == published
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 7, 9)])
+def test_logits_of_every_image_shape(name: str, shape: tuple[int, int, int]) -> None:
+    model = build(name, shape, classes=7, width=4)
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "resnet18"])
+@pytest.mark.parametrize("normalization", ["none", "batch", "group"])
+def test_normalization_by_configuration(name: str, normalization: str) -> None:
+    model = build(name, width=4, normalization=normalization)
+    found = kinds(model) & {"BatchNorm2d", "GroupNorm"}
+    expected = {"none": set(), "batch": {"BatchNorm2d"}, "group": {"GroupNorm"}}
+    assert found == expected[normalization]
+    assert model(torch.rand(2, 3, 32, 32)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18", "resnet18", "mlp"])
+@pytest.mark.parametrize(
+    "activation, layer", [("relu", "ReLU"), ("silu", "SiLU"), ("softplus", "Softplus")]
+)
+def test_activation_by_configuration(name: str, activation: str, layer: str) -> None:
+    found = kinds(build(name, activation=activation))
+    assert found & {"ReLU", "SiLU", "Softplus", "GELU"} == {layer}
+
+
+def test_convnext_has_its_own_layers_unless_told() -> None:
+    with torch.device("meta"):
+        assert "GELU" in kinds(build("convnext_tiny"))
+        assert "GELU" not in kinds(build("convnext_tiny", activation="silu"))
+    with pytest.raises(UserError, match="model.normalization: convnext_tiny"):
+        build("convnext_tiny", normalization="batch")
+
+
+def test_normalisation_of_images_is_the_first_layer() -> None:
+    model = build("mlp", (3, 4, 4), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+    first = next(model.children())
+    assert isinstance(first, Normalize)
+    images = torch.rand(2, 3, 4, 4)
+    expected = (images - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.2, 0.25, 0.5]
+    ).view(3, 1, 1)
+    torch.testing.assert_close(first(images), expected)
+    assert "0.mean" in model.state_dict()
+
+
+def test_the_seed_decides_the_initial_weights() -> None:
+    def weights(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(build("small_resnet").parameters())
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_residual_networks_start_with_signal_of_order_one() -> None:
+    torch.manual_seed(0)
+    logits = build("preact_resnet18").train()(torch.rand(16, 3, 32, 32))
+    assert 0.05 < float(logits.detach().std()) < 5
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"name": "preact_resnet81"}, "did you mean 'preact_resnet18'"),
+        ({"name": "mlp", "mean": (0.5,)}, "model.mean: expected 3 values"),
+        ({"name": "mlp", "std": (1.0, 1.0)}, "model.std: expected 3 values"),
+    ],
+)
+def test_wrong_configurations_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(**fields)
+
+
+def test_large_networks_refuse_grey_images() -> None:
+    with pytest.raises(UserError, match="data.channels: 3"):
+        build("resnet50", (1, 224, 224))
