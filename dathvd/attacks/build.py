@@ -7,6 +7,7 @@ from typing import Any
 
 from dathvd.attacks.attack import Attack, NoAttack
 from dathvd.attacks.balls import BALLS, Ball
+from dathvd.attacks.forward import Forward
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES
 from dathvd.attacks.pgd import PGD
@@ -34,7 +35,13 @@ def _common(config: AttackConfig) -> dict[str, Any]:
         "loss": choose("attack.loss", config.loss, LOSSES),
         "target": choose("attack.target", config.target, TARGETS),
         "early_stop": config.early_stop,
-        "training": config.model_mode == "train",
+        "forward": Forward(
+            training=config.model_mode == "train",
+            bf16=config.precision == "bf16",
+            channels_last=config.channels_last,
+            fold_batch_norm=config.fold_batch_norm,
+            compile=config.compile,
+        ),
     }
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dathvd.attacks.attack import Attack, correct_on
 from dathvd.attacks.balls import Ball
+from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
-from dathvd.attacks.network import Network, in_mode
+from dathvd.attacks.network import Network, attacked
 from dathvd.attacks.schedules import STEP_SCHEDULES, TargetRule
 from dathvd.noise import SampleNoise
 
@@ -51,7 +52,7 @@ class PGD(Attack):
             Adversarial Attacks with Momentum, CVPR 2018, eq. 6).
         schedule: from the share of steps done to the factor of the step size.
         early_stop: leave each image at its first misclassified point.
-        training: attack the model in train mode.
+        forward: the model's mode, layout and precision during the attack.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class PGD(Attack):
         momentum: float = 0.0,
         schedule: Callable[[float], float] = STEP_SCHEDULES["constant"],
         early_stop: bool = False,
-        training: bool = False,
+        forward: Forward = Forward(),
     ) -> None:
         self.ball = ball
         self.step_size = step_size
@@ -81,7 +82,7 @@ class PGD(Attack):
         self.momentum = momentum
         self.schedule = schedule
         self.early_stop = early_stop
-        self.training = training
+        self.forward = forward
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -119,7 +120,7 @@ class PGD(Attack):
         return worst, correct
 
     def _network(self, model: nn.Module) -> AbstractContextManager[Network]:
-        return in_mode(model, self.training)
+        return attacked(model, self.forward)
 
     def _problem(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -137,6 +138,7 @@ class PGD(Attack):
         points = self._start(problem.images, noise, restart)
         velocity = torch.zeros_like(points)
         for step in range(self.num_steps):
+            self.between()
             gradient, fooled = self._gradient(problem, points)
             if self.momentum:
                 velocity = velocity.mul_(self.momentum).add_(_unit_l1(gradient))

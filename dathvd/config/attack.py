@@ -46,6 +46,16 @@ class AttackConfig(Section):
     """Updates on each batch; with free, each also moves the perturbation."""
     model_mode: Literal["eval", "train"] = "eval"
     """The model's mode during the attack; its statistics are untouched either way."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the attack's convolutions in bfloat16: pays on GPUs and on CPUs with
+    avx512_bf16 or AMX, and is many times slower on others."""
+    channels_last: bool = True
+    """The attack runs on its own copy of the weights, in channels-last layout. This
+    and the next two apply in eval mode, to networks that torch.fx can trace."""
+    fold_batch_norm: bool = True
+    """Batch norm is folded into the convolutions of that copy."""
+    compile: bool = False
+    """torch.compile of that copy; up to a minute at the first attack."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:

@@ -1,0 +1,33 @@
+"""How the model may run during an attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The model's mode, and what may be done to run it faster.
+
+    Layout, folding and compiling leave the function as it is, up to rounding. They
+    apply in eval mode, to models whose graph does not depend on values (``torch.fx``
+    traces them); others run as they are, and a warning says so.
+    """
+
+    training: bool = False
+    """Train mode: batch norm by the batch's own statistics."""
+    bf16: bool = False
+    """Convolutions and matrix products in bfloat16 (autocast); images, loss and steps
+    keep their own precision."""
+    channels_last: bool = False
+    """Images and convolutions in channels-last layout."""
+    fold_batch_norm: bool = False
+    """Batch norm folded into the convolution before it."""
+    compile: bool = False
+    """``torch.compile``; costs up to a minute at the first attack."""
+
+    @property
+    def wants_twin(self) -> bool:
+        """Some option needs weights of the attack's own."""
+        asked = self.channels_last or self.fold_batch_norm or self.compile or self.bf16
+        return asked and not self.training

@@ -1,0 +1,202 @@
+"""A model's twin for attacks: its own layout, precision and folded weights.
+
+An attack runs the same weights many times and differentiates the inputs alone. The
+twin is traced once and derives its weights anew for every attack: without gradients of
+their own, batch norm folded into the convolution before it, in the memory layout and
+precision that the hardware likes.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dathvd.attacks.forward import Forward
+
+Network = Callable[[Tensor], Tensor]
+_Refresh = Callable[[], None]
+
+
+class Twin:
+    """The same function as a model in eval mode, up to rounding.
+
+    Args:
+        model: in eval mode; its graph must not depend on values.
+        options: what to derive.
+
+    Raises:
+        Exception: whatever tracing raises where the graph does depend on values.
+    """
+
+    def __init__(self, model: nn.Module, options: Forward) -> None:
+        self._originals = list(model.modules())[1:]  # the model itself may be collected
+        self._refresh: list[_Refresh] = []
+        self._options = options
+        graph = _Tracer().trace(model)
+        self._network = fx.GraphModule(model, graph)
+        self._replace_layers(graph)
+        self._run: Network = (
+            torch.compile(self._network) if options.compile else self._network
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of a batch."""
+        if self._options.channels_last and images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self._run(images)
+
+    def stands_for(self, model: nn.Module) -> bool:
+        """No module of the model was exchanged since."""
+        now = list(model.modules())[1:]
+        return len(now) == len(self._originals) and all(
+            one is other for one, other in zip(now, self._originals)
+        )
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Derive all weights from the model's present ones."""
+        for derive in self._refresh:
+            derive()
+
+    def _replace_layers(self, graph: fx.Graph) -> None:
+        calls = [node for node in graph.nodes if node.op == "call_module"]
+        layers = {str(node.target): _layer(self._network, node) for node in calls}
+        folded = _foldable(calls, layers) if self._options.fold_batch_norm else {}
+        for target, original in layers.items():
+            if target in folded.values():
+                self._put(target, nn.Identity())
+            elif not _has_hooks(original):  # a hook may set the layer's weights
+                twin = _empty_copy(original)
+                self._put(target, twin)
+                norm = layers[folded[target]] if target in folded else None
+                self._refresh.append(self._derivation(twin, original, norm))
+
+    def _put(self, target: str, module: nn.Module) -> None:
+        parent, _, name = target.rpartition(".")
+        setattr(self._network.get_submodule(parent), name, module)
+
+    def _derivation(
+        self, twin: nn.Module, original: nn.Module, norm: nn.Module | None
+    ) -> _Refresh:
+        def derive() -> None:
+            tensors: dict[str, Tensor | None] = dict(
+                original.named_parameters(recurse=False)
+            )
+            if isinstance(original, nn.Conv2d):
+                weight, bias = original.weight, original.bias
+                if norm is not None:
+                    assert isinstance(norm, _BatchNorm)
+                    weight, bias = fold(weight, bias, norm)
+                tensors = {"weight": self._laid_out(weight), "bias": bias}
+            half = self._options.bf16 and isinstance(original, (nn.Conv2d, nn.Linear))
+            for name, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                if half and tensor.dtype is torch.float32:
+                    tensor = tensor.bfloat16()  # once, where autocast would each time
+                twin._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+
+        return derive
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        if not self._options.channels_last:
+            return weight
+        return weight.contiguous(memory_format=torch.channels_last)
+
+
+def fold(
+    weight: Tensor, bias: Tensor | None, norm: _BatchNorm
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution for it and ``norm`` in eval mode.
+
+    With s = gamma / sqrt(var + eps): s * weight, and beta + s * (bias - mean).
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    centre = norm.running_mean if bias is None else norm.running_mean - bias
+    shift = -centre * scale if norm.bias is None else norm.bias - centre * scale
+    return weight * scale.view(-1, 1, 1, 1), shift
+
+
+class _Tracer(fx.Tracer):
+    """Takes every layer of torch, and every batch norm, as a whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, _BatchNorm):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def _layer(network: fx.GraphModule, node: fx.Node) -> nn.Module:
+    return network.get_submodule(str(node.target))
+
+
+def _foldable(calls: list[fx.Node], layers: dict[str, nn.Module]) -> dict[str, str]:
+    """Convolution to the batch norm that alone uses its output, by name."""
+    uses = Counter(id(layers[str(node.target)]) for node in calls)
+    pairs: dict[str, str] = {}
+    for node in calls:
+        norm, source = layers[str(node.target)], node.all_input_nodes[0]
+        if source.op != "call_module" or len(source.users) != 1:
+            continue
+        conv = layers[str(source.target)]
+        fits = type(conv) is nn.Conv2d and isinstance(norm, _BatchNorm)
+        once = uses[id(norm)] == uses[id(conv)] == 1
+        if fits and once and norm.running_var is not None:
+            if not _has_hooks(conv, norm):
+                pairs[str(source.target)] = str(node.target)
+    return pairs
+
+
+def _has_hooks(*modules: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def _empty_copy(module: nn.Module) -> nn.Module:
+    """The same layer, whose parameters can be set without changing the original's."""
+    twin = copy.copy(module)
+    twin.__dict__["_parameters"] = dict(module._parameters)
+    return twin.eval()
+
+
+_twins: WeakKeyDictionary[nn.Module, dict[Forward, Twin | None]] = WeakKeyDictionary()
+
+
+def twin_of(model: nn.Module, options: Forward) -> Twin | None:
+    """The model's twin with its present weights; None where it cannot be traced.
+
+    Args:
+        model: in eval mode.
+        options: what to derive.
+    """
+    if _has_hooks(model):
+        return None
+    known = _twins.setdefault(model, {})
+    twin = known.get(options)
+    if options not in known or (twin is not None and not twin.stands_for(model)):
+        twin = known[options] = _traced(model, options)
+    if twin is not None:
+        twin.refresh()
+    return twin
+
+
+def _traced(model: nn.Module, options: Forward) -> Twin | None:
+    try:
+        return Twin(model, options)
+    except Exception as error:  # fx raises whatever the model's code raises on proxies
+        reason = str(error).partition("\n")[0]
+        warnings.warn(
+            f"the attack runs {type(model).__name__} as it is, without channels_last, "
+            f"fold_batch_norm and compile: it cannot be traced: {reason}",
+            stacklevel=2,
+        )
+        return None
