@@ -53,9 +53,9 @@ class FusedCompressor(Compressor):
         if kernels.takes(values):
             kernels.call(f"{self.kernel}_encode", *tensors, count, scale, *options)
         elif self._uses_triton(values):
-            from dathvd.compression import triton_kernels
+            from dathvd.compression import triton_calls
 
-            triton_kernels.encode(self.kernel, *tensors, scale, *options)
+            triton_calls.encode(self.kernel, *tensors, scale, *options)
         else:
             super().encode(values, residual, wire, new_residual, seed, scale, offset)
 
@@ -73,9 +73,9 @@ class FusedCompressor(Compressor):
             name, stride = f"{self.kernel}_decode", wires.stride(0)
             kernels.call(name, wires, stride, workers, out, count, factor, *options)
         elif self._uses_triton(out):
-            from dathvd.compression import triton_kernels
+            from dathvd.compression import triton_calls
 
-            triton_kernels.decode_mean(self.kernel, wires, out, factor, *options)
+            triton_calls.decode_mean(self.kernel, wires, out, factor, *options)
         else:
             super().decode_mean(wires, out)
 

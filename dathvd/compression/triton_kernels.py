@@ -1,18 +1,16 @@
 """The fused loops of sign, int8 and int4 for CUDA tensors.
 
 The same formats, the same order of every sum and the same random bits as on a CPU, so
-that payloads are equal bit by bit; products are not fused into sums, as on no path.
-Imported for CUDA tensors only.
+that payloads are equal bit by bit; no product is fused into a sum.
+Started by ``triton_calls``.
 """
 
+# Arguments of a jit function are Triton's own values, which Python's types cannot name.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 _BLOCK = tl.constexpr(512)
 _HALF = tl.constexpr(256)
@@ -23,9 +21,6 @@ _INFINITY = tl.constexpr(0x7F800000)
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _NAN = tl.constexpr(0x7FC00000)
 _LEAST_SCALE = tl.constexpr(2.0**-110)
-_TILE = 16
-"""Blocks that one program of the sign kernels takes."""
-_EXACT = {"enable_fp_fusion": False}
 
 
 @triton.jit
@@ -38,7 +33,7 @@ def _corrected(values, residual, places, inside, factor, has_residual: tl.conste
 
 
 @triton.jit
-def _sign_encode(
+def sign_encode(
     values,
     residual,
     wire,
@@ -88,7 +83,7 @@ def _sign_encode(
 
 
 @triton.jit(do_not_specialize=["stride"])
-def _sign_decode(wires, stride, workers, out, count, inverse, mean: tl.constexpr):
+def sign_decode(wires, stride, workers, out, count, inverse, mean: tl.constexpr):
     """One program, one block; the sum runs over the workers in order."""
     block = tl.program_id(0).to(tl.int64)
     groups = tl.arange(0, _GROUPS)[:, None]
@@ -127,7 +122,7 @@ def _rounded(x, steps, bits, sent, levels: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["first_block", "key_1", "key_2"])
-def _quantize_encode(
+def quantize_encode(
     values,
     residual,
     codes,
@@ -183,7 +178,7 @@ def _quantize_encode(
 
 
 @triton.jit(do_not_specialize=["stride"])
-def _quantize_decode(
+def quantize_decode(
     codes,
     scales,
     stride,
@@ -222,56 +217,3 @@ def _quantize_decode(
     places = block * _BLOCK + lane
     tl.store(out + places, low, mask=places < count)
     tl.store(out + places + _HALF, high, mask=places + _HALF < count)
-
-
-_WIDTHS = {"int8": (8, 127, 516), "int4": (4, 7, 260)}
-
-
-def encode(
-    kernel: str,
-    values: Tensor,
-    residual: Tensor | None,
-    wire: Tensor,
-    new_residual: Tensor | None,
-    scale: float,
-    *options: int,
-) -> None:
-    """``Compressor.encode`` by the kernels of that name."""
-    count = values.numel()
-    blocks = triton.cdiv(count, _BLOCK.value)
-    lost = values if new_residual is None else new_residual
-    flags: dict[str, Any] = {
-        "has_residual": residual is not None,
-        "has_lost": new_residual is not None,
-        **_EXACT,
-    }
-    residual = values if residual is None else residual
-    if kernel == "sign":
-        rest = count - (blocks - 1) * _BLOCK.value
-        grid = (triton.cdiv(blocks, _TILE),)
-        words = wire.view(torch.int32)
-        tensors = (values, residual, words, lost)
-        _sign_encode[grid](*tensors, count, scale, 1.0 / rest, tile=_TILE, **flags)
-        return
-    width, levels, row_bytes = _WIDTHS[kernel]
-    flags.update(width=width, levels=levels, row_bytes=row_bytes)
-    first_block, *keys = options
-    signed = [key - (1 << 32) if key >= 1 << 31 else key for key in keys]
-    tensors = (values, residual, wire, wire.view(torch.float32), lost)
-    _quantize_encode[(blocks,)](*tensors, count, scale, first_block, *signed, **flags)
-
-
-def decode_mean(kernel: str, wires: Tensor, out: Tensor, inverse: float) -> None:
-    """``Compressor.decode_mean`` by the kernels of that name."""
-    workers, count = len(wires), out.numel()
-    grid = (triton.cdiv(count, _BLOCK.value),)
-    flags = {"mean": workers > 1, **_EXACT}
-    if kernel == "sign":
-        words = wires.view(torch.int32)
-        rest = (words.stride(0), workers, out, count, inverse)
-        _sign_decode[grid](words, *rest, **flags)
-        return
-    width, _, row_bytes = _WIDTHS[kernel]
-    flags.update(width=width, row_bytes=row_bytes)
-    rest = (wires.stride(0), workers, out, count, inverse)
-    _quantize_decode[grid](wires, wires.view(torch.float32), *rest, **flags)
