@@ -13,6 +13,10 @@ from dathvd.errors import nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
     "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
+    "benchmark-accuracy": (
+        "dathvd.commands.benchmark_accuracy",
+        "Compare variants of a run over seeds.",
+    ),
     "benchmark-step": (
         "dathvd.commands.benchmark_step",
         "Time the training step on one device.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from dathvd.config.attack import AttackConfig
 from dathvd.config.base import Natural, Section
 from dathvd.config.compression import CompressionConfig
@@ -27,3 +29,17 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Config:
+        if self.train.overlap == "attack" and self.attack.name in ("none", "free"):
+            raise ValueError(
+                f"train.overlap: attack has nothing to hide behind with attack.name "
+                f"{self.attack.name!r}; set train.overlap to none"
+            )
+        if self.objective.name == "plain" and self.attack.name != "none":
+            raise ValueError(
+                "objective.name: plain uses no adversarial images; set attack.name to "
+                "none"
+            )
+        return self

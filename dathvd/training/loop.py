@@ -43,7 +43,8 @@ class Loop:
             more = state.step + 1 < self.num_steps
             following = list(self.plan.step(state.step + 1)) if more else []
             overlap = config.train.overlap == "attack"
-            state.trainer.step(batches, lr, following if overlap else ())
+            for _ in range(state.trainer.attack.replays):
+                state.trainer.step(batches, lr, following if overlap else ())
             state.step += 1
             batches = following
             asked = stop.poll()
