@@ -42,8 +42,8 @@ clean: ## remove the environment and what tools and builds left (not runs/)
 docker-build: ## build the image IMAGE with CONTAINER_ENGINE=docker|podman|buildah
 	docker/engine.sh build
 
-docker-train: docker-build ## train in the image with NP workers
+docker-train: ## train in the image with NP workers; builds it where it is not there
 	NP=$(NP) docker/engine.sh train $(ARGS)
 
-docker-test: docker-build ## run the tests in the image
+docker-test: ## run the tests in the image; builds it where it is not there
 	docker/engine.sh test $(ARGS)

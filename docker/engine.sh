@@ -41,8 +41,14 @@ build() { # build TARGET NAME
     done
     # podman and buildah leave the health check out of their own format
     [ "$engine" = docker ] || arguments+=(--format docker)
+    # docker and podman keep the layers of earlier builds by themselves
+    [ "$engine" != buildah ] || arguments+=(--layers)
     "$engine" build --target "$1" -t "$2" -f "$root/docker/Dockerfile" \
         "${arguments[@]}" "${build_flags[@]}" "$root"
+}
+
+ensure() { # ensure TARGET NAME: build unless it is there; "build" makes a newer one
+    "$engine" inspect --type image "$2" >/dev/null 2>&1 || build "$1" "$2"
 }
 
 run() { # run NAME COMMAND...
@@ -67,10 +73,16 @@ run() { # run NAME COMMAND...
 }
 
 case ${1:-} in
-build) build runtime "$image" ;;
-train) run "$image" horovodrun -np "${NP:-2}" dathvd train "${@:2}" ;;
-test)
+build)
+    build runtime "$image"
     build test "$image-test"
+    ;;
+train)
+    ensure runtime "$image"
+    run "$image" horovodrun -np "${NP:-2}" dathvd train "${@:2}"
+    ;;
+test)
+    ensure test "$image-test"
     run "$image-test" python -m pytest "${@:2}"
     ;;
 *) fail "expected build, train or test" ;;

@@ -189,9 +189,9 @@ def mpi4py_library() -> Finding:
 
 def kernels() -> Finding:
     """The compiled codecs."""
-    try:
-        importlib.import_module("dathvd.compression._kernels")
-    except ImportError:
+    from dathvd.compression.kernels import available
+
+    if not available():
         remedy = "install g++ and " + _SETUP
         return Finding("Codecs", "not compiled; slower, same results", "warn", remedy)
     return Finding("Codecs", "compiled")
