@@ -90,6 +90,8 @@ class Runner:
         seconds = self.watch.seconds
         exchanged = seconds.get("exchange", 0.0)
         entries = exchanger.ledger.snapshot() if exchanger is not None else {}
+        meet()  # what is still on its way out belongs to this step
+        kernel = payload_bytes_sent() - before
         waited = sum(entry["waited_seconds"] for entry in entries.values())
         traffic = _by_collective(entries)
         return Sample(
@@ -98,7 +100,7 @@ class Runner:
             update=seconds["update"] + exchanged - waited,
             exposed=waited,
             sent=sum(size for _, size in traffic.values()),
-            kernel=payload_bytes_sent() - before,
+            kernel=kernel,
             traffic=traffic,
         )
 

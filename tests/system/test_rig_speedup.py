@@ -1,0 +1,76 @@
+"""A sweep over slow links: what travels, how long it takes, what overlap hides."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dathvd.benchmark.rig import network_is_available
+from dathvd.benchmark.rig.rig import PREFIX
+from tests.processes import DATHVD, run
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        not network_is_available(), reason="needs root, ip, tc and network namespaces"
+    ),
+    pytest.mark.timeout(300),
+]
+RATE = 20e6
+# 8x8 images: 64 -> 512 -> 512 -> 10, all weights and biases
+VALUES = 64 * 512 + 512 * 512 + 512 * 10 + 512 + 512 + 10
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+    folder = tmp_path_factory.mktemp("rig")
+    words = ["--np", "2", "--rig-rates", "20mbit", "--codecs", "horovod,none,sign"]
+    words += ["--set", "model.name=mlp", "--set", "model.width=64"]
+    words += ["--set", "attack.num_steps=10", "--batch-size-per-worker", "256"]
+    words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
+    done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
+    assert done.code == 0, done.output
+    report = json.loads((folder / "speedup.json").read_text(encoding="utf-8"))
+    return {(r["codec"], r["overlap"]): r for r in report["rows"]}
+
+
+def test_a_step_takes_at_least_what_the_link_takes(rows: Any) -> None:
+    link = 4 * VALUES * 8 / RATE
+    for codec in ("horovod", "none"):
+        row = rows[codec, "none"]
+        assert row["step_seconds"] > row["attack_seconds"] + 0.8 * link
+        # a link that is too slow would let every codec look good
+        assert row["exposed_seconds"] < 2.5 * link
+    assert rows["sign", "none"]["exposed_seconds"] < 0.5 * link
+
+
+def test_overlap_hides_the_exchange_behind_the_attack(rows: Any) -> None:
+    plain, hidden = rows["none", "none"], rows["none", "attack"]
+    assert hidden["exposed_seconds"] < 0.9 * plain["exposed_seconds"]
+    assert hidden["bytes_sent"] == plain["bytes_sent"]
+
+
+def test_the_ledger_and_the_kernel_count_the_same_bytes(rows: Any) -> None:
+    for (codec, _), row in rows.items():
+        if codec in ("horovod", "none"):
+            assert row["bytes_sent"] == 4 * VALUES
+            assert row["kernel_bytes"] == pytest.approx(row["bytes_sent"], rel=0.05)
+
+
+def test_hosts_of_the_rig_share_this_machine(rows: Any) -> None:
+    for row in rows.values():
+        assert row["hosts"] == row["num_workers"] == 2
+        assert row["oversubscribed"] is ((os.cpu_count() or 1) < 2)
+        assert row["rate"] == "20mbit"
+
+
+def test_nothing_of_the_rig_is_left(rows: Any) -> None:
+    assert rows
+    for name in os.listdir("/run/netns"):
+        if name.startswith(PREFIX):
+            maker = int(name.removeprefix(PREFIX).split("-")[0])
+            assert Path("/proc", str(maker)).exists(), f"{name} has no maker"
