@@ -42,6 +42,9 @@ class DataConfig(Section):
     of it. ImageNet's recipe is image_size 256, crop_size 224."""
     channels: Literal[1, 3] | None = None
     """Colour channels; None keeps the data set's own."""
+    extra: str | None = None
+    """A file of more training images with (pseudo-)labels, which follow the data set's
+    own: .npz with x_train and y_train, or the published pickle of 500K TinyImages."""
     num_classes: Count = 10
     """Number of classes of synthetic data."""
     num_train: Count = 1024

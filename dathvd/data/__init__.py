@@ -7,9 +7,11 @@ from dathvd.data.augment import (
     resized_crop,
 )
 from dathvd.data.build import DATASETS, load_dataset
+from dathvd.data.extra import Concatenated, read_extra
 from dathvd.data.sets import Dataset, ImageSet, TensorImages
 from dathvd.data.sharding import (
     epoch_batches,
+    mixed_order,
     num_batches,
     permutation,
     worker_slice,
@@ -18,6 +20,7 @@ from dathvd.data.sharding import (
 __all__ = [
     "DATASETS",
     "Augmentation",
+    "Concatenated",
     "Dataset",
     "ImageSet",
     "TensorImages",
@@ -25,8 +28,10 @@ __all__ = [
     "build_augmentation",
     "epoch_batches",
     "load_dataset",
+    "mixed_order",
     "num_batches",
     "permutation",
+    "read_extra",
     "resized_crop",
     "worker_slice",
 ]

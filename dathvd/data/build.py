@@ -8,6 +8,7 @@ from dathvd.config import DataConfig
 from dathvd.data.arrays import arrays
 from dathvd.data.cifar import cifar10, cifar100
 from dathvd.data.digits import digits
+from dathvd.data.extra import with_extra
 from dathvd.data.fit import fit
 from dathvd.data.folder import image_folder
 from dathvd.data.mnist import fashion_mnist, mnist
@@ -37,4 +38,4 @@ def load_dataset(config: DataConfig) -> Dataset:
             names the file.
     """
     dataset = choose("data.name", config.name, DATASETS)(config)
-    return fit(dataset, config)
+    return with_extra(fit(dataset, config), config)

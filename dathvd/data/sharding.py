@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dathvd.noise import mix_seed
 
+_EXTRA = 0xE7  # keeps the order of extra samples apart from the labelled ones
+
 
 def permutation(num_samples: int, seed: int, epoch: int) -> Tensor:
     """The epoch's order: int64 ``[num_samples]``, the same on every rank."""
@@ -59,3 +61,42 @@ def epoch_batches(
     order = permutation(num_samples, seed, epoch)
     for batch in torch.split(order, batch_size)[first:]:
         yield worker_slice(batch, rank, size)
+
+
+def mixed_order(
+    num_labelled: int, num_extra: int, extra_share: float, *, seed: int, epoch: int
+) -> Tensor:
+    """An epoch's order of labelled and extra samples in a fixed ratio.
+
+    Every run of n places holds ``n * extra_share`` extra samples, give or take one, so
+    every worker's slice of every batch does. An epoch uses each labelled sample exactly
+    once; the extra ones take turns, over epochs, so that none is used twice before all
+    were used once.
+
+    Args:
+        num_labelled: samples with places [0, num_labelled).
+        num_extra: samples with places [num_labelled, num_labelled + num_extra).
+        extra_share: share of extra samples, in [0, 1).
+        seed: decides the order, together with the epoch.
+        epoch: from 0.
+
+    Returns:
+        int64 places, ``num_labelled / (1 - extra_share)`` of them, rounded up.
+    """
+    slots = torch.arange(int(num_labelled / (1 - extra_share)) + 2).double()
+    is_extra = ((slots + 1) * extra_share).floor() > (slots * extra_share).floor()
+    is_extra = is_extra[: int((~is_extra).nonzero()[num_labelled - 1]) + 1]
+    order = torch.empty(len(is_extra), dtype=torch.int64)
+    order[~is_extra] = permutation(num_labelled, seed, epoch)
+    count = int(is_extra.sum())
+    order[is_extra] = num_labelled + _turns(num_extra, epoch * count, count, seed)
+    return order
+
+
+def _turns(num_samples: int, start: int, count: int, seed: int) -> Tensor:
+    """``count`` entries from ``start`` of an endless row of permutations."""
+    rounds = range(start // num_samples, -(-(start + count) // num_samples))
+    orders = [permutation(num_samples, mix_seed(seed, _EXTRA), turn) for turn in rounds]
+    if not orders:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.cat(orders)[start % num_samples :][:count]
