@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from dathvd.distributed import state
@@ -29,8 +30,9 @@ class Exchanger:
     submitted at once, and nothing waits before ``synchronize``. An exchange of several
     collectives moves on whenever ``poll`` is called, which every later gradient does
     and which a caller who has other work to do meanwhile (an attack) should do now and
-    then. There is no thread: nothing depends on timing, no lock is needed, the codecs
-    do not compete with the attack for cores, and a poll costs microseconds.
+    then, by hand or with ``polling``. There is no thread: nothing depends on timing, no
+    lock is needed, the codecs do not compete with the attack for cores, and a poll
+    costs microseconds.
 
     Args:
         parameters: by the names in the buckets' slots.
@@ -118,6 +120,19 @@ class Exchanger:
         for transfer in self._transfers:
             transfer.advance()
         return any(transfer.pending for transfer in self._transfers)
+
+    @contextmanager
+    def polling(self, module: nn.Module) -> Iterator[None]:
+        """Poll before each forward pass of ``module``, such as an attack's many."""
+
+        def poll(module: nn.Module, inputs: object) -> None:
+            self.poll()
+
+        hook = module.register_forward_pre_hook(poll)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def finish(self) -> None:
         """Wait for every bucket. All gradients must have been submitted."""

@@ -138,7 +138,9 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> torch.optim.Optimizer:
         self: Any, closure: Callable[[], float] | None = None
     ) -> float | None:
         if self._should_synchronize:
-            self.synchronize()
+            # Horovod would exchange a second time what synchronize() has exchanged
+            if self._handles or not self._synchronized:
+                self.synchronize()
             with self.skip_synchronize():
                 return step_if_finite(self, closure)
         if exchanger.last_skipped:

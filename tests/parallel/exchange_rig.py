@@ -1,0 +1,169 @@
+"""What the workers of the exchange tests share: parameters with chosen gradients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor, nn
+
+from dathvd.compression import Compression, Compressor
+from dathvd.distributed import DistributedOptimizer
+
+SHAPES = {
+    "stem": (24, 16, 3, 3),
+    "stem_bias": (24,),
+    "wide": (130, 77),
+    "norm": (130,),
+    "tiny": (3, 5),
+    "deep": (64, 24, 3, 3),
+    "head": (10, 130),
+}
+COMPRESSED = ("stem", "wide", "deep", "head")
+
+CODECS: dict[str, Callable[[], Compressor]] = {
+    "none": lambda: Compression.none(),
+    "fp16": lambda: Compression.fp16(),
+    "bf16": lambda: Compression.bf16(),
+    "sign": lambda: Compression.sign(),
+    "topk": lambda: Compression.topk(density=0.05),
+    "int8": lambda: Compression.int8(),
+    "int4": lambda: Compression.int4(),
+    "powersgd": lambda: Compression.powersgd(rank=2),
+    "paper": lambda: Compression.paper(),
+}
+FEEDBACK: dict[str, Callable[[], Compressor]] = {
+    "fp16": lambda: Compression.fp16(error_feedback=True),
+    "bf16": lambda: Compression.bf16(error_feedback=True),
+    "sign": lambda: Compression.sign(),
+    "topk": lambda: Compression.topk(density=0.05),
+    "int8": lambda: Compression.int8(error_feedback=True),
+    "int4": lambda: Compression.int4(error_feedback=True),
+    "powersgd": lambda: Compression.powersgd(rank=2, error_feedback=True),
+}
+
+
+def pairs(
+    codecs: dict[str, Callable[[], Compressor]],
+) -> Iterator[tuple[str, Compressor, str]]:
+    """Every codec with every exchange that it names."""
+    for name, make in codecs.items():
+        for exchange in make().exchanges:
+            yield name, make(), exchange
+
+
+class Toy(nn.Module):
+    """Parameters whose gradients are whatever ``backward`` is given."""
+
+    def __init__(self, memory_format: torch.memory_format | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        for name, shape in SHAPES.items():
+            value = torch.randn(shape)
+            if memory_format is not None and len(shape) == 4:
+                value = value.contiguous(memory_format=memory_format)
+            self.register_parameter(name, nn.Parameter(value))
+
+    def backward(self, gradients: dict[str, Tensor]) -> None:
+        """A real backward pass that leaves exactly these gradients, in their order."""
+        terms = [
+            (self.get_parameter(name) * gradient).sum()
+            for name, gradient in gradients.items()
+        ]
+        torch.stack(terms).sum().backward()
+
+    def means(self) -> dict[str, Tensor]:
+        """What the parameters' ``grad`` holds now, copied."""
+        return {
+            name: parameter.grad.clone()
+            for name, parameter in self.named_parameters()
+            if parameter.grad is not None
+        }
+
+
+def distributed(
+    toy: nn.Module, codec: Compressor, exchange: str, **options: Any
+) -> Any:
+    """Our optimizer over SGD with momentum, which has a state to watch."""
+    base = torch.optim.SGD(toy.parameters(), lr=0.1, momentum=0.9)
+    return DistributedOptimizer(
+        base,
+        named_parameters=toy.named_parameters(),
+        compression=codec,
+        exchange=exchange,
+        **options,
+    )
+
+
+def gradients(step: int, rank: int | None = None) -> dict[str, Tensor]:
+    """This (or that) rank's gradients of a step, of very different scales."""
+    generator = torch.Generator().manual_seed(
+        1000 * step + (hvd.rank() if rank is None else rank)
+    )
+    return {
+        name: torch.randn(shape, generator=generator) * 10.0 ** -(place % 4)
+        for place, (name, shape) in enumerate(SHAPES.items())
+    }
+
+
+def true_mean(step: int) -> dict[str, Tensor]:
+    """The mean over ranks of the step's gradients, in float64."""
+    everyone = [gradients(step, rank) for rank in range(hvd.size())]
+    return {
+        name: torch.stack([each[name].double() for each in everyone]).mean(0)
+        for name in SHAPES
+    }
+
+
+def run(toy: Toy, optimizer: Any, steps: range) -> list[dict[str, Tensor]]:
+    """Train on ``gradients(step)``; the mean gradients that were applied."""
+    applied = []
+    for step in steps:
+        optimizer.zero_grad()
+        toy.backward(gradients(step))
+        optimizer.step()
+        applied.append(toy.means())
+    return applied
+
+
+def owed(states: list[Any]) -> dict[str, Tensor]:
+    """1/N · Σ worker residuals + owners' residuals, by parameter, from all states."""
+    total: dict[str, Tensor] = {}
+    for state in states:
+        for bucket in state["buckets"]:
+            residuals, sizes = bucket["residuals"], []
+            for slot in bucket["slots"]:
+                assert slot["stride"] == list(torch.empty(slot["shape"]).stride())
+                sizes.append(torch.Size(slot["shape"]).numel())
+            flat = torch.zeros(sum(sizes), dtype=torch.float64)
+            if "worker" in residuals:
+                flat += residuals["worker"].double() / len(states)
+            if "owner" in residuals:
+                start, end = bucket["owned"]
+                flat[start:end] += residuals["owner"].double()
+            for slot, part in zip(bucket["slots"], flat.split(sizes)):
+                shaped = part.view(slot["shape"])
+                total[slot["name"]] = total.get(slot["name"], 0) + shaped
+    return total
+
+
+def all_states(optimizer: Any) -> list[Any]:
+    """Every rank's ``state_dict``."""
+    states: list[Any] = hvd.allgather_object(optimizer.exchanger.state_dict())
+    return states
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A hash of all bits."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        whole.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def same_everywhere(value: Any) -> bool:
+    """Whether all ranks hold an equal ``value``."""
+    return len(set(hvd.allgather_object(value))) == 1
