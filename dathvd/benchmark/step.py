@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dathvd.benchmark.trainers import Stopwatch, build_trainer
 from dathvd.config import Config
-from dathvd.data import Dataset
+from dathvd.data import Dataset, build_augmentation
 from dathvd.training.batches import Batch, BatchPlan
 from dathvd.training.step import Trainer
 
@@ -174,6 +174,6 @@ def _plan(config: Config, dataset: Dataset, device: torch.device) -> BatchPlan:
         rank=0,
         size=1,
         seed=config.seed,
-        augment=config.data.augment,
+        augment=build_augmentation(config.data),
         device=device,
     )

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dathvd.data import ImageSet, augment, num_batches, permutation, worker_slice
+from dathvd.data import (
+    Augmentation,
+    ImageSet,
+    num_batches,
+    permutation,
+    worker_slice,
+)
 from dathvd.noise import SampleNoise, mix_seed
 
 # seeds of different uses must differ
@@ -51,7 +57,7 @@ class BatchPlan:
     rank: int
     size: int
     seed: int
-    augment: bool
+    augment: Augmentation | None
     device: torch.device
 
     @property
@@ -61,22 +67,31 @@ class BatchPlan:
 
     def step(self, step: int) -> Iterator[Batch]:
         """This worker's batches of a step: one a backward pass, empty ones left out."""
+        epoch = step // self.steps_per_epoch
+        for indices, share in self._shares(step):
+            yield self._batch(indices, epoch, share)
+        # image files are decoded while the network computes
+        coming = [indices for indices, _ in self._shares(step + 1)]
+        if coming:
+            self.images.prefetch(torch.cat(coming))
+
+    def _shares(self, step: int) -> Iterator[tuple[Tensor, float]]:
+        """This worker's samples of each backward pass, with their batch's share."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _order(len(self.images), self.seed, epoch)
         everyone = order[position * self.batch_size :][: self.batch_size]
         for part in torch.tensor_split(everyone, self.passes):
             mine = worker_slice(part, self.rank, self.size)
             if len(mine):
-                share = len(mine) * self.size * self.passes / len(everyone)
-                yield self._batch(mine, epoch, share)
+                yield mine, len(mine) * self.size * self.passes / len(everyone)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
         images = self.images.batch(indices).to(self.device, non_blocking=True)
         labels = self.images.labels[indices].to(self.device, non_blocking=True)
         ids = indices.to(self.device, non_blocking=True)
         floats = images.float().div_(255)
-        if self.augment:
+        if self.augment is not None:
             draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
-            floats = augment(floats, draws)
+            floats = self.augment(floats, draws)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
         return Batch(floats, labels, noise, share)

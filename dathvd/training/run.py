@@ -12,7 +12,7 @@ from torch import nn
 from dathvd import checkpoint, run_folder
 from dathvd.attacks import build_attack
 from dathvd.config import Config
-from dathvd.data import Dataset, load_dataset
+from dathvd.data import Dataset, build_augmentation, load_dataset
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import describe_accuracy, evaluate_test_set
@@ -116,7 +116,7 @@ def _train(
         rank=runtime.rank,
         size=runtime.size,
         seed=config.seed,
-        augment=config.data.augment,
+        augment=build_augmentation(config.data),
         device=runtime.device,
     )
     if runtime.is_root:

@@ -53,7 +53,7 @@ def measure(plan: Plan, runtime: Any) -> list[Row]:
     import horovod.torch as hvd
 
     from dathvd.benchmark.speedup.measure import Runner, agree_to_go_on, num_values
-    from dathvd.data import load_dataset
+    from dathvd.data import build_augmentation, load_dataset
     from dathvd.training.batches import BatchPlan
 
     config = plan.config
@@ -65,7 +65,7 @@ def measure(plan: Plan, runtime: Any) -> list[Row]:
         rank=runtime.rank,
         size=runtime.size,
         seed=config.seed,
-        augment=config.data.augment,
+        augment=build_augmentation(config.data),
         device=runtime.device,
     )
     points = [Point(LOCAL, "none", "none"), *plan.points]
