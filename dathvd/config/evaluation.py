@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
 from dathvd.config.attack import AttackConfig
 from dathvd.config.base import Count, Natural, Section
 
@@ -17,3 +19,10 @@ class EvaluationConfig(Section):
     """Images that one worker evaluates at once."""
     max_samples: Natural = 0
     """Evaluate the first so many images; 0 takes all."""
+
+    @field_validator("attack")
+    @classmethod
+    def _attack_works_alone(cls, attack: AttackConfig) -> AttackConfig:
+        if attack.name == "free":
+            raise ValueError("free works in training only: take pgd or fgsm")
+        return attack

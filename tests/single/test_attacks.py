@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dathvd.attacks import ATTACKS, PGD, LinfBall, build_attack
 from dathvd.attacks.schedules import STEP_SCHEDULES, least_likely_target, random_target
-from dathvd.config import AttackConfig
+from dathvd.config import AttackConfig, EvaluationConfig
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
 from tests.single.small_models import batch, lengths, network, nothing_changes
@@ -162,6 +162,16 @@ def test_result_is_deterministic(options: dict[str, Any]) -> None:
     torch.manual_seed(123)
     second = build_attack(config(**options))(model, images, labels, noise)
     assert torch.equal(first, second)
+
+
+def test_attack_works_where_gradients_are_off(options: dict[str, Any]) -> None:
+    images, labels, noise = batch()
+    model = network()
+    expected = build_attack(config(**options))(model, images, labels, noise)
+    with torch.no_grad():
+        found = build_attack(config(**options))(model, images, labels, noise)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(found, expected)
 
 
 def test_random_state_of_torch_is_left_alone(options: dict[str, Any]) -> None:
@@ -363,3 +373,8 @@ def test_free_attack_steps_along_the_training_gradient() -> None:
 def test_impossible_options_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+def test_free_is_refused_where_nothing_is_trained() -> None:
+    with pytest.raises(ValueError, match="training only"):
+        EvaluationConfig(attack=config(name="free"))

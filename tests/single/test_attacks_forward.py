@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from dathvd.attacks import build_attack
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.network import attacked
 from dathvd.attacks.twin import fold, twin_of
+from dathvd.benchmark import attack_options
 from dathvd.config import AttackConfig, ModelConfig
 from dathvd.models import build_model
 from dathvd.models.layers import layers_of
@@ -215,3 +217,16 @@ def test_compiled_network_is_the_same_function(monkeypatch: Any) -> None:
             weight.mul_(1.1)
     moved = gradient(model, Forward(), images)
     torch.testing.assert_close(gradient(model, forward, images), moved)
+
+
+def test_options_can_be_measured() -> None:
+    arguments = "--model small_cnn --batch-size 2 --image-size 8 --steps 1 --repeats 1"
+    chosen = [*arguments.split(), "--threads", "1"]
+    result = CliRunner().invoke(attack_options.main, chosen)
+    assert result.exit_code == 0, result.output
+    rows = [line.rsplit(maxsplit=3) for line in result.output.splitlines()[1:]]
+    assert [row[0] for row in rows] == [
+        *(name for name in attack_options.VARIANTS if "compile" not in name),
+        attack_options.NETWORK_TOO,
+    ]
+    assert rows[0][2:] == ["1.00", "1.00"]

@@ -1,0 +1,134 @@
+"""What each way to run the attack's network is worth, on this machine.
+
+    python -m dathvd.benchmark.attack_options --model preact_resnet18 --threads 2
+
+takes whole training steps (attack, both passes of the objective, update) of every
+variant in turn, so that what else the machine does hits all of them alike, and prints
+the median seconds and the speed-up over the plain eager loop, by the clock and by the
+processor time that the step used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dathvd.config import Config
+
+PLAIN = {"channels_last": False, "fold_batch_norm": False}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "channels_last": PLAIN | {"channels_last": True},
+    "fold_batch_norm": PLAIN | {"fold_batch_norm": True},
+    "both (the default)": {},
+    "both, bf16": {"precision": "bf16"},
+    "both, compile": {"compile": True},
+}
+NETWORK_TOO = "both, network too"
+"""The update's network in channels-last layout as well."""
+
+
+@click.command()
+@click.option("--model", default="preact_resnet18", show_default=True)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--image-size", default=32, show_default=True)
+@click.option("--steps", default=10, show_default=True, help="Steps of the attack.")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--compile/--no-compile", "compiled", default=False, show_default=True)
+def main(
+    model: str,
+    batch_size: int,
+    image_size: int,
+    steps: int,
+    repeats: int,
+    threads: int,
+    compiled: bool,
+) -> None:
+    """Print a table of variants."""
+    import torch
+
+    torch.set_num_threads(threads)
+    takers = {
+        name: _step(_config(model, batch_size, image_size, steps, options), name)
+        for name, options in (VARIANTS | {NETWORK_TOO: {}}).items()
+        if compiled or not options.get("compile")
+    }
+    clock, processor = _measure(takers, repeats)
+    click.echo(f"{'':22}{'seconds':>9}{'speed-up':>10}{'by processor time':>19}")
+    for name in takers:
+        by_clock = clock["plain"] / clock[name]
+        by_processor = processor["plain"] / processor[name]
+        click.echo(f"{name:22}{clock[name]:9.3f}{by_clock:10.2f}{by_processor:19.2f}")
+
+
+def _measure(
+    takers: dict[str, Callable[[], None]], repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each, by the clock and of processor time; one warm-up."""
+    import time
+    from statistics import median
+
+    spans: dict[str, list[tuple[float, float]]] = {name: [] for name in takers}
+    for _ in range(repeats + 1):
+        for name, take in takers.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            take()
+            spans[name].append(
+                (time.perf_counter() - clock, time.process_time() - processor)
+            )
+    kept = {name: list(zip(*pairs[1:])) for name, pairs in spans.items()}
+    return (
+        {name: median(clock) for name, (clock, _) in kept.items()},
+        {name: median(processor) for name, (_, processor) in kept.items()},
+    )
+
+
+def _config(
+    model: str, batch_size: int, image_size: int, steps: int, options: dict[str, Any]
+) -> Config:
+    from dathvd.config import Config
+
+    attack = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": steps}
+    return Config.model_validate(
+        {
+            "data": {
+                "name": "synthetic",
+                "image_size": image_size,
+                "channels": 3,
+                "num_train": batch_size,
+                "num_test": 1,
+            },
+            "model": {"name": model, "normalization": "batch"},
+            "attack": attack | options,
+            "train": {"batch_size": batch_size},
+        }
+    )
+
+
+def _step(config: Config, name: str) -> Callable[[], None]:
+    """Takes one training step of a network of its own."""
+    import torch
+
+    from dathvd.benchmark.trainers import build_trainer
+    from dathvd.data import load_dataset
+    from dathvd.noise import SampleNoise
+    from dathvd.training.batches import Batch
+
+    dataset, device = load_dataset(config.data), torch.device("cpu")
+    trainer = build_trainer(config, dataset, device)
+    if name == NETWORK_TOO:
+        layout: dict[str, Any] = {"memory_format": torch.channels_last}
+        trainer.model.to(**layout)
+    ids = torch.arange(config.train.batch_size)
+    images = dataset.train.batch(ids).float().div_(255)
+    batch = Batch(images, dataset.train.labels[ids], SampleNoise(0, ids), 1.0)
+    return lambda: trainer.step([batch], config.optimizer.lr)
+
+
+if __name__ == "__main__":
+    main()
