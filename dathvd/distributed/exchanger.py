@@ -187,25 +187,22 @@ class Exchanger:
         """Go on where the old workers stopped.
 
         With as many workers and the same buckets as before each takes its own state and
-        the run goes on exactly; only ``states[rank]`` is then read beyond its counters.
-        Otherwise what is owed is shared out anew, see :mod:`dathvd.distributed.state`.
+        the run goes on exactly. Otherwise what is owed is shared out anew, see
+        :mod:`dathvd.distributed.state`.
 
         Args:
-            states: the ``state_dict()`` of every old rank, by rank.
+            states: the ``state_dict()`` of every old rank, by rank; where their number
+                is this one's, the state of this rank alone will do.
 
         Raises:
             UserError: states are missing, or hold what this codec cannot keep.
             RuntimeError: an exchange is in flight.
         """
         self._check_idle()
-        state.check_states(states)
+        state.load(self.exchanges, states, self._wire.rank, self._wire.size)
         self.step = int(states[0]["step"])
         self.skipped = int(states[0]["skipped"])
         self.skipped_in_a_row = int(states[0]["skipped_in_a_row"])
-        same_size = len(states) == self._wire.size
-        if same_size and state.load_same(self.exchanges, states[self._wire.rank]):
-            return
-        state.load_redistributed(self.exchanges, states)
 
     def _check_idle(self) -> None:
         if self.in_flight:

@@ -20,6 +20,10 @@ class Entry:
     waited_seconds: float = 0.0
     """The part of it in which the caller had nothing to do but wait (exposed)."""
 
+    def clear(self) -> None:
+        """Back to zero, in place: collectives under way hold the entry."""
+        vars(self).update(vars(Entry()))
+
 
 @dataclass
 class Ledger:
@@ -49,9 +53,13 @@ class Ledger:
         return sum(entry.waited_seconds for entry in self.entries.values())
 
     def snapshot(self, reset: bool = False) -> dict[str, dict[str, float]]:
-        """The sums by ``collective/codec``; ``reset`` then starts them anew."""
+        """The sums by ``collective/codec``; ``reset`` then starts them anew.
+
+        What is in flight then enters its bytes before and its seconds after the reset.
+        """
         taken = {key: asdict(entry) for key, entry in self.entries.items()}
         if reset:
-            self.entries.clear()
+            for entry in self.entries.values():
+                entry.clear()
             self.codec_seconds = 0.0
         return taken

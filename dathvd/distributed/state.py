@@ -38,7 +38,30 @@ def save_bucket(exchange: BucketExchange) -> State:
     }
 
 
-def check_states(states: Sequence[State]) -> None:
+def load(
+    exchanges: Sequence[BucketExchange], states: Sequence[State], rank: int, size: int
+) -> None:
+    """Restore this rank's own residuals exactly, or its share of what all owed.
+
+    Args:
+        exchanges: one a bucket.
+        states: of all old ranks in order, or this rank's alone.
+        rank, size: this worker's place.
+
+    Raises:
+        UserError: states are missing, or something is owed to a parameter that no
+            residual is kept for now.
+    """
+    own = [s for s in states if (s["rank"], s["size"]) == (rank, size)]
+    if len(states) != 1 or not own:
+        _check(states)
+    if own and _load_same(exchanges, own[0]):
+        return
+    _check(states)
+    _load_redistributed(exchanges, states)
+
+
+def _check(states: Sequence[State]) -> None:
     """Refuse what is not one state of every rank of one step.
 
     Raises:
@@ -50,14 +73,14 @@ def check_states(states: Sequence[State]) -> None:
     found = [int(state["rank"]) for state in states]
     if found != list(range(size)):
         raise UserError(
-            f"checkpoint: expected the residuals of ranks 0 to {size - 1} in order, "
-            f"got those of {found}"
+            "checkpoint: with other workers or buckets the residuals of all ranks 0 to "
+            f"{size - 1} are needed in order, got those of {found}"
         )
     if any(int(state["step"]) != step for state in states):
         raise UserError("checkpoint: the workers' residuals are of different steps")
 
 
-def load_same(exchanges: Sequence[BucketExchange], state: State) -> bool:
+def _load_same(exchanges: Sequence[BucketExchange], state: State) -> bool:
     """Restore this rank's own residuals exactly; False where the layout is another."""
     saved = state["buckets"]
     if len(saved) != len(exchanges):
@@ -71,7 +94,7 @@ def load_same(exchanges: Sequence[BucketExchange], state: State) -> bool:
     return True
 
 
-def load_redistributed(
+def _load_redistributed(
     exchanges: Sequence[BucketExchange], states: Sequence[State]
 ) -> None:
     """Share out what the old workers and owners owed among the new.

@@ -358,9 +358,19 @@ def what_cannot_be_kept_is_refused() -> None:
     before, after = owed(states), owed(all_states(gather))
     for parameter in COMPRESSED:
         torch.testing.assert_close(before[parameter], after[parameter])
+    again = distributed(Toy(), CODECS["sign"](), "two-way")
+    again.exchanger.load_state_dict([states[hvd.rank()]])
+    assert digest_of(all_states(again)) == digest_of(states)
+    if hvd.size() > 1:
+        other = [states[hvd.rank() - 1]]
+        _refused(lambda: again.exchanger.load_state_dict(other))
     for broken in ([], states[1:], [*states, states[0]]):
         _refused(lambda: plain.exchanger.load_state_dict(broken))
     _refused(lambda: plain.exchanger.load_state_dict(states))
+
+
+def digest_of(states: list[Any]) -> str:
+    return digest({key: residual.float() for key, residual in owed(states).items()})
 
 
 def _refused(action: Callable[[], Any]) -> None:
