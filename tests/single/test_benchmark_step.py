@@ -37,7 +37,7 @@ def config(*overrides: str) -> Config:
 def flops(*overrides: str) -> int:
     chosen = config(*overrides)
     dataset = load_dataset(chosen.data)
-    plan = BatchPlan(dataset.train, BATCH, 1, 0, 1, 0, False, CPU)
+    plan = BatchPlan(dataset.train, BATCH, 1, 0, 1, 0, None, CPU)
     return count_flops(build_trainer(chosen, dataset, CPU), list(plan.step(0)), 0.1)
 
 
