@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dathvd.commands.benchmark_step",
         "Time the training step on one device.",
     ),
+    "benchmark-compression": (
+        "dathvd.commands.benchmark_compression",
+        "Time every codec against a memcpy.",
+    ),
     "benchmark-speedup": (
         "dathvd.commands.benchmark_speedup",
         "Measure steps over workers, codecs and overlap.",

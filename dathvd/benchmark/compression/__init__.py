@@ -1,0 +1,1 @@
+"""What every codec costs in time, bytes and error, on one gradient."""

@@ -1,0 +1,87 @@
+"""The figures as a table, as JSON lines and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from dathvd.benchmark.compression.timing import Row
+from dathvd.files import write_text
+from dathvd.report.plots import new_figure, save_figure
+from dathvd.report.tables import plain_console
+
+
+def print_table(rows: list[Row], device: str) -> None:
+    """All codecs; the caption says what was encoded, where and how."""
+    first = rows[0]
+    table = Table(
+        caption=(
+            f"{first.num_values:,} values: {first.gradient}. One thread of {device}; "
+            "medians of rounds in which the codecs took turns; cost is encode + decode "
+            "as a multiple of a memcpy of the float32 vector, ± half the distance of "
+            "the quartiles. Error is ‖Q(g) − g‖² / ‖g‖²."
+        )
+    )
+    for column in (
+        "codec",
+        "bytes",
+        "of fp32",
+        "encode ms",
+        "decode ms",
+        "cost",
+        "error",
+        "feedback",
+        "path",
+    ):
+        number = column not in ("codec", "feedback", "path")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.codec,
+            f"{row.bytes:,}",
+            f"{row.bytes / (4 * row.num_values):.2%}",
+            f"{row.encode_ms:.2f}",
+            f"{row.decode_ms:.2f}",
+            f"{row.ratio:.2f}±{row.spread:.2f}",
+            f"{row.error_energy:.2g}",
+            "yes" if row.error_feedback else "no",
+            row.path,
+        )
+    plain_console().print(table)
+
+
+def write_lines(rows: list[Row], path: Path) -> None:
+    """One JSON object a line."""
+    lines = [json.dumps(row.to_json(), ensure_ascii=False) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Cost, bytes and error energy of each codec."""
+    figure = new_figure(11, 3.6)
+    names = [row.codec for row in rows]
+    panels = (
+        ("encode + decode, as a multiple of a memcpy", [row.ratio for row in rows], 0),
+        (
+            "payload, share of float32",
+            [row.bytes / (4 * row.num_values) for row in rows],
+            None,
+        ),
+        ("error energy", [row.error_energy for row in rows], None),
+    )
+    axes = figure.subplots(1, 3)
+    for axis, (title, heights, error) in zip(axes, panels):
+        spreads = [row.spread for row in rows] if error is not None else None
+        bars = axis.barh(names, heights, xerr=spreads, color="#4477aa")
+        axis.bar_label(bars, fmt="%.2g", padding=3, fontsize=8)
+        axis.set_title(title, fontsize=10)
+        axis.invert_yaxis()
+        axis.set_xscale("symlog", linthresh=1) if error is not None else None
+        if error is None:
+            axis.set_xscale("log")
+        axis.margins(x=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{rows[0].num_values:,} values: {rows[0].gradient}", fontsize=8)
+    save_figure(figure, path)

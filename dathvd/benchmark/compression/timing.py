@@ -1,0 +1,223 @@
+"""Encoding and decoding, timed beside a memcpy of the same vector."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dathvd.benchmark.compression.gradient import Gradient
+from dathvd.compression import Compressor, kernels
+from dathvd.compression.fused import FusedCompressor
+from dathvd.compression.powersgd import PowerSGD
+
+
+@dataclass(frozen=True)
+class Row:
+    """One codec on one gradient; times are medians over rounds."""
+
+    codec: str
+    num_values: int
+    memcpy_ms: float
+    """Of the float32 vector, timed in the same rounds, on the same thread."""
+    encode_ms: float
+    """With error feedback where the codec uses it."""
+    decode_ms: float
+    ratio: float
+    """(encode + decode) / memcpy, of each round."""
+    spread: float
+    """Half the distance between the quartiles of the ratio."""
+    bytes: int
+    """Of one payload."""
+    error_energy: float
+    """‖Q(g) − g‖² / ‖g‖², without any residual."""
+    error_feedback: bool
+    threads: int
+    path: str
+    """avx512, avx2 or plain: the compiled kernels; torch: its operations."""
+    gradient: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+
+class Subject(ABC):
+    """A codec with its buffers, ready to encode one gradient again and again.
+
+    As in the exchanges, the new residual takes the place of the values it came from.
+    """
+
+    def __init__(self, codec: Compressor, gradient: Gradient) -> None:
+        self.codec = codec
+        self.gradient = gradient.values
+        self.values = gradient.values.clone()
+        self.out = torch.empty_like(self.values)
+        self.residual: Tensor | None = None
+        if codec.error_feedback:
+            self.residual = torch.randn_like(self.values).mul_(self.gradient.std())
+
+    def refill(self) -> None:
+        """Put the gradient back to where the last round left a residual."""
+        self.values.copy_(self.gradient)
+
+    @abstractmethod
+    def encode(self, residual: Tensor | None) -> None:
+        """Gradient (plus residual) to payload and new residual."""
+
+    @abstractmethod
+    def decode(self) -> None:
+        """Payload to ``out``."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Bytes of the payload."""
+
+    def error_energy(self) -> float:
+        """‖Q(g) − g‖² / ‖g‖²."""
+        self.refill()
+        self.encode(None)
+        self.decode()
+        norm = self.gradient.double().square().sum()
+        return float((self.out - self.gradient).double().square().sum() / norm)
+
+
+class Vectors(Subject):
+    """A codec of flat vectors; one that needs whole tensors gets them one by one."""
+
+    def __init__(self, codec: Compressor, gradient: Gradient) -> None:
+        super().__init__(codec, gradient)
+        sizes = [rows * cols for rows, cols in gradient.shapes]
+        self.sizes = sizes if codec.per_tensor else [sum(sizes)]
+        self.wires = [
+            torch.empty(codec.payload_bytes(size), dtype=torch.uint8)
+            for size in self.sizes
+        ]
+
+    def encode(self, residual: Tensor | None) -> None:
+        kept = self.values if residual is not None else None
+        pieces = zip(self.values.split(self.sizes), self.wires)
+        for index, (values, wire) in enumerate(pieces):
+            part = _piece(residual, self.sizes, index)
+            self.codec.encode(
+                values, part, wire, _piece(kept, self.sizes, index), index
+            )
+
+    def decode(self) -> None:
+        for out, wire in zip(self.out.split(self.sizes), self.wires):
+            self.codec.decode(wire, out)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(wire.numel() for wire in self.wires)
+
+
+class LowRank(Subject):
+    """PowerSGD's factors, started from the step before where there is one."""
+
+    def __init__(self, codec: PowerSGD, gradient: Gradient) -> None:
+        super().__init__(codec, gradient)
+        self.factors = codec.factors(gradient.shapes)
+        if gradient.previous is not None:
+            matrices = gradient.previous
+            self.factors.back_project(matrices, self.factors.project(matrices))
+            self.factors.reconstruct(self.out)
+        self.first_energy = super().error_energy()
+
+    def encode(self, residual: Tensor | None) -> None:
+        if residual is not None:
+            self.values.add_(residual)
+        left = self.factors.project(self.values)
+        self.factors.back_project(self.values, left)
+        if residual is not None:
+            self.factors.residual(self.values, self.values)
+
+    def decode(self) -> None:
+        self.factors.reconstruct(self.out)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(4 * self.factors.rank * sum(shape) for shape in self.factors.shapes)
+
+    def error_energy(self) -> float:
+        # later rounds start from this very gradient's factors, which would flatter it
+        return self.first_energy
+
+
+def measure(codecs: list[Compressor], gradient: Gradient, rounds: int) -> list[Row]:
+    """Time the codecs in turn, ``rounds`` times, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        subjects = [_subject(codec, gradient) for codec in codecs]
+        times: list[list[tuple[float, float, float]]] = [[] for _ in subjects]
+        target = torch.empty_like(gradient.values)
+        for _ in range(rounds + 1):
+            for subject, record in zip(subjects, times):
+                record.append(_one_round(subject, target))
+        return [
+            _row(subject, record[1:], gradient)
+            for subject, record in zip(subjects, times)
+        ]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _subject(codec: Compressor, gradient: Gradient) -> Subject:
+    if isinstance(codec, PowerSGD):
+        return LowRank(codec, gradient)
+    return Vectors(codec, gradient)
+
+
+def _one_round(subject: Subject, target: Tensor) -> tuple[float, float, float]:
+    """Milliseconds of a memcpy, of encoding and of decoding."""
+    source = subject.gradient
+    size = 4 * source.numel()
+    copy = _milliseconds(
+        lambda: ctypes.memmove(target.data_ptr(), source.data_ptr(), size)
+    )
+    subject.refill()
+    encode = _milliseconds(lambda: subject.encode(subject.residual))
+    return copy, encode, _milliseconds(subject.decode)
+
+
+def _milliseconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _row(
+    subject: Subject, times: list[tuple[float, float, float]], gradient: Gradient
+) -> Row:
+    copies, encodes, decodes = zip(*times)
+    ratios = [(encode + decode) / copy for copy, encode, decode in times]
+    low, _, high = quantiles(ratios, n=4, method="inclusive")
+    fused = isinstance(subject.codec, FusedCompressor)
+    return Row(
+        codec=subject.codec.name,
+        num_values=gradient.values.numel(),
+        memcpy_ms=median(copies),
+        encode_ms=median(encodes),
+        decode_ms=median(decodes),
+        ratio=median(ratios),
+        spread=(high - low) / 2,
+        bytes=subject.num_bytes,
+        error_energy=subject.error_energy(),
+        error_feedback=subject.codec.error_feedback,
+        threads=1,
+        path=(kernels.target() or "torch") if fused else "torch",
+        gradient=gradient.description,
+    )
+
+
+def _piece(whole: Tensor | None, sizes: list[int], index: int) -> Tensor | None:
+    return None if whole is None else whole.split(sizes)[index]
