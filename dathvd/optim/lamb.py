@@ -60,9 +60,12 @@ class LAMB(LayerwiseOptimizer):
         self, group: Group, weights: list[Tensor], gradients: list[Tensor]
     ) -> None:
         updates = self._direction(group, weights, gradients)
+        rate = -group["lr"]
         if group["adapt"]:
-            self._scale(group, weights, updates, norms(updates))
-        torch._foreach_add_(weights, updates, alpha=-group["lr"])
+            ratios = self._trust(group, weights, norms(updates))
+            torch._foreach_addcmul_(weights, updates, ratios, rate)
+        else:
+            torch._foreach_add_(weights, updates, alpha=rate)
 
     def _direction(
         self, group: Group, weights: list[Tensor], gradients: list[Tensor]
@@ -74,14 +77,14 @@ class LAMB(LayerwiseOptimizer):
         torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
         torch._foreach_mul_(exp_avg_sq, beta2)
         torch._foreach_addcmul_(exp_avg_sq, gradients, gradients, 1 - beta2)
-        roots = torch._foreach_sqrt(exp_avg_sq)
-        scale = 1.0
+        updates = list(torch._foreach_sqrt(exp_avg_sq))
         if group["bias_correction"]:
-            torch._foreach_div_(roots, (1 - beta2 ** group["step"]) ** 0.5)
-            scale = 1 / (1 - beta1 ** group["step"])
-        torch._foreach_add_(roots, group["eps"])
-        updates = list(torch._foreach_div(exp_avg, roots))
-        torch._foreach_mul_(updates, scale)
+            torch._foreach_div_(updates, (1 - beta2 ** group["step"]) ** 0.5)
+        torch._foreach_add_(updates, group["eps"])
+        torch._foreach_reciprocal_(updates)
+        torch._foreach_mul_(updates, exp_avg)
+        if group["bias_correction"]:
+            torch._foreach_div_(updates, 1 - beta1 ** group["step"])
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         return updates

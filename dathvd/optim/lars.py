@@ -53,10 +53,12 @@ class LARS(LayerwiseOptimizer):
     ) -> None:
         decay = group["weight_decay"]
         updates = list(torch._foreach_add(gradients, weights, alpha=decay))
-        if group["adapt"]:
-            lengths = norms(gradients) + decay * norms(weights)
-            self._scale(group, weights, updates, lengths)
         momentum = self._moments("momentum", weights)
         torch._foreach_mul_(momentum, group["momentum"])
-        torch._foreach_add_(momentum, updates)
+        if group["adapt"]:
+            lengths = norms(gradients) + decay * norms(weights)
+            ratios = self._trust(group, weights, lengths)
+            torch._foreach_addcmul_(momentum, updates, ratios)
+        else:
+            torch._foreach_add_(momentum, updates)
         torch._foreach_add_(weights, momentum, alpha=-group["lr"])

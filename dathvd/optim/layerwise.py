@@ -59,14 +59,10 @@ class LayerwiseOptimizer(Optimizer):
                 self._update(group, weights, gradients)
         return loss
 
-    def _scale(
-        self,
-        group: Group,
-        weights: list[Tensor],
-        updates: list[Tensor],
-        update_norms: Tensor,
-    ) -> None:
-        """Multiply every update by its trust ratio, in place."""
+    def _trust(
+        self, group: Group, weights: list[Tensor], update_norms: Tensor
+    ) -> list[Tensor]:
+        """The trust ratio of every tensor, remembered for logs."""
         ratios = trust_ratio(
             norms(weights),
             update_norms,
@@ -76,7 +72,7 @@ class LayerwiseOptimizer(Optimizer):
         )
         each = list(ratios.unbind())
         self._ratios |= zip(weights, each)
-        torch._foreach_mul_(updates, each)
+        return each
 
     def _moments(self, name: str, weights: Iterable[Tensor]) -> list[Tensor]:
         """The state tensors of that name, zero at first."""
