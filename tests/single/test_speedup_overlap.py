@@ -17,7 +17,7 @@ CONFIG = synthetic_data(
 
 
 def test_each_step_of_the_attack_polls_the_exchanger() -> None:
-    polls = []
+    polls: list[None] = []
     exchanger = SimpleNamespace(poll=lambda: polls.append(None))
 
     def wrap(optimizer: torch.optim.Optimizer, named: object) -> torch.optim.Optimizer:
