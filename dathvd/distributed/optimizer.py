@@ -41,7 +41,7 @@ SEAM = ("_allreduce_grad_async", "_register_hooks", "synchronize", "skip_synchro
 _count = itertools.count()
 
 
-def DistributedOptimizer(  # noqa: N802 (Horovod's name)
+def DistributedOptimizer(
     optimizer: torch.optim.Optimizer,
     named_parameters: Iterable[tuple[str, Parameter]] | None = None,
     compression: Compressor | type[Compressor] = Compression.none,

@@ -15,6 +15,7 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
+from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor, nn
 
 from dathvd import DistributedOptimizer
@@ -509,6 +510,22 @@ def saving_in_flight_is_refused() -> None:
         raise AssertionError("done while gradients travelled")
     optimizer.step()
     optimizer.exchanger.state_dict()
+
+
+def a_worker_that_goes_ends_the_wait_of_others() -> None:
+    """The last law of a launch: rank 1 leaves, and the others must not hang."""
+    toy = Toy()
+    optimizer = distributed(toy, CODECS["sign"](), "two-way")
+    run(toy, optimizer, range(1))
+    optimizer.zero_grad()
+    if hvd.rank() == 1:
+        os._exit(0)
+    toy.backward(gradients(1))
+    try:
+        optimizer.step()
+    except HorovodInternalError:
+        return
+    raise AssertionError("a step was taken without a worker")
 
 
 def the_description_tells_what_travels() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import horovod
 import horovod.torch.optimizer as seam
 import pytest
 
-from dathvd.distributed.optimizer import HOROVOD_VERSION
+from dathvd.distributed.optimizer import HOROVOD_VERSION, _check_seam
+from dathvd.errors import UserError
 from tests.processes import Finished, horovodrun, mpirun, run
 
 WORKER = Path(__file__).with_name("contract_worker.py")
@@ -34,6 +36,12 @@ def test_the_private_methods_take_what_we_pass() -> None:
         "step": ["self", "closure"],
     }.items():
         assert list(inspect.signature(members[name]).parameters) == parameters, name
+
+
+def test_a_seam_that_moved_is_named() -> None:
+    wrapped = SimpleNamespace(_register_hooks=None, synchronize=None)
+    with pytest.raises(UserError, match=r"lacks _allreduce_grad_async.*0\.28\.1"):
+        _check_seam(wrapped)
 
 
 @pytest.fixture(scope="module", params=LAUNCHES)

@@ -48,7 +48,11 @@ LAUNCHES = {
     "mpi-3": [*EVERY_SIZE, "workers_leave_residuals", "a_saved_run_goes_on_exactly"],
     "alone": ONE_AND_TWO,
     "mpi-2": ONE_AND_TWO,
-    "gloo-2": [*EVERY_SIZE, "non_finite_steps_change_nothing_on_any_rank"],
+    "gloo-2": [
+        *EVERY_SIZE,
+        "non_finite_steps_change_nothing_on_any_rank",
+        "a_worker_that_goes_ends_the_wait_of_others",
+    ],
     "mpi-4": [*EVERY_SIZE, "other_numbers_of_workers_owe_the_same"],
     "mpi-8": ["bytes_equal_the_closed_formulas"],
 }
