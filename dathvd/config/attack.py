@@ -17,13 +17,13 @@ class AttackConfig(Section):
     (one step of 1.25 epsilon from a random start) or free (replayed batches)."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball."""
-    epsilon: Pixel = 0.15
+    epsilon: Pixel = 0.17
     """Radius of the ball, in pixel units of [0, 1]; "8/255" may be written so."""
-    step_size: Pixel = 0.15 / 4
+    step_size: Pixel = 0.068
     """Length of the first step of pgd, in the same units."""
     step_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the steps of pgd shrink towards the last one."""
-    num_steps: Natural = 7
+    num_steps: Natural = 5
     """Number of gradient steps of pgd."""
     momentum: NonNegative = 0.0
     """Decay of the accumulated gradient of pgd; 0 takes each gradient alone."""
