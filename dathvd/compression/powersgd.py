@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -20,9 +20,10 @@ _DEPENDENT = 1e-5
 class PowerSGD(Compressor):
     """One step of power iteration a step of training (Vogels et al., NeurIPS 2019).
 
-    A matrix M ``[rows, cols]`` travels as P ``[rows, rank]`` and Q ``[cols, rank]``;
-    both are linear in M for a fixed other one, so that allreduce averages them. Q is
-    kept from step to step (warm start). The exchange asks for :meth:`factors`, once per
+    A matrix M ``[rows, cols]`` travels as P ``[rows, rank]`` and Q ``[cols, rank]``
+    (both kept transposed, so that the products run at the speed of memory); each is
+    linear in M while the other is fixed, so that allreduce averages them. Q is kept
+    from step to step (warm start). The exchange asks for :meth:`factors`, once per
     bucket, and then, in each step, with M the flat gradient plus residual::
 
         p = factors.project(M)               # P = M Q
@@ -95,8 +96,9 @@ class PowerSGD(Compressor):
 
     def decode(self, wire: Tensor, out: Tensor) -> None:
         rows, cols, rank = self._fold(out.numel())
-        both = wire.view(torch.float32).view(rows + cols, rank)
-        out.copy_((both[:rows] @ both[rows:].T).view(-1)[: out.numel()])
+        left, right = wire.view(torch.float32).split((rank * rows, rank * cols))
+        decoded = left.view(rank, rows).T @ right.view(rank, cols)
+        out.copy_(decoded.view(-1)[: out.numel()])
 
     def _fold(self, num_values: int) -> tuple[int, int, int]:
         """Rows, columns and rank of the matrix that holds ``num_values``."""
@@ -106,7 +108,7 @@ class PowerSGD(Compressor):
 
 
 class Factors:
-    """P ``[Σ rows, rank]`` and Q ``[Σ cols, rank]`` of one bucket's matrices.
+    """Pᵀ ``[rank, Σ rows]`` and Qᵀ ``[rank, Σ cols]`` of one bucket's matrices.
 
     Made by :meth:`PowerSGD.factors`, whose docstring tells the order of calls.
     """
@@ -135,36 +137,29 @@ class Factors:
         ).to(device)
         count = sum(self._cols) * rank
         draws = uniforms(seed, 0, -(-count // BLOCK), device).view(-1)[:count]
-        self._start = draws.sub_(0.5).view(-1, rank)
-        self._left = torch.zeros(sum(self._rows), rank, device=device)
+        self._start = draws.sub_(0.5).view(rank, -1)
+        self._left = torch.zeros(rank, sum(self._rows), device=device)
         self._right = torch.zeros_like(self._start)
 
     def project(self, matrices: Tensor) -> Tensor:
-        """P = M Q for the flat ``matrices [num_values]``; to be averaged in place."""
-        starts = self._start.split(self._cols)
-        lefts = self._left.split(self._rows)
-        for matrix, start, left in zip(self._split(matrices), starts, lefts):
-            torch.mm(matrix, start, out=left)
+        """Pᵀ = (M Q)ᵀ of flat ``matrices [num_values]``, to be averaged in place."""
+        for matrix, start, left in self._parts(matrices, self._start, self._left):
+            torch.mm(start, matrix.T, out=left)
         return self._left
 
     def back_project(self, matrices: Tensor, left: Tensor) -> Tensor:
-        """Make the averaged P orthonormal in place; Q = Mᵀ P, to be averaged, too."""
+        """Make the averaged P orthonormal in place; Qᵀ = Pᵀ M, to be averaged, too."""
         self._left = left.copy_(self._orthonormal(left))
-        rights = self._right.split(self._cols)
-        lefts = self._left.split(self._rows)
-        for matrix, left, right in zip(self._split(matrices), lefts, rights):
-            torch.mm(matrix.T, left, out=right)
+        for matrix, right, left in self._parts(matrices, self._right, self._left):
+            torch.mm(left, matrix, out=right)
         return self._right
 
     def residual(self, matrices: Tensor, out: Tensor) -> None:
         """``M − P Qᵀ`` into ``out`` (may be ``matrices``); before Q is averaged."""
-        parts = self._split(out)
-        rights = self._right.split(self._cols)
-        lefts = self._left.split(self._rows)
-        for matrix, left, right, part in zip(
-            self._split(matrices), lefts, rights, parts
-        ):
-            torch.sub(matrix, left @ right.T, out=part)
+        if out is not matrices:
+            out.copy_(matrices)
+        for part, right, left in self._parts(out, self._right, self._left):
+            part.addmm_(left.T, right, alpha=-1)
 
     def reconstruct(self, out: Tensor) -> None:
         """``P Qᵀ`` into the flat ``out [num_values]``; keeps Q for the next step.
@@ -172,13 +167,11 @@ class Factors:
         Columns of Q that are zero or not finite do not become a start: the previous
         ones stay, so that one bad or empty step does not spoil all later ones.
         """
-        rights = self._right.split(self._cols)
-        lefts = self._left.split(self._rows)
-        for left, right, part in zip(lefts, rights, self._split(out)):
-            torch.mm(left, right.T, out=part)
-        sums = torch.zeros(len(self.shapes), self.rank, device=out.device)
-        sums.index_add_(0, self._owner_of_col, self._right.abs())
-        good = (torch.isfinite(sums) & (sums > 0))[self._owner_of_col]
+        for part, right, left in self._parts(out, self._right, self._left):
+            torch.mm(left.T, right, out=part)
+        sums = torch.zeros(self.rank, len(self.shapes), device=out.device)
+        sums.index_add_(1, self._owner_of_col, self._right.abs())
+        good = (torch.isfinite(sums) & (sums > 0))[:, self._owner_of_col]
         self._start = torch.where(good, self._right, self._start)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -198,25 +191,29 @@ class Factors:
             )
         self._start = state["start"].to(self._start.device).clone()
 
-    def _split(self, flat: Tensor) -> list[Tensor]:
+    def _parts(
+        self, flat: Tensor, right: Tensor, left: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each matrix of ``flat`` with its factors, as views."""
         sizes = [rows * cols for rows, cols in self.shapes]
-        return [part.view(shape) for part, shape in zip(flat.split(sizes), self.shapes)]
+        rights, lefts = right.split(self._cols, dim=1), left.split(self._rows, dim=1)
+        for index, part in enumerate(flat.split(sizes)):
+            yield part.view(self.shapes[index]), rights[index], lefts[index]
 
     def _orthonormal(self, left: Tensor) -> Tensor:
         """Gram and Schmidt on all matrices at once, padded to one height with zeros."""
         height = max(self._rows)
-        padded = left.new_zeros(len(self.shapes) * height, self.rank)
-        padded.index_copy_(0, self._padded_rows, left)
-        basis = padded.view(len(self.shapes), height, self.rank)
+        padded = left.new_zeros(self.rank, len(self.shapes) * height)
+        padded.index_copy_(1, self._padded_rows, left)
+        basis = padded.view(self.rank, len(self.shapes), height)
         for column in range(self.rank):
-            basis[:, :, column] = _next_direction(
-                basis[:, :, column], basis[:, :, :column]
-            )
-        return padded.index_select(0, self._padded_rows)
+            basis[column] = _next_direction(basis[column], basis[:column])
+        return padded.index_select(1, self._padded_rows)
 
 
 def _next_direction(vectors: Tensor, basis: Tensor) -> Tensor:
-    """``vectors [k, height]`` without their part in ``basis``, of length 1, or zero.
+    """``vectors [k, height]`` without their part in ``basis [r, k, height]``, of unit
+    length, or zero.
 
     Twice, as one pass leaves a part of the size of the cancellation; what is nearly
     dependent on the basis becomes zero rather than amplified rounding.
@@ -224,8 +221,8 @@ def _next_direction(vectors: Tensor, basis: Tensor) -> Tensor:
     vectors = _unit(vectors / _largest(vectors))
     original = vectors
     for _ in range(2):
-        parts = torch.einsum("khr,kh->kr", basis, vectors)
-        vectors = vectors - torch.einsum("khr,kr->kh", basis, parts)
+        parts = torch.einsum("rkh,kh->rk", basis, vectors)
+        vectors = vectors - torch.einsum("rkh,rk->kh", basis, parts)
     kept = vectors.norm(dim=1, keepdim=True)
     lost = original.isfinite().all(1, keepdim=True) & (kept < _DEPENDENT)
     return torch.where(lost, 0.0, _unit(vectors))

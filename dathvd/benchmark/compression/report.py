@@ -16,12 +16,14 @@ from dathvd.report.tables import plain_console
 def print_table(rows: list[Row], device: str) -> None:
     """All codecs; the caption says what was encoded, where and how."""
     first = rows[0]
+    paths = sorted({row.path for row in rows} - {"torch"})
+    compiled = f" Compiled kernels: {', '.join(paths) or 'not built'}."
     table = Table(
         caption=(
             f"{first.num_values:,} values: {first.gradient}. One thread of {device}; "
             "medians of rounds in which the codecs took turns; cost is encode + decode "
             "as a multiple of a memcpy of the float32 vector, ± half the distance of "
-            "the quartiles. Error is ‖Q(g) − g‖² / ‖g‖²."
+            f"the quartiles. Error is ‖Q(g) − g‖² / ‖g‖².{compiled}"
         )
     )
     for column in (
@@ -33,9 +35,8 @@ def print_table(rows: list[Row], device: str) -> None:
         "cost",
         "error",
         "feedback",
-        "path",
     ):
-        number = column not in ("codec", "feedback", "path")
+        number = column not in ("codec", "feedback")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -47,7 +48,6 @@ def print_table(rows: list[Row], device: str) -> None:
             f"{row.ratio:.2f}±{row.spread:.2f}",
             f"{row.error_energy:.2g}",
             "yes" if row.error_feedback else "no",
-            row.path,
         )
     plain_console().print(table)
 
