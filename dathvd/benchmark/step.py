@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dathvd.benchmark.trainers import Stopwatch, build_trainer
+from dathvd.benchmark.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
-from dathvd.data import Dataset, build_augmentation
-from dathvd.training.batches import Batch, BatchPlan
+from dathvd.data import Dataset
+from dathvd.training.batches import Batch
 from dathvd.training.step import Trainer
 
 # sizes of the square matrices whose product tells what the device can do
@@ -68,7 +68,7 @@ def benchmark_step(
         repeats: timed steps, at least 1; a matrix product is timed after each.
     """
     trainer = build_trainer(config, dataset, device)
-    plan = _plan(config, dataset, device)
+    plan = batch_plan(config, dataset, device)
     watch = Stopwatch(device)
     trainer.mark = watch.mark
     batches = list(plan.step(0))
@@ -164,16 +164,3 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or "cpu"
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.machine()
-
-
-def _plan(config: Config, dataset: Dataset, device: torch.device) -> BatchPlan:
-    return BatchPlan(
-        images=dataset.train,
-        batch_size=config.train.batch_size,
-        passes=config.train.backward_passes_per_step,
-        rank=0,
-        size=1,
-        seed=config.seed,
-        augment=build_augmentation(config.data),
-        device=device,
-    )

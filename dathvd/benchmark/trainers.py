@@ -10,10 +10,11 @@ import torch
 
 from dathvd.attacks import build_attack
 from dathvd.config import Config, DataConfig
-from dathvd.data import Dataset
+from dathvd.data import Dataset, build_augmentation
 from dathvd.models import build_model
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
+from dathvd.training.batches import BatchPlan
 from dathvd.training.step import Totals, Trainer
 
 # of data sets whose images have one size; others are resized to data.image_size
@@ -42,6 +43,22 @@ def with_batch_size(config: Config, batch_size: int | None) -> Config:
         return config
     train = config.train.model_copy(update={"batch_size": batch_size})
     return config.model_copy(update={"train": train})
+
+
+def batch_plan(
+    config: Config, dataset: Dataset, device: torch.device, rank: int = 0, size: int = 1
+) -> BatchPlan:
+    """The batches of one worker."""
+    return BatchPlan(
+        images=dataset.train,
+        batch_size=config.train.batch_size,
+        passes=config.train.backward_passes_per_step,
+        rank=rank,
+        size=size,
+        seed=config.seed,
+        augment=build_augmentation(config.data),
+        device=device,
+    )
 
 
 NamedParameters = list[tuple[str, torch.nn.Parameter]]

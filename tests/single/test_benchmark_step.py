@@ -15,11 +15,15 @@ from dathvd.benchmark.step import (
     matmul_flops_per_second,
     spread,
 )
-from dathvd.benchmark.trainers import Stopwatch, build_trainer, synthetic_data
+from dathvd.benchmark.trainers import (
+    Stopwatch,
+    batch_plan,
+    build_trainer,
+    synthetic_data,
+)
 from dathvd.commands.benchmark_step import command
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
-from dathvd.training.batches import BatchPlan
 
 BATCH, WIDTH = 8, 4
 # the multilayer perceptron on 1x8x8 images: 64 -> 32 -> 32 -> 10
@@ -37,7 +41,7 @@ def config(*overrides: str) -> Config:
 def flops(*overrides: str) -> int:
     chosen = config(*overrides)
     dataset = load_dataset(chosen.data)
-    plan = BatchPlan(dataset.train, BATCH, 1, 0, 1, 0, None, CPU)
+    plan = batch_plan(chosen, dataset, CPU)
     return count_flops(build_trainer(chosen, dataset, CPU), list(plan.step(0)), 0.1)
 
 

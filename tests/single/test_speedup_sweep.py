@@ -12,7 +12,6 @@ import pytest
 from dathvd.benchmark.speedup.options import numbers, overlap_modes, words
 from dathvd.benchmark.speedup.plan import Plan, Point
 from dathvd.benchmark.speedup.sweep import Sweep, _run, points_of, read_rows
-from dathvd.benchmark.speedup.worker import oversubscribed
 from dathvd.config import Config
 from dathvd.errors import UserError
 
@@ -110,28 +109,6 @@ def test_a_launch_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> Non
         _run([sys.executable, "-c", script], {}, 2, lambda: cleaned.append(True))
     assert cleaned == [True]
     assert not Path("/proc", mark.read_text(encoding="utf-8")).exists()
-
-
-@pytest.mark.parametrize(
-    ("shared", "size", "local", "threads", "expected"),
-    [
-        (False, 8, 2, 1, False),
-        (False, 8, 3, 1, True),
-        (False, 8, 2, 2, True),
-        (True, 2, 1, 1, False),  # a rig's hosts share the machine's cores
-        (True, 4, 1, 1, True),
-    ],
-)
-def test_more_threads_than_cores_are_oversubscribed(
-    monkeypatch: pytest.MonkeyPatch,
-    shared: bool,
-    size: int,
-    local: int,
-    threads: int,
-    expected: bool,
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert oversubscribed(shared, size, local, threads) is expected
 
 
 def _sweep(folder: Path) -> Sweep:

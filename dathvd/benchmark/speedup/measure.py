@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from torch import nn
 from dathvd.benchmark.rows import LOCAL
 from dathvd.benchmark.speedup.counters import payload_bytes_sent
 from dathvd.benchmark.speedup.plan import PLAIN, Point
+from dathvd.benchmark.speedup.samples import Sample
 from dathvd.benchmark.trainers import (
     NamedParameters,
     Stopwatch,
@@ -29,26 +31,6 @@ from dathvd.training.step import Trainer
 
 # nothing is to be learnt from random images, and weights must stay finite
 _LR = 1e-6
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One step on one worker."""
-
-    data: float
-    attack: float
-    update: float
-    exposed: float
-    sent: float
-    """Bytes, by the ledger."""
-    kernel: float
-    """Bytes, by the kernel's counters."""
-    traffic: dict[str, tuple[int, float]]
-
-    @property
-    def total(self) -> float:
-        """Seconds."""
-        return self.data + self.attack + self.update + self.exposed
 
 
 @dataclass
@@ -114,8 +96,12 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
     """The point with its exchange chosen, and what makes its optimizer."""
     if point.codec == LOCAL:
         return point, None
+    passes = config.train.backward_passes_per_step
     if point.codec == PLAIN:
-        return point, hvd.DistributedOptimizer
+        plain = functools.partial(
+            hvd.DistributedOptimizer, backward_passes_per_step=passes
+        )
+        return point, plain
     codec = build_compressor(
         config.compression.model_copy(update={"name": point.codec})
     )
@@ -129,6 +115,7 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
             named_parameters=named,
             compression=codec,
             exchange=chosen,
+            backward_passes_per_step=passes,
             seed=config.seed,
         )
 

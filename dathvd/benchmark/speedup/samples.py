@@ -1,0 +1,109 @@
+"""From timed steps on every worker to one row a point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.plan import PLAIN, Plan, Point
+from dathvd.benchmark.step import spread
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One step on one worker: seconds of its parts, and bytes sent."""
+
+    data: float
+    attack: float
+    update: float
+    exposed: float
+    sent: float
+    """Bytes, by the ledger."""
+    kernel: float
+    """Bytes, by the kernel's counters."""
+    traffic: dict[str, tuple[int, float]]
+    """Calls and bytes of each collective."""
+
+    @property
+    def total(self) -> float:
+        """Seconds."""
+        return self.data + self.attack + self.update + self.exposed
+
+
+Samples = Sequence[Sequence[Sample]]
+"""Of one point: for each rank its steps, the same number on all."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the rows of one launch have in common."""
+
+    plan: Plan
+    size: int
+    local_size: int
+    hosts: int
+    num_threads: int
+    device: str
+    num_values: int
+    """Of the gradient."""
+
+    def row(self, point: Point, ranks: Samples, compute_seconds: float) -> Row:
+        """A point's row.
+
+        Args:
+            point: with its exchange chosen.
+            ranks: its steps.
+            compute_seconds: of the step without any communication.
+        """
+        steps = critical(ranks)
+        step_seconds = median(step.total for step in steps)
+        data = median(step.data for step in steps)
+        attack = median(step.attack for step in steps)
+        exposed = median(step.exposed for step in steps)
+        sent = fmean(sample.sent for rank in ranks for sample in rank)
+        if point.codec == PLAIN:  # it keeps no ledger
+            sent = 2 * (self.size - 1) / self.size * 4 * self.num_values
+            exposed = max(0.0, step_seconds - compute_seconds)
+        kernel = fmean(sample.kernel for rank in ranks for sample in rank)
+        alone = self.hosts == self.size > 1
+        return Row(
+            num_workers=self.size,
+            codec=point.codec,
+            exchange=point.exchange,
+            overlap=point.overlap,
+            batch_size_per_worker=self.plan.config.train.batch_size // self.size,
+            step_seconds=step_seconds,
+            step_spread=spread([step.total for step in steps]),
+            compute_seconds=compute_seconds,
+            data_seconds=data,
+            attack_seconds=attack,
+            update_seconds=step_seconds - exposed - data - attack,
+            exposed_seconds=exposed,
+            bytes_sent=sent,
+            kernel_bytes=kernel if alone else None,
+            traffic=ranks[0][0].traffic if self.size > 1 else {},
+            num_steps=len(steps),
+            hosts=self.hosts,
+            oversubscribed=self.oversubscribed(),
+            device=self.device,
+            rate=self.plan.rate,
+        )
+
+    def oversubscribed(self) -> bool:
+        """Whether more compute threads run than there are cores."""
+        together = self.size if self.plan.shared_machine else self.local_size
+        return together * self.num_threads > (os.cpu_count() or 1)
+
+
+def critical(ranks: Samples) -> list[Sample]:
+    """Of each step, the sample of the rank that the others waited for.
+
+    It waits least itself; what it waits is communication and not others' lateness.
+    """
+    return [
+        min(step, key=lambda sample: (sample.exposed, -sample.total))
+        for step in zip(*ranks, strict=True)
+    ]
