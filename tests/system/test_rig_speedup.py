@@ -43,9 +43,10 @@ def test_a_step_takes_at_least_what_the_link_takes(rows: Any) -> None:
     for codec in ("horovod", "none"):
         row = rows[codec, "none"]
         assert row["step_seconds"] > row["attack_seconds"] + 0.8 * link
-        # a link that is too slow would let every codec look good
-        assert row["exposed_seconds"] < 2.5 * link
-    assert rows["sign", "none"]["exposed_seconds"] < 0.5 * link
+        # a link that is slower than it says would let every codec look good
+        assert row["exposed_seconds"] < 5 * link
+    sign = rows["sign", "none"]["exposed_seconds"]
+    assert sign < 0.5 * rows["none", "none"]["exposed_seconds"]
 
 
 def test_overlap_hides_the_exchange_behind_the_attack(rows: Any) -> None:
