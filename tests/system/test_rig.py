@@ -102,7 +102,8 @@ def test_ranks_that_outlive_the_limit_are_killed(rig: Rig) -> None:
     assert left.stdout == b""
 
 
-def test_a_killed_maker_leaves_a_stale_rig_that_down_removes() -> None:
+def _start_maker() -> tuple[subprocess.Popen[str], str]:
+    """A process that makes a rig and runs something on it; and the rig's name."""
     script = (
         "import subprocess, time; from dathvd.benchmark.rig import Rig\n"
         "with Rig.create(2) as rig:\n"
@@ -110,11 +111,28 @@ def test_a_killed_maker_leaves_a_stale_rig_that_down_removes() -> None:
         "    print(rig.name, flush=True); time.sleep(60)"
     )
     maker = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert maker.stdout is not None
     name = maker.stdout.readline().strip()
     assert name.startswith(f"dathvd-rig-{maker.pid}-")
+    return maker, name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_maker_that_is_asked_to_end_takes_its_rig_down(number: int) -> None:
+    maker, name = _start_maker()
+    maker.send_signal(number)
+    assert maker.wait(timeout=20) != 0
+    assert _namespaces(name) == []
+    assert not Path("/run/dathvd-rig", name).exists()
+
+
+def test_a_killed_maker_leaves_a_stale_rig_that_down_removes() -> None:
+    maker, name = _start_maker()
     assert name not in [rig.name for rig in stale_rigs()]
     maker.send_signal(signal.SIGKILL)
     maker.wait()

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,16 +120,30 @@ class Rig:
     def create(
         cls, num_hosts: int, *, rate: str = network.UNLIMITED, ssh: bool = False
     ) -> Iterator[Rig]:
-        """A rig for the length of a ``with`` block.
+        """A rig for the length of a ``with`` block, which SIGTERM ends like Ctrl-C.
 
         Raises:
             UserError: not root, a tool is missing, or a bad rate or number of hosts.
         """
         rig = up(num_hosts, rate=rate, ssh=ssh)
         try:
-            yield rig
+            with _sigterm_interrupts():
+                yield rig
         finally:
             down(rig)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM unwind the stack; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def network_is_available() -> bool:
