@@ -253,6 +253,22 @@ def test_worst_case_skips_what_is_broken() -> None:
     assert len(set(sizes)) > 3
 
 
+def test_worst_case_of_an_image_does_not_depend_on_its_batch() -> None:
+    images, labels, _ = batch(40)
+    model, ids = network(seed=5), torch.arange(40) * 7
+    attack = build_attack(
+        config(name="fgsm_rs", restarts=3, epsilon=0.02, loss="margin")
+    )
+    whole, correct = attack.worst_case(model, images, labels, SampleNoise(3, ids))
+    assert 0 < int(correct.sum()) < 40
+    for sample in range(40):
+        own = slice(sample, sample + 1)
+        noise = SampleNoise(3, ids[own])
+        alone, survived = attack.worst_case(model, images[own], labels[own], noise)
+        torch.testing.assert_close(alone, whole[own], rtol=0, atol=1e-9)
+        assert torch.equal(survived, correct[own])
+
+
 def test_more_steps_raise_the_loss() -> None:
     images, labels, noise = batch(30)
     model = network().eval()
