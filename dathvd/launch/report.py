@@ -42,7 +42,8 @@ def read_line(line: bytes) -> RankEnded | bytes:
     line = _TAG.sub(b"", line)
     if line.startswith(_MARK.encode()):
         try:
-            return RankEnded(**json.loads(line[len(_MARK) :]))
+            text = line[len(_MARK) :].decode()
+            return RankEnded(**json.JSONDecoder().raw_decode(text)[0])
         except (ValueError, TypeError):
             return line
     return line

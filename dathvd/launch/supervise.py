@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import subprocess
@@ -15,17 +14,15 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, BinaryIO
 
-import psutil
-
+from dathvd.launch.keeper import Keeper
 from dathvd.launch.report import RankEnded, first_cause, read_line
+from dathvd.launch.tree import ask_to_save, end_tree
 from dathvd.launch.worker import STOPPED_AND_SAVED
 
 _SETTLE = 1.0  # seconds for the other failed ranks to be heard of
 _END_BY_ITSELF = (
     8.0  # seconds for mpirun or horovodrun to end the ranks after a failure
 )
-_KILL_AFTER = 3.0  # seconds between SIGTERM and SIGKILL
-_WORKER = ["-m", "dathvd.launch.worker"]
 
 
 @dataclass
@@ -90,6 +87,7 @@ class Attempt:
             stderr=subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C reaches this process alone
         )
+        self._keeper = Keeper(self._process.pid)
         for source, target in (
             (self._process.stdout, sys.stdout.buffer),
             (self._process.stderr, sys.stderr.buffer),
@@ -118,6 +116,7 @@ class Attempt:
                     self._take(*item)
                 self._watch_clock()
             self._outcome.code = self._process.wait()
+            self._keeper.dismiss()
         return self._outcome
 
     def _take(self, line: bytes, target: BinaryIO) -> None:
@@ -160,46 +159,3 @@ class Attempt:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def ask_to_save(pid: int) -> None:
-    """SIGUSR1 to the ranks: by mpirun, which reaches all hosts, else those here."""
-    processes = _tree(pid)
-    mpirun = [p for p in processes if _name(p) in ("mpirun", "orterun", "prterun")]
-    for process in mpirun or [p for p in processes if _is_worker(p)]:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGUSR1)
-
-
-def end_tree(pid: int) -> None:
-    """End a process and all that descend from it: SIGTERM, later SIGKILL."""
-    processes = _tree(pid)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=_KILL_AFTER)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return os.path.basename(process.name())
-    except psutil.Error:
-        return ""
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return process.cmdline()[1:3] == _WORKER
-    except psutil.Error:
-        return False

@@ -29,6 +29,7 @@ STOPPED_AND_SAVED = 75
 """Exit code of a rank that was asked to stop and saved (EX_TEMPFAIL)."""
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 class Output:
@@ -77,6 +78,7 @@ def run(command: Sequence[str], logs: Path | None) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            process_group=0,  # signals reach it through this process, and once
             preexec_fn=_die_with_parent,
         )
         _pass_signals_to(child)
@@ -97,7 +99,8 @@ def run(command: Sequence[str], logs: Path | None) -> int:
             message = output.error or (output.last if code < 128 else "")
             end = RankEnded(rank, socket.gethostname(), code, message)
             with contextlib.suppress(OSError):
-                print(end.to_line(), file=sys.stderr, flush=True)
+                # one write: mpirun puts its tag into a line that arrives in pieces
+                os.write(2, end.to_line().encode() + b"\n")
     return 0 if code == STOPPED_AND_SAVED else code
 
 
@@ -121,7 +124,7 @@ def _log_file(logs: Path | None, rank: int) -> Iterator[BinaryIO | None]:
 
 def _die_with_parent() -> None:
     """In the child: be killed when this process is, so that no rank is left over."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pass_signals_to(child: subprocess.Popen[bytes]) -> None:

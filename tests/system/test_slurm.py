@@ -47,14 +47,14 @@ class Cluster:
         self.env = environment({"SLURM_CONF": str(folder / "slurm.conf")})
         self.env["VENV"] = str(Path(sys.executable).parents[1])
 
-    def call(self, *command: str, timeout: float = 120, **env: str) -> str:
+    def call(self, *command: str, **env: str) -> str:
         done = subprocess.run(
             command,
             env={**self.env, **env},
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=120,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout.strip()

@@ -1,0 +1,314 @@
+"""dathvd launch without starting ranks: options to arguments, hosts, what is said."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dathvd.errors import UserError
+from dathvd.launch import (
+    Host,
+    LaunchOptions,
+    launch_command,
+    launch_environment,
+    parse_hostfile,
+    parse_hosts,
+)
+from dathvd.launch.hosts import is_local
+from dathvd.launch.reach import ssh_command
+from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
+from dathvd.launch.run import Plan, with_run_dir
+from dathvd.launch.supervise import Outcome
+from tests.processes import DATHVD, run
+
+WORKER = ["python", "-m", "dathvd.launch.worker", "--", "train"]
+TWO_HOSTS = (Host("a", 2), Host("b", 1))
+
+
+def test_local_ranks_over_mpi() -> None:
+    command = launch_command(
+        LaunchOptions(num_proc=4), WORKER, horovodrun="/v/horovodrun", environment={}
+    )
+    assert command == ["/v/horovodrun", "-np", "4", "--mpi", *WORKER]
+
+
+def test_hosts_interface_and_ssh_over_gloo() -> None:
+    options = LaunchOptions(
+        num_proc=3,
+        hosts=TWO_HOSTS,
+        controller="gloo",
+        network_interface="eth0",
+        ssh_port=2222,
+        ssh_identity_file="/k",
+    )
+    command = launch_command(
+        options, WORKER, horovodrun="horovodrun", environment={"SECRET": "x"}
+    )
+    assert command == [
+        *["horovodrun", "-np", "3", "-H", "a:2,b:1", "--gloo"],
+        *["--network-interface", "eth0", "--ssh-port", "2222"],
+        *["--ssh-identity-file", "/k", *WORKER],
+    ]
+
+
+def test_mpirun_alone_gets_names_and_never_values() -> None:
+    environment = {"PATH": "/bin", "HF_TOKEN": "hush", "OMPI_MCA_x": "1", "a b": "2"}
+    command = launch_command(
+        LaunchOptions(num_proc=2, hosts=TWO_HOSTS, network_interface="eth0"),
+        WORKER,
+        horovodrun=None,
+        environment=environment,
+    )
+    assert command == [
+        *["mpirun", "--allow-run-as-root", "--tag-output", "-np", "2"],
+        *["-H", "a:2,b:1", "--bind-to", "none", "--map-by", "slot"],
+        *["-mca", "pml", "ob1", "-mca", "btl", "^openib"],
+        *["-mca", "btl_tcp_if_include", "eth0", "-mca", "oob_tcp_if_include", "eth0"],
+        *["-x", "HF_TOKEN", "-x", "PATH", *WORKER],
+    ]
+    assert "hush" not in " ".join(command)
+
+
+def test_gloo_needs_horovodrun() -> None:
+    options = LaunchOptions(num_proc=2, controller="gloo")
+    with pytest.raises(UserError, match="horovodrun, which is not installed"):
+        launch_command(options, WORKER, horovodrun=None, environment={})
+
+
+def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HF_TOKEN": "hush",
+        "DATHVD_CIFAR10_JPEG": "/data",
+        "NCCL_DEBUG": "INFO",
+        "DATABASE_URL": "postgres://u:hush@h",
+        "DATHVD_API_TOKEN": "hush",
+        "MINE": "1",
+    }
+    gloo = LaunchOptions(num_proc=2, controller="gloo", forward=("MINE",))
+    over_gloo = launch_environment(environ, gloo, cores=8)
+    kept = {"PATH", "DATHVD_CIFAR10_JPEG", "NCCL_DEBUG", "MINE"}
+    assert kept <= over_gloo.keys()
+    assert "hush" not in " ".join(over_gloo.values())
+    over_mpi = launch_environment(environ, LaunchOptions(num_proc=2), cores=8)
+    assert over_mpi.items() >= environ.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("HF_TOKEN", "command lines"), ("NOT_SET", "this variable is not set")],
+)
+def test_what_cannot_be_forwarded_over_gloo(name: str, message: str) -> None:
+    options = LaunchOptions(num_proc=1, controller="gloo", forward=(name,))
+    with pytest.raises(UserError, match=message):
+        launch_environment({"HF_TOKEN": "hush"}, options, cores=1)
+
+
+def test_the_users_own_settings_win() -> None:
+    environ = {"OMPI_MCA_btl_tcp_flags": "6", "MALLOC_TOP_PAD_": "0"}
+    options = LaunchOptions(num_proc=3, hosts=TWO_HOSTS)
+    environment = launch_environment(environ, options, cores=1)
+    assert environment.items() >= environ.items()
+    assert environment["OMPI_MCA_mpi_yield_when_idle"] == "1"
+    assert "BatchMode=yes" in environment["OMPI_MCA_plm_rsh_args"]
+
+
+def test_ranks_poll_only_where_each_has_a_core() -> None:
+    options = LaunchOptions(num_proc=2)
+    assert "OMPI_MCA_mpi_yield_when_idle" not in launch_environment(
+        {}, options, cores=2
+    )
+    assert "OMPI_MCA_mpi_yield_when_idle" in launch_environment({}, options, cores=1)
+
+
+def test_hosts_are_parsed() -> None:
+    assert parse_hosts("a:2,b,c-1.example:16") == (
+        Host("a", 2),
+        Host("b", 1),
+        Host("c-1.example", 16),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:0", "slots of a: expected a whole number of at least 1, got '0'"),
+        ("a:x", "got 'x'"),
+        ("a:", "got ''"),
+        ("a:2,,b:1", "'' is not a host name"),
+        ("-oProxyCommand=evil", "is not a host name"),
+        ("a;rm", "is not a host name"),
+        ("a:1,a:2", "host 'a' is named twice"),
+    ],
+)
+def test_wrong_hosts_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_hosts(text)
+
+
+def test_a_hostfile_is_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("# racks\na slots=2 max_slots=4\n\nb:3  # spare\nc\n")
+    assert parse_hostfile(file) == (Host("a", 2), Host("b", 3), Host("c", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a slots=two\n", "line 1: slots of a"),
+        ("# none\n", "names no host"),
+        ("a\na\n", "named twice"),
+    ],
+)
+def test_a_wrong_hostfile_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse_hostfile(file)
+
+
+def test_a_missing_hostfile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        parse_hostfile(tmp_path / "none")
+
+
+def test_more_ranks_than_slots_are_refused() -> None:
+    with pytest.raises(UserError, match="-np 4: the hosts have 3 slots in total"):
+        LaunchOptions(num_proc=4, hosts=TWO_HOSTS)
+
+
+def test_this_machine_is_local_and_others_are_not() -> None:
+    assert is_local("localhost") and is_local("127.0.0.1")
+    assert not is_local("no-such-host.invalid")
+
+
+def test_ssh_never_asks() -> None:
+    options = LaunchOptions(num_proc=1, ssh_port=2222, ssh_identity_file="/k")
+    assert ssh_command("a", options, "true") == [
+        *["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"],
+        *["-o", "ConnectTimeout=8", "-p", "2222", "-i", "/k", "a", "true"],
+    ]
+
+
+def test_train_gets_one_run_folder_for_all_tries() -> None:
+    words, run_dir = with_run_dir(["train", "--set", "seed=1"])
+    assert run_dir is not None and run_dir.parent == Path("runs")
+    assert words == ["train", "--set", "seed=1", "--run-dir", str(run_dir)]
+    assert with_run_dir(["train", "--run-dir", "r"]) == (
+        ["train", "--run-dir", "r"],
+        Path("r"),
+    )
+    assert with_run_dir(["train", "--run-dir=r"])[1] == Path("r")
+    assert with_run_dir(["doctor"]) == (["doctor"], None)
+
+
+def test_the_dry_run_can_be_pasted(tmp_path: Path) -> None:
+    plan = Plan(
+        command=[sys.executable, "-c", "import os, sys; print(os.environ, sys.argv)"],
+        environment={"KEPT": "a b", "ADDED": "$HOME 'x'", "PATH": "/bin"},
+        run_dir=None,
+    )
+    plan.command.append("two words")
+    line = plan.to_shell({"KEPT": "a b", "DROPPED": "1", "PATH": "/bin"})
+    assert "KEPT" not in line
+    done = subprocess.run(
+        ["sh", "-c", line],
+        env={"KEPT": "a b", "DROPPED": "1", "PATH": "/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'ADDED': \"$HOME 'x'\"" in done.stdout
+    assert "DROPPED" not in done.stdout
+    assert "two words" in done.stdout
+
+
+def test_dry_run_prints_one_command_and_starts_nothing(tmp_path: Path) -> None:
+    arguments = ["launch", "-np", "3", "--dry-run", "--", "train", "--set", "seed=1"]
+    done = run([DATHVD, *arguments], cwd=tmp_path)
+    assert done.code == 0, done.output
+    words = shlex.split(done.stdout)
+    start = words.index("-np")
+    assert words[start : start + 3] == ["-np", "3", "--mpi"]
+    assert words[-5:-1] == ["train", "--set", "seed=1", "--run-dir"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-np", "0", "--", "train"], "0 is not in the range x>=1"),
+        (["--", "train", "--run-dir", "r"], None),
+        (["-np", "2"], "nothing to launch"),
+        (["-np", "2", "--mpi", "--gloo", "--", "train"], "--mpi or --gloo, not both"),
+        (["-H", "a", "--hostfile", "f", "--", "train"], "-H or --hostfile, not both"),
+        (["-np", "2", "--max-restarts", "-1", "--", "train"], "x>=0"),
+        (["-np", "2", "--frobnicate", "--", "train"], "--frobnicate"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], message: str | None) -> None:
+    done = run([DATHVD, "launch", "--dry-run", *arguments])
+    if message is None:
+        assert done.code == 0, done.output
+        return
+    assert done.code == 2
+    assert done.stderr.startswith("dathvd: error: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_rank_s_end_survives_the_launchers_tags() -> None:
+    end = RankEnded(rank=3, host="b", code=1, message='said "no", with ünïcode')
+    for tag in ("", "[1,3]<stderr>:", "[3]<stderr>:"):
+        assert read_line(f"{tag}{end.to_line()}\n".encode()) == end
+    assert read_line(b"[1,0]<stdout>:[0] epoch 1\n") == b"[0] epoch 1\n"
+    assert read_line(b"[0]<stdout>:[0] x\n") == b"[0] x\n"
+    assert len(RankEnded(0, "a", 1, "x" * 10_000).to_line()) < 1000
+
+
+def test_broken_reports_are_only_output() -> None:
+    line = b"@dathvd-rank-ended {not json\n"
+    assert read_line(line) == line
+    line = b'@dathvd-rank-ended {"rank": 1}\n'
+    assert read_line(line) == line
+
+
+def test_error_lines_are_recognised() -> None:
+    assert error_text("dathvd: error: no file") == "no file"
+    assert error_text("[rank 2] dathvd: error: no file") == "no file"
+    assert error_text("RuntimeError: dathvd: error: x") is None
+
+
+def test_the_first_cause_is_not_a_rank_that_was_ended() -> None:
+    ended = RankEnded(0, "a", 143)
+    crashed = RankEnded(1, "a", 1, "RuntimeError")
+    refused = RankEnded(2, "a", 2, "no file")
+    assert first_cause([ended, crashed]) == crashed
+    assert first_cause([ended, crashed, refused]) == refused
+    assert first_cause([ended]) == ended
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(code=0), 0),
+        (Outcome(code=1), 1),
+        (Outcome(code=1, ends=[RankEnded(0, "a", 2)]), 2),
+        (Outcome(code=1, ends=[RankEnded(0, "a", 137)]), 1),
+        (Outcome(code=0, ends=[RankEnded(0, "a", 75)]), 75),
+        (Outcome(code=1, ends=[RankEnded(0, "a", 75), RankEnded(1, "a", 1)]), 1),
+        (Outcome(code=0, stopped_by=2), 130),
+    ],
+)
+def test_exit_codes(outcome: Outcome, code: int) -> None:
+    assert outcome.exit_code == code
+
+
+def test_a_kill_by_signal_is_named() -> None:
+    assert "SIGKILL (did the host run out of memory?)" in (
+        RankEnded(1, "b", 137).describe()
+    )
+    assert RankEnded(1, "b", 139).describe() == "rank 1 on b: killed by SIGSEGV"

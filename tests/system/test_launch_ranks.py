@@ -1,0 +1,217 @@
+"""dathvd launch over real MPI and Gloo: errors, signals, restarts, no orphans."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dathvd.launch.command import Controller, LaunchOptions, launch_command
+from dathvd.launch.run import find_horovodrun
+from tests.processes import DATHVD, environment, run
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import os, pathlib, sys
+from dathvd.launch import LaunchOptions, tree
+from dathvd.launch.run import Plan, launch
+tree.WORKER = ["-m", "tests.system.launched_rank"]
+command, restarts, run_dir = sys.argv[3:], int(sys.argv[1]), pathlib.Path(sys.argv[2])
+options = LaunchOptions(num_proc=2)
+plan = Plan(command, dict(os.environ), run_dir)
+sys.exit(launch(plan, options, restarts=restarts, grace=20.0))
+"""
+# "plain" is a host without horovodrun
+LAUNCHERS = ["plain", "mpi", "gloo"]
+
+
+@dataclass
+class Job:
+    """``dathvd launch`` with stand-ins for the ranks."""
+
+    folder: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(
+        self, launcher: str, behaviour: str, restarts: int = 0
+    ) -> subprocess.Popen[str]:
+        controller: Controller = "gloo" if launcher == "gloo" else "mpi"
+        worker = [sys.executable, "-m", "tests.system.launched_rank"]
+        command = launch_command(
+            LaunchOptions(num_proc=2, controller=controller),
+            [*worker, str(self.folder / "logs"), behaviour, str(self.folder / "mark")],
+            horovodrun=None if launcher == "plain" else find_horovodrun(),
+            environment=environment(),
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(restarts), str(self.folder), *command],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def wait_until_ready(self) -> None:
+        """Until both ranks are at work."""
+
+        def ready() -> bool:
+            logs = [self.folder / "logs" / f"rank-00{rank}.log" for rank in (0, 1)]
+            return all(log.exists() and "ready" in log.read_text() for log in logs)
+
+        wait_for(ready, 60, "the ranks did not start")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, message: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=seconds)
+    return process.returncode, stdout, stderr
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    job = Job(tmp_path)
+    yield job
+    for process in job.processes:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    return [
+        pid
+        for pid in pids
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
+    ]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_rank_s_error_is_the_only_line_and_ends_all(job: Job, launcher: str) -> None:
+    started = time.monotonic()
+    code, stdout, stderr = end(job.start(launcher, "refuse"))
+    assert code == 2
+    assert stderr.startswith("dathvd: error: rank 1 on "), stderr
+    assert "no such file" in stderr and stderr.count("\n") == 1, stderr
+    assert time.monotonic() - started < 40  # the other rank sleeps for 120 s
+    log = (job.folder / "logs" / "rank-001.log").read_text()
+    assert "no such file" in log
+
+
+def test_a_killed_rank_is_named(job: Job) -> None:
+    code, _, stderr = end(job.start("plain", "killed"))
+    assert code == 1
+    assert "rank 1 on " in stderr.splitlines()[0]
+    assert "SIGKILL" in stderr.splitlines()[0]
+
+
+def test_a_failed_job_is_started_again(job: Job) -> None:
+    code, stdout, stderr = end(job.start("plain", "fail-once", restarts=1))
+    assert code == 0, stderr
+    assert "RuntimeError: lightning" in stderr
+    assert "restart 1 of 1" in stderr
+    assert sorted(stdout.split("\n")[-3:-1]) == ["[0] done", "[1] done"]
+
+
+def test_restarts_run_out(job: Job) -> None:
+    code, _, stderr = end(job.start("plain", "killed", restarts=1))
+    assert code == 1
+    assert stderr.count("SIGKILL") == 2 and stderr.count("restart 1 of 1") == 1
+
+
+def test_a_users_error_is_not_tried_again(job: Job) -> None:
+    code, _, stderr = end(job.start("plain", "refuse", restarts=3))
+    assert code == 2 and "restart 1" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("plain", signal.SIGUSR1),
+        ("mpi", signal.SIGTERM),
+        ("gloo", signal.SIGTERM),
+    ],
+)
+def test_preemption_reaches_every_rank(
+    job: Job, launcher: str, number: signal.Signals
+) -> None:
+    process = job.start(launcher, "save")
+    job.wait_until_ready()
+    process.send_signal(number)
+    code, _, stderr = end(process, 20)
+    assert code == 75, stderr
+    assert f"stopped by {number.name}: a checkpoint is saved" in stderr
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ctrl_c_ends_ranks_that_do_not_listen(job: Job, launcher: str) -> None:
+    process = job.start(launcher, "sleep")
+    job.wait_until_ready()
+    pids = [int((job.folder / f"mark.{rank}").read_text()) for rank in (0, 1)]
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, _, stderr = end(process, 30)
+    assert code == 130, stderr
+    assert time.monotonic() - started < 20
+    wait_for(lambda: not alive(pids), 10, "ranks were left over")
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_no_rank_outlives_a_killed_launcher(job: Job, launcher: str) -> None:
+    process = job.start(launcher, "sleep")
+    job.wait_until_ready()
+    pids = [int((job.folder / f"mark.{rank}").read_text()) for rank in (0, 1)]
+    assert alive(pids) == pids
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not alive(pids), 30, "ranks were left over")
+
+
+@pytest.mark.parametrize("flag", ["--mpi", "--gloo"])
+def test_the_command_runs_ranks_and_prefixes_their_output(flag: str) -> None:
+    done = run([DATHVD, "launch", "-np", "2", flag, "--", "show-config"])
+    assert done.code == 0, done.output
+    for rank in (0, 1):
+        assert f"[{rank}] attack:" in done.stdout.splitlines()
+    assert all(line.startswith(("[0] ", "[1] ")) for line in done.stdout.splitlines())
+
+
+def test_secrets_stay_off_command_lines(job: Job, tmp_path: Path) -> None:
+    secret = f"hush-{os.getpid()}-{time.monotonic_ns()}"
+    process = subprocess.Popen(
+        [DATHVD, "launch", "-np", "2", "--gloo", "--", "doctor"],
+        env=environment({"WANDB_API_KEY": secret, "DATABASE_URL": secret}),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    ranks = 0
+    try:
+        while process.poll() is None:
+            for other in psutil.process_iter(["cmdline"]):
+                words = other.info["cmdline"] or []
+                assert secret not in " ".join(words)
+                ranks += words[1:3] == ["-m", "dathvd.launch.worker"]
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert ranks  # they were seen while they ran
