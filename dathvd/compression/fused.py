@@ -48,6 +48,10 @@ class FusedCompressor(Compressor):
         offset: int = 0,
     ) -> None:
         count = values.numel()
+        self._check(wire.shape[-1], count)
+        for other in (residual, new_residual):
+            if other is not None and other.numel() != count:
+                raise ValueError(f"{count} values, but a residual of {other.numel()}")
         options = self.encode_options(count, seed, offset)
         tensors = (values, residual, wire, new_residual)
         if kernels.takes(values):
@@ -67,6 +71,7 @@ class FusedCompressor(Compressor):
 
     def decode_mean(self, wires: Tensor, out: Tensor) -> None:
         workers, count = len(wires), out.numel()
+        self._check(wires.shape[-1], count)
         factor = inverse(workers)
         options = self.decode_options(count)
         if kernels.takes(out):
@@ -78,6 +83,15 @@ class FusedCompressor(Compressor):
             triton_calls.decode_mean(self.kernel, wires, out, factor, *options)
         else:
             super().decode_mean(wires, out)
+
+    def _check(self, num_bytes: int, count: int) -> None:
+        """Kernels write where they are told to: sizes must fit."""
+        expected = self.payload_bytes(count)
+        if num_bytes != expected:
+            raise ValueError(
+                f"{self.name}: the payload of {count} values takes {expected} bytes,"
+                f" not {num_bytes}"
+            )
 
     def _uses_triton(self, tensor: Tensor) -> bool:
         return self.on_gpu and tensor.is_cuda and _has_triton()

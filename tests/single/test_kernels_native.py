@@ -126,6 +126,23 @@ def test_a_payload_from_elsewhere_cannot_write_outside_its_block() -> None:
     assert not around[:1024].any() and not around[-1024:].any()
 
 
+@ALL
+def test_sizes_that_do_not_fit_are_refused(codec: Compressor) -> None:
+    values, short = torch.zeros(600), torch.zeros(599)
+    wire = torch.zeros(codec.payload_bytes(600), dtype=torch.uint8)
+    for arguments in (
+        (values, None, wire[:-4], None),
+        (values, short, wire, None),
+        (values, None, wire, short),
+    ):
+        with pytest.raises(ValueError, match="600 values"):
+            codec.encode(*arguments)
+    with pytest.raises(ValueError, match="takes"):
+        codec.decode(wire[:-4], values)
+    with pytest.raises(ValueError, match="takes"):
+        codec.decode_mean(torch.stack([wire[4:], wire[4:]]), values)
+
+
 def test_without_a_compiler_the_package_builds_and_works(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     package = tmp_path / "dathvd"
