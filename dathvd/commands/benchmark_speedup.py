@@ -155,7 +155,7 @@ def command(
     )
     make_folder(sweep.folder)
     if rig_rates is not None:
-        rows = sweep.on_rig(words(rig_rates), click.echo)
+        rows = sweep.on_rig(words(rig_rates), click.echo, gloo=gloo)
     else:
         rows = sweep.on_hosts(options, click.echo)
     found = studies(rows, shared_workers=sweep.shared_workers if on_rig else None)

@@ -18,10 +18,16 @@ from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
 from dathvd.compression import COMPRESSORS
 from dathvd.config import Config
 from dathvd.errors import UserError, choose
-from dathvd.launch import LaunchOptions, launch_command, launch_environment
+from dathvd.launch import (
+    Host,
+    LaunchOptions,
+    launch_command,
+    launch_environment,
+)
 from dathvd.launch.run import find_horovodrun
 
 Say = Callable[[str], None]
+Command = tuple[list[str], dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +69,21 @@ class Sweep:
         rows: list[Row] = []
         for size in self.sizes:
             plan, out = self._write_plan(size, None)
-            environment = launch_environment(
-                {**os.environ, **self._threads()},
-                replace(options, num_proc=size),
-                cores=os.cpu_count() or 1,
-            )
-            command = launch_command(
-                replace(options, num_proc=size),
-                _worker(plan, out),
-                horovodrun=find_horovodrun(),
-                environment=environment,
-            )
+            command, environment = self._launch(options, size, _worker(plan, out))
             say(f"measuring {size} workers")
             _run(command, environment, self.timeout, lambda: None)
             rows += read_rows(out)
         return rows
 
-    def on_rig(self, rates: Sequence[str], say: Say) -> list[Row]:
-        """One worker a host, over links of each of the rates."""
+    def on_rig(
+        self, rates: Sequence[str], say: Say, *, gloo: bool = False
+    ) -> list[Row]:
+        """One worker a host, over links of each of the rates.
+
+        mpirun starts the ranks by the rig's own agent; over Gloo, horovodrun by ssh.
+        """
         rows: list[Row] = []
-        with Rig.create(max(self.sizes)) as rig:
+        with Rig.create(max(self.sizes), ssh=gloo) as rig:
             for rate in rates:
                 rig.set_rate(rate)
                 for size in self.sizes:
@@ -90,12 +91,37 @@ class Sweep:
                         continue  # it sends nothing
                     plan, out = self._write_plan(size, rate)
                     say(f"measuring {size} hosts, links of {rate}")
-                    names = [word for name in self._threads() for word in ("-x", name)]
-                    command = rig.mpirun([*names, *_worker(plan, out)], size=size)
-                    environment = {**os.environ, **self._threads()}
+                    start = self._on_rig_by_ssh if gloo else self._on_rig_by_mpirun
+                    command, environment = start(rig, size, _worker(plan, out))
                     _run(command, environment, self.timeout, rig.kill)
                     rows += read_rows(out)
         return rows
+
+    def _on_rig_by_mpirun(self, rig: Rig, size: int, worker: list[str]) -> Command:
+        names = [word for name in self._threads() for word in ("-x", name)]
+        command = rig.mpirun([*names, *worker], size=size)
+        return command, {**os.environ, **self._threads()}
+
+    def _on_rig_by_ssh(self, rig: Rig, size: int, worker: list[str]) -> Command:
+        options = LaunchOptions(
+            num_proc=size,
+            hosts=tuple(Host(name) for name in rig.hosts[:size]),
+            controller="gloo",
+            network_interface="eth0",
+        )
+        command, environment = self._launch(options, size, worker)
+        return rig.command(rig.hosts[0], command), environment
+
+    def _launch(self, options: LaunchOptions, size: int, worker: list[str]) -> Command:
+        """What starts the ranks, and its environment."""
+        chosen = replace(options, num_proc=size)
+        environment = launch_environment(
+            {**os.environ, **self._threads()}, chosen, cores=os.cpu_count() or 1
+        )
+        command = launch_command(
+            chosen, worker, horovodrun=find_horovodrun(), environment=environment
+        )
+        return command, environment
 
     def _write_plan(self, size: int, rate: str | None) -> tuple[Path, Path]:
         train = self.config.train
