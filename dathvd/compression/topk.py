@@ -10,12 +10,12 @@ from torch import Tensor
 from dathvd.compression.base import Exchange, check_positive, in_blocks
 from dathvd.compression.fused import FusedCompressor
 
-_BLOCK = 4096
+_BLOCK = 16384
 _NAN_RANK = 0x7F800001
 
 
 class TopK(FusedCompressor):
-    """The ``density`` share of each block of 4096 values that is largest in magnitude.
+    """The ``density`` share of each block of 16384 values that is largest in magnitude.
 
     Sparsified SGD with memory (Stich et al., NeurIPS 2018; Alistarh et al., 2018), the
     selection made block by block (as in ScaleCom, Chen et al., NeurIPS 2020): the
@@ -53,7 +53,7 @@ class TopK(FusedCompressor):
         return f"TopK(density={self.density}, error_feedback={self.error_feedback})"
 
     def kept(self, num_values: int) -> int:
-        """How many values a block of ``num_values`` (at most 4096) sends."""
+        """How many values a block of ``num_values`` (at most 16384) sends."""
         return min(num_values, max(1, round(self.density * num_values)))
 
     def payload_bytes(self, num_values: int) -> int:

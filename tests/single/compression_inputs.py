@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dathvd.compression import Compression, Compressor
 
-SIZES = (1, 2, 511, 512, 513, 4095, 4096, 4097, 9001)
+SIZES = (1, 2, 511, 512, 513, 9001, 16383, 16384, 16385, 33000)
 
 
 def codecs() -> dict[str, Compressor]:

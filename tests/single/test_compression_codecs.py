@@ -119,10 +119,10 @@ def test_the_scale_of_sign_has_the_least_error() -> None:
 @pytest.mark.parametrize("kind", ["normal", "heavy tail", "ties"])
 def test_topk_takes_the_largest_of_each_block(density: float, kind: str) -> None:
     codec = Compression.topk(density=density)
-    values = vector(kind, 2 * 4096 + 700)
+    values = vector(kind, 2 * 16384 + 700)
     wire, lost = encoded(codec, values)
     result = decoded(codec, wire, len(values))
-    for block, left in zip(result.split(4096), lost.split(4096)):
+    for block, left in zip(result.split(16384), lost.split(16384)):
         sent = block != 0
         assert torch.equal(left == 0, sent | (left == 0))  # what is sent leaves no rest
         if kind != "ties":
@@ -134,8 +134,8 @@ def test_topk_takes_the_largest_of_each_block(density: float, kind: str) -> None
 
 def test_topk_takes_equal_magnitudes_from_the_front() -> None:
     codec = Compression.topk(density=0.01)
-    result = decoded(codec, encoded(codec, torch.full((4096,), -2.0))[0], 4096)
-    assert torch.equal(result.nonzero().view(-1), torch.arange(41))
+    result = decoded(codec, encoded(codec, torch.full((16384,), -2.0))[0], 16384)
+    assert torch.equal(result.nonzero().view(-1), torch.arange(164))
 
 
 def test_error_feedback_delivers_what_sign_and_topk_leave_out() -> None:

@@ -107,7 +107,7 @@ def test_zeros_stay_zeros_and_lose_nothing(codec: Compressor, size: int) -> None
 
 @ALL
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
-@pytest.mark.parametrize("size", [1, 513, 4097])
+@pytest.mark.parametrize("size", [1, 513, 16385])
 def test_the_mean_is_the_sum_in_order_times_the_inverse(
     codec: Compressor, workers: int, size: int
 ) -> None:

@@ -1,12 +1,12 @@
-// topk: the k largest magnitudes of each block of 4096, exact, without a sort.
+// topk: the k largest magnitudes of each block of 16384, exact, without a sort.
 // See topk.py for the format.
 //
-// A block is cut into 256 groups of 16. A rank that k of the groups' maxima reach is
-// reached by k values, so only values at or above it can be chosen: some 60 for k = 41.
+// A block is cut into 1024 groups of 16. A rank that k of the groups' maxima reach is
+// reached by k values, so only values at or above it can be chosen: some 200 for k = 164.
 // The k-th largest among these is found bit by bit, by counting.
 
-constexpr int kSpan = 4096;
-constexpr int kMaxima = 256;
+constexpr int kSpan = 16384;
+constexpr int kMaxima = kSpan / 16;
 constexpr uint32_t kNanRank = kInfinity + 1;
 
 INLINE Ints ranks_of(Floats values) {
