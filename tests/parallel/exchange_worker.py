@@ -112,8 +112,9 @@ def _balanced(
 def payload(codec: str) -> int:
     """Closed formulas of what one worker's compressed tensors become, in bytes."""
     blocks = -(-LARGE // 512)
-    whole, rest = divmod(LARGE, 4096)
-    kept = round(0.05 * rest)
+    span = CODECS["topk"]().block
+    whole, rest = divmod(LARGE, span)
+    kept = [round(0.05 * span)] * whole + [round(0.05 * rest)]
     return {
         "none": 4 * LARGE,
         "fp16": 2 * LARGE,
@@ -121,7 +122,7 @@ def payload(codec: str) -> int:
         "sign": blocks * (4 + 512 // 8),
         "int8": blocks * (4 + 512),
         "int4": blocks * (4 + 256),
-        "topk": whole * (205 * 6 + 2) + kept * 6 + (kept % 2) * 2,
+        "topk": sum(4 * k + 4 * -(-k // 2) for k in kept),
         "paper": sum(4 + SIZES[name] + -SIZES[name] % 4 for name in COMPRESSED),
         "powersgd": 4
         * 2
