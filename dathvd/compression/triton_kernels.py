@@ -2,7 +2,8 @@
 
 The same formats, the same order of every sum and the same random bits as on a CPU, so
 that payloads are equal bit by bit; no product is fused into a sum.
-Started by ``triton_calls``.
+Started by ``triton_calls``. The tests run them in Triton's interpreter and compile them
+for CUDA; on a GPU itself they run where the tests find one.
 """
 
 # Arguments of a jit function are Triton's own values, which Python's types cannot name.

@@ -62,25 +62,16 @@ def plot(rows: list[Row], path: Path) -> None:
     """Cost, bytes and error energy of each codec."""
     figure = new_figure(11, 3.6)
     names = [row.codec for row in rows]
-    panels = (
-        ("encode + decode, as a multiple of a memcpy", [row.ratio for row in rows], 0),
-        (
-            "payload, share of float32",
-            [row.bytes / (4 * row.num_values) for row in rows],
-            None,
-        ),
-        ("error energy", [row.error_energy for row in rows], None),
-    )
-    axes = figure.subplots(1, 3)
-    for axis, (title, heights, error) in zip(axes, panels):
-        spreads = [row.spread for row in rows] if error is not None else None
-        bars = axis.barh(names, heights, xerr=spreads, color="#4477aa")
+    panels: dict[str, list[float]] = {
+        "encode + decode, multiple of a memcpy": [row.ratio for row in rows],
+        "payload, share of float32": [row.bytes / (4 * row.num_values) for row in rows],
+        "error energy": [row.error_energy for row in rows],
+    }
+    for axis, (title, lengths) in zip(figure.subplots(1, len(panels)), panels.items()):
+        bars = axis.barh(names, lengths, color="#4477aa")
         axis.bar_label(bars, fmt="%.2g", padding=3, fontsize=8)
-        axis.set_title(title, fontsize=10)
+        axis.set(title=title, xscale="log")
         axis.invert_yaxis()
-        axis.set_xscale("symlog", linthresh=1) if error is not None else None
-        if error is None:
-            axis.set_xscale("log")
         axis.margins(x=0.2)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{rows[0].num_values:,} values: {rows[0].gradient}", fontsize=8)
