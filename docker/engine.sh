@@ -63,7 +63,8 @@ run() { # run NAME COMMAND...
     fi
     if [ "$engine" = buildah ]; then # it builds only: a working container serves
         container=$(buildah from "$name")
-        buildah run "${run_flags[@]}" --volume "$runs:/home/dathvd/runs" \
+        # a name that resolves: without one Gloo crashes
+        buildah run --hostname localhost "${run_flags[@]}" --volume "$runs:/home/dathvd/runs" \
             "$container" -- "$@" || status=$?
         buildah rm "$container" >/dev/null
         return "$status"

@@ -1,0 +1,105 @@
+"""Every launcher that one machine can run, and many ranks, as the README has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import DATHVD, SCRIPTS, environment, run
+
+ROOT = Path(__file__).parents[2]
+VENV = Path(sys.executable).parents[1]
+QUICK = [
+    "--set", "data.name=synthetic", "--set", "data.image_size=8",
+    "--set", "data.num_train=64", "--set", "data.num_test=16",
+    "--set", "train.batch_size=32", "--set", "model.width=4",
+    "--set", "train.epochs=1", "--set", "attack.num_steps=1",
+    "--set", "evaluation.attack.num_steps=1",
+]  # fmt: skip
+FORMS = {
+    "local": ([ROOT / "launchers" / "local" / "train.sh"], {"NP": "2"}, 2),
+    "mpi": ([ROOT / "launchers" / "mpi" / "train.sh"], {"NP": "2"}, 2),
+    "mpirun": (["mpirun", "--oversubscribe", "-np", "4", DATHVD, "train"], {}, 4),
+    "one": ([DATHVD, "train"], {}, 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_leaves_the_same_kind_of_run_folder(
+    tmp_path: Path, form: str
+) -> None:
+    start, env, size = FORMS[form]
+    run_dir = tmp_path / "run"
+    done = run(
+        [*map(str, start), "--run-dir", str(run_dir), *QUICK],
+        cwd=tmp_path,
+        env={"VENV": str(VENV), **env},
+    )
+    assert done.code == 0, done.output
+    assert json.loads((run_dir / "result.json").read_text())["num_workers"] == size
+    names = {entry.name for entry in run_dir.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "checkpoints", "result.json"}
+
+
+@pytest.mark.slow
+def test_sixteen_ranks(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [str(SCRIPTS / "horovodrun"), "-np", "16", DATHVD, "train"]
+    env = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    done = run(
+        [*command, "--run-dir", str(run_dir), *QUICK],
+        cwd=tmp_path,
+        env=env,
+        timeout=300,
+    )
+    assert done.code == 0, done.output
+    assert json.loads((run_dir / "result.json").read_text())["num_workers"] == 16
+
+
+def test_make_train_sets_up_and_trains(tmp_path: Path) -> None:
+    if VENV != ROOT / ".venv":
+        pytest.skip("the tests run in another environment than the Makefile's")
+    arguments = " ".join(["--run-dir", str(tmp_path / "run"), *QUICK])
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "train", f"ARGS={arguments}"],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.image
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("DATHVD_TEST_IMAGE") != "1",
+    reason="set DATHVD_TEST_IMAGE=1 (needs an engine and a base image; ten minutes)",
+)
+def test_the_image_trains_and_passes_its_tests(tmp_path: Path) -> None:
+    """Uses docker/engine.sh's own variables for the engine and its flags."""
+    env = {**os.environ, "RUNS": str(tmp_path)}
+    train = f"ARGS=--run-dir runs/image {' '.join(QUICK)}"
+    for words in (
+        ["docker-build"],
+        ["docker-train", train],
+        ["docker-test", "ARGS=-q tests/single/test_config.py"],
+    ):
+        done = subprocess.run(
+            ["make", "-C", str(ROOT), *words],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = json.loads((tmp_path / "image" / "result.json").read_text())
+    assert result["num_workers"] == 2
