@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dathvd.compression import Compression, Compressor
 from dathvd.distributed import DistributedOptimizer
+from dathvd.errors import UserError
 
 SHAPES = {
     "stem": (24, 16, 3, 3),
@@ -23,6 +24,9 @@ SHAPES = {
     "head": (10, 130),
 }
 COMPRESSED = ("stem", "wide", "deep", "head")
+SIZES = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}
+LARGE = sum(SIZES[name] for name in COMPRESSED)
+SMALL = sum(SIZES.values()) - LARGE
 
 CODECS: dict[str, Callable[[], Compressor]] = {
     "none": lambda: Compression.none(),
@@ -167,3 +171,46 @@ def digest(tensors: dict[str, Tensor]) -> str:
 def same_everywhere(value: Any) -> bool:
     """Whether all ranks hold an equal ``value``."""
     return len(set(hvd.allgather_object(value))) == 1
+
+
+def balanced(
+    applied: list[dict[str, Tensor]],
+    left: dict[str, Tensor],
+    before: dict[str, Tensor],
+    due: list[dict[str, Tensor]],
+    *label: str,
+) -> None:
+    """Applied + left = before + due, to float32's rounding in blocks of the bucket."""
+    # a sum that is formed in half precision is rounded where no end sees it
+    allowed = 1e-3 if label == ("fp16", "allreduce") else 4e-7
+    largest = max(float(mean[key].abs().max()) for mean in due for key in COMPRESSED)
+    for parameter in COMPRESSED:
+        error = left[parameter] - before.get(parameter, torch.zeros(()))
+        for got, mean in zip(applied, due):
+            error = error + got[parameter].double() - mean[parameter]
+        assert error.abs().max() <= allowed * len(due) * largest, (label, parameter)
+
+
+def everything(toy: Toy, optimizer: Any) -> tuple[str, ...]:
+    """Hashes of parameters, momentum, residuals and factors."""
+    momentum = {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in toy.named_parameters()
+    }
+    kept = {
+        f"{place}.{kind}.{key}": value
+        for place, bucket in enumerate(optimizer.exchanger.state_dict()["buckets"])
+        for kind in ("residuals", "shared")
+        for key, value in bucket[kind].items()
+    }
+    weights = {name: p.detach() for name, p in toy.named_parameters()}
+    return digest(weights), digest(momentum), digest(kept)
+
+
+def refused(action: Callable[[], Any]) -> None:
+    try:
+        action()
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        raise AssertionError("not refused")

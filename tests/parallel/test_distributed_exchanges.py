@@ -1,7 +1,7 @@
 """Laws of the exchanges, on real workers over MPI and Gloo.
 
 One launch checks many laws, as starting ranks costs more than most of them; see
-``exchange_worker.py`` for what each law is.
+the modules ``laws_of_*`` for what each law is.
 """
 
 from __future__ import annotations
