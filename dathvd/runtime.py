@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dathvd.errors import UserError
-from dathvd.ranks import launched_size
+from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
 
@@ -81,6 +81,9 @@ def start(device: str = "auto") -> Runtime:
             f"Horovod with PyTorch cannot be imported ({error}); "
             "launchers/setup.sh builds and installs it"
         ) from None
+    if launched_local_size() > (os.cpu_count() or 1):
+        # Open MPI waits by spinning, which takes the cores from ranks that compute
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     hvd.init()
     chosen = AgreedDevice(device, hvd.local_rank(), hvd.local_size()).resolve()
     runtime = Runtime(

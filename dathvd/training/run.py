@@ -18,6 +18,7 @@ from dathvd.errors import UserError
 from dathvd.evaluation import describe_accuracy, evaluate_test_set
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
+from dathvd.optim import scaled_lr
 from dathvd.report.plots import plot_examples, plot_training
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
@@ -84,6 +85,19 @@ def _silent(text: str) -> None:
     """Print nothing."""
 
 
+def describe_rate(config: Config) -> str:
+    """One line: the optimizer, its peak rate, and how that follows from the batch."""
+    optimizer, batch_size = config.optimizer, config.train.batch_size
+    peak = scaled_lr(optimizer, batch_size)
+    line = f"{optimizer.name}, learning rate {peak:.4g}"
+    if optimizer.scaling != "none":
+        line += (
+            f" ({optimizer.lr:.4g} for {optimizer.base_batch_size} images, "
+            f"{optimizer.scaling} scaling to {batch_size})"
+        )
+    return f"{line}, {config.schedule.name} schedule"
+
+
 def _agree_on_folder(config: Config, run: Path | None, runtime: Runtime) -> Path:
     chosen = from_root(runtime, run or run_folder.default_run_folder(config))
     assert isinstance(chosen, Path)
@@ -127,6 +141,7 @@ def _train(
         f"{total} steps; every image once an epoch, none dropped, none padded"
     )
     say(state.exchanger.describe())
+    say(describe_rate(config))
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
     log = MetricsLog(folder, runtime, progress, state.step)
     first, started = state.step, time.perf_counter()

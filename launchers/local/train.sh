@@ -7,5 +7,5 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PATH="${VENV:-$root/.venv}/bin:$PATH"
-gpus=$(nvidia-smi -L 2>/dev/null | wc -l)
+gpus=$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)
 exec dathvd launch -np "${NP:-$((gpus > 0 ? gpus : 2))}" --max-restarts 2 -- train "$@"

@@ -25,7 +25,8 @@ def test_every_shipped_file_loads(path: Path) -> None:
 
 def test_a_dumped_config_loads_to_the_same(tmp_path: Path) -> None:
     config = load_config(
-        None, ["attack.epsilon=8/255", "schedule.milestones=[3, 5]", "data.num_classes=3"]
+        None,
+        ["attack.epsilon=8/255", "schedule.milestones=[3, 5]", "data.num_classes=3"],
     )
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(config))

@@ -21,9 +21,9 @@ QUICK = [
     "--set", "train.epochs=1", "--set", "attack.num_steps=1",
     "--set", "evaluation.attack.num_steps=1",
 ]  # fmt: skip
-FORMS = {
-    "local": ([ROOT / "launchers" / "local" / "train.sh"], {"NP": "2"}, 2),
-    "mpi": ([ROOT / "launchers" / "mpi" / "train.sh"], {"NP": "2"}, 2),
+FORMS: dict[str, tuple[list[str], dict[str, str], int]] = {
+    "local": ([str(ROOT / "launchers" / "local" / "train.sh")], {"NP": "2"}, 2),
+    "mpi": ([str(ROOT / "launchers" / "mpi" / "train.sh")], {"NP": "2"}, 2),
     "mpirun": (["mpirun", "--oversubscribe", "-np", "4", DATHVD, "train"], {}, 4),
     "one": ([DATHVD, "train"], {}, 1),
 }
@@ -36,7 +36,7 @@ def test_each_form_leaves_the_same_kind_of_run_folder(
     start, env, size = FORMS[form]
     run_dir = tmp_path / "run"
     done = run(
-        [*map(str, start), "--run-dir", str(run_dir), *QUICK],
+        [*start, "--run-dir", str(run_dir), *QUICK],
         cwd=tmp_path,
         env={"VENV": str(VENV), **env},
     )
