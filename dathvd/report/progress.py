@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import Progress as Bar
+from rich.progress import TextColumn, TimeRemainingColumn
 
 from dathvd.ranks import under_launcher
-from rich.progress import TextColumn, TimeRemainingColumn
 
 
 class Progress:

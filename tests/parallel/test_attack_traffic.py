@@ -24,11 +24,11 @@ class Counting:
     '''Horovod's library, with its asynchronous collectives counted.'''
     calls = 0
 
-    def __init__(self, library):
-        self.library = library
+    def __init__(self, native):
+        self.native = native
 
     def __getattr__(self, name):
-        function = getattr(self.library, name)
+        function = getattr(self.native, name)
         if "_async" not in name:
             return function
         def counted(*arguments):

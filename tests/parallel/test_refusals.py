@@ -31,7 +31,7 @@ def refused(done: Finished, *words: str, code: int = 2) -> str:
     return lines[0]
 
 
-def refuse(*arguments: str, words: tuple[str, ...], size: int = 2) -> str:
+def assert_refused(*arguments: str, words: tuple[str, ...], size: int = 2) -> str:
     """Run ``dathvd`` on some ranks and see it refuse."""
     command = [DATHVD, *arguments]
     done = mpirun(size, command) if size > 1 else run(command)
@@ -60,7 +60,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     run_dir = tmp_path / "run"
     arguments = ["train", "--run-dir", str(run_dir), *with_folder(root)]
-    refuse(*arguments, words=("nowhere", "is not a folder"))
+    assert_refused(*arguments, words=("nowhere", "is not a folder"))
     assert not run_dir.exists()
 
 
@@ -77,7 +77,7 @@ def test_a_broken_data_set(tmp_path: Path, fault: str) -> None:
         words = ["class1", "holds no images"]
     run_dir = tmp_path / "run"
     arguments = ["train", "--run-dir", str(run_dir), *with_folder(root)]
-    refuse(*arguments, words=tuple(words), size=1)
+    assert_refused(*arguments, words=tuple(words), size=1)
     assert not run_dir.exists()
 
 
@@ -92,21 +92,21 @@ def test_an_impossible_setting_before_any_work(
     tmp_path: Path, setting: str, words: tuple[str, ...]
 ) -> None:
     run_dir = tmp_path / "run"
-    refuse("train", "--run-dir", str(run_dir), "--set", setting, words=words)
+    assert_refused("train", "--run-dir", str(run_dir), "--set", setting, words=words)
     assert not run_dir.exists()
 
 
 def test_wrong_yaml(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("train: [1,\n")
-    refuse("train", "--config", str(file), words=("bad.yaml", "line 2"), size=1)
+    assert_refused("train", "--config", str(file), words=("bad.yaml", "line 2"), size=1)
 
 
 def test_a_batch_smaller_than_the_number_of_workers(tmp_path: Path) -> None:
     setting = ["--set", "train.batch_size=2"]
     words = ("train.batch_size", "at least 3")
     arguments = ["train", "--run-dir", str(tmp_path / "run"), *QUICK, *setting]
-    refuse(*arguments, words=words, size=3)
+    assert_refused(*arguments, words=words, size=3)
 
 
 def test_horovodrun_over_gloo_passes_the_line_on(tmp_path: Path) -> None:
@@ -121,7 +121,9 @@ def test_a_run_folder_of_another_configuration(tmp_path: Path) -> None:
     train(tmp_path, 1, "--set", "train.max_steps=1")
     words = ("another configuration", "model.width: 4 there, 5 here")
     setting = ["--set", "model.width=5"]
-    refuse("train", "--run-dir", str(tmp_path), *QUICK, *setting, words=words, size=1)
+    assert_refused(
+        "train", "--run-dir", str(tmp_path), *QUICK, *setting, words=words, size=1
+    )
 
 
 def test_checkpoints_of_another_model_and_corrupted(tmp_path: Path) -> None:
@@ -131,14 +133,14 @@ def test_checkpoints_of_another_model_and_corrupted(tmp_path: Path) -> None:
     name = Path("checkpoints") / "step-00000001" / "model.pt"
     (mine / name).write_bytes((other / name).read_bytes())
     arguments = ["train", "--run-dir", str(mine), *QUICK]
-    refuse(*arguments, words=("model.pt", "another model"))
+    assert_refused(*arguments, words=("model.pt", "another model"))
     (mine / name).write_bytes((other / name).read_bytes()[:-100])
-    refuse(*arguments, words=("model.pt", "corrupted"))
+    assert_refused(*arguments, words=("model.pt", "corrupted"))
 
 
 def test_an_unwritable_folder() -> None:
     words = ("cannot create folder /proc/nothing/run",)
-    refuse("train", "--run-dir", "/proc/nothing/run", *QUICK, words=words)
+    assert_refused("train", "--run-dir", "/proc/nothing/run", *QUICK, words=words)
 
 
 @pytest.fixture
@@ -159,7 +161,7 @@ def test_a_full_disk(full_disk: Path) -> None:
     run_dir = full_disk / "run"
     setting = ["--set", "model.width=32"]
     words = ("cannot write", "No space left on device")
-    refuse("train", "--run-dir", str(run_dir), *QUICK, *setting, words=words)
+    assert_refused("train", "--run-dir", str(run_dir), *QUICK, *setting, words=words)
     assert not list((run_dir / "checkpoints").iterdir())
     assert not (run_dir / "result.json").exists()
 
