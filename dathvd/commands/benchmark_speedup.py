@@ -32,9 +32,25 @@ from dathvd.commands.options import config_options
     show_default=True,
     help="attack: gradients travel while the next batch is attacked.",
 )
-@click.option("--batch-size-per-worker", type=click.IntRange(min=1))
-@click.option("--warmup", type=click.IntRange(min=0), default=2, show_default=True)
-@click.option("--repeats", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option(
+    "--batch-size-per-worker",
+    type=click.IntRange(min=1),
+    help="Images a step.  [default: the config's train.batch_size]",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Rounds before the first timed one.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=9,
+    show_default=True,
+    help="Timed rounds: one step of each point in each.",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),

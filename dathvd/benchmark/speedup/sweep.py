@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dathvd.benchmark.rig import Rig
+from dathvd.benchmark.rig.network import bits_per_second
 from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
 from dathvd.compression import COMPRESSORS
@@ -82,6 +83,8 @@ class Sweep:
 
         mpirun starts the ranks by the rig's own agent; over Gloo, horovodrun by ssh.
         """
+        for rate in rates:
+            bits_per_second(rate)  # a bad one is to be told now, not an hour later
         rows: list[Row] = []
         with Rig.create(max(self.sizes), ssh=gloo) as rig:
             for rate in rates:
