@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import horovod.torch as hvd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd.benchmark.rows import LOCAL
 from dathvd.benchmark.speedup.counters import payload_bytes_sent
@@ -35,7 +35,11 @@ _LR = 1e-6
 
 @dataclass
 class Runner:
-    """A trainer and its place in the data."""
+    """A trainer, and a point's place in the data.
+
+    Points that differ in overlap alone share one trainer, which saves the memory of
+    a network, its optimizer's state and its residuals.
+    """
 
     point: Point
     trainer: Trainer
@@ -43,6 +47,8 @@ class Runner:
     watch: Stopwatch
     step: int = 0
     batches: list[Batch] = field(default_factory=list)
+    prepared: list[Tensor] = field(default_factory=list)
+    """Adversarial images of ``batches``, from the point's last step."""
 
     @classmethod
     def build(
@@ -55,31 +61,51 @@ class Runner:
         trainer.mark = watch.mark
         return cls(point, trainer, plan, watch)
 
+    @classmethod
+    def build_all(
+        cls, points: Sequence[Point], config: Config, dataset: Dataset, plan: BatchPlan
+    ) -> list[Runner]:
+        """A runner for each point; every rank calls it."""
+        built: dict[tuple[str, str], Runner] = {}
+        runners = []
+        for point in points:
+            key = (point.codec, point.exchange)
+            if key not in built:
+                built[key] = cls.build(point, config, dataset, plan)
+            one = built[key]
+            own = replace(one.point, overlap=point.overlap)
+            runners.append(cls(own, one.trainer, plan, one.watch))
+        return runners
+
     def sample(self) -> Sample:
         """Take one step and time it; every rank calls it."""
         overlap = self.point.overlap == "attack"
         exchanger = getattr(self.trainer.optimizer, "exchanger", None)
         if exchanger is not None:
             exchanger.ledger.snapshot(reset=True)
+        waited_before = vars(self.trainer.optimizer).get("waited", 0.0)
         meet()
         before = payload_bytes_sent()
         self.watch.start()
         batches = self.batches or self._load()
         following = self._load() if overlap else []
         self.watch.mark("data")
+        self.trainer.prepared = self.prepared
         self.trainer.step(batches, _LR, following)
-        self.batches = following
+        self.batches, self.prepared = following, self.trainer.prepared
         seconds = self.watch.seconds
         exchanged = seconds.get("exchange", 0.0)
         entries = exchanger.ledger.snapshot() if exchanger is not None else {}
         meet()  # what is still on its way out belongs to this step
         kernel = payload_bytes_sent() - before
         waited = sum(entry["waited_seconds"] for entry in entries.values())
+        if self.point.codec == PLAIN:
+            waited = vars(self.trainer.optimizer)["waited"] - waited_before
         traffic = _by_collective(entries)
         return Sample(
             data=seconds["data"],
             attack=seconds.get("attack", 0.0),
-            update=seconds["update"] + exchanged - waited,
+            update=seconds.get("update", 0.0) + exchanged - waited,
             exposed=waited,
             sent=sum(size for _, size in traffic.values()),
             kernel=kernel,
@@ -98,10 +124,7 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
         return point, None
     passes = config.train.backward_passes_per_step
     if point.codec == PLAIN:
-        plain = functools.partial(
-            hvd.DistributedOptimizer, backward_passes_per_step=passes
-        )
-        return point, plain
+        return point, functools.partial(_plain_horovod, passes)
     codec = build_compressor(
         config.compression.model_copy(update={"name": point.codec})
     )
@@ -120,6 +143,24 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
         )
 
     return replace(point, exchange=chosen), wrap
+
+
+def _plain_horovod(
+    passes: int, optimizer: torch.optim.Optimizer, named: NamedParameters
+) -> torch.optim.Optimizer:
+    """Horovod's own optimizer; its ``waited`` counts the seconds in synchronize."""
+    plain = hvd.DistributedOptimizer(optimizer, named, backward_passes_per_step=passes)
+    synchronize = plain.synchronize
+
+    def timed() -> None:
+        began = time.perf_counter()
+        synchronize()
+        plain.waited += time.perf_counter() - began
+
+    plain.waited = 0.0
+    plain.synchronize = timed
+    wrapped: torch.optim.Optimizer = plain
+    return wrapped
 
 
 def _by_collective(

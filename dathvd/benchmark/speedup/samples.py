@@ -66,7 +66,6 @@ class Launch:
         sent = fmean(sample.sent for rank in ranks for sample in rank)
         if point.codec == PLAIN:  # it keeps no ledger
             sent = 2 * (self.size - 1) / self.size * 4 * self.num_values
-            exposed = max(0.0, step_seconds - compute_seconds)
         kernel = fmean(sample.kernel for rank in ranks for sample in rank)
         alone = self.hosts == self.size > 1
         return Row(

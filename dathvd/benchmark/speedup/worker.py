@@ -65,7 +65,7 @@ def measure(plan: Plan, runtime: Runtime) -> list[Row]:
     dataset = load_dataset(config.data)
     batches = batch_plan(config, dataset, runtime.device, runtime.rank, runtime.size)
     points = [Point(LOCAL, "none", "none"), *plan.points]
-    runners = [Runner.build(point, config, dataset, batches) for point in points]
+    runners = Runner.build_all(points, config, dataset, batches)
     samples = _take_turns(plan, runners)
     everyone = hvd.allgather_object(samples, name="benchmark.samples")
     hosts = hvd.allgather_object(socket.gethostname(), name="benchmark.hosts")
