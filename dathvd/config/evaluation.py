@@ -5,15 +5,27 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from dathvd.config.attack import AttackConfig
-from dathvd.config.base import Count, Natural, Section
+from dathvd.config.base import Count, Natural, Pixel, Section
+
+
+class EvaluationAttackConfig(AttackConfig):
+    """An attack with the defaults of an evaluation, which a section that names only
+    some fields keeps."""
+
+    epsilon: Pixel = 0.15
+    """Radius of the ball, in pixel units of [0, 1]."""
+    step_size: Pixel = 0.15 / 8
+    """Length of the first step of pgd, in the same units."""
+    num_steps: Natural = 20
+    """Number of gradient steps of pgd."""
+    restarts: Count = 2
+    """Runs from different starts; the worst one counts for each image."""
 
 
 class EvaluationConfig(Section):
     """Clean and robust accuracy on the test set."""
 
-    attack: AttackConfig = AttackConfig(
-        epsilon=0.15, step_size=0.15 / 8, num_steps=20, restarts=2
-    )
+    attack: EvaluationAttackConfig = EvaluationAttackConfig()
     """The attack of the final evaluation."""
     batch_size: Count = 64
     """Images that one worker evaluates at once."""
@@ -22,7 +34,9 @@ class EvaluationConfig(Section):
 
     @field_validator("attack")
     @classmethod
-    def _attack_works_alone(cls, attack: AttackConfig) -> AttackConfig:
+    def _attack_works_alone(
+        cls, attack: EvaluationAttackConfig
+    ) -> EvaluationAttackConfig:
         if attack.name == "free":
             raise ValueError("free works in training only: take pgd or fgsm")
         return attack

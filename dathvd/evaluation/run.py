@@ -113,6 +113,8 @@ def _change(config: Config, changes: dict[str, Any]) -> Config:
     """
     tree = config.model_dump()
     evaluation = tree["evaluation"]
+    if changes.get("name", "pgd") != "pgd":
+        changes = {"restarts": 1, **changes}  # one step from the image: all are equal
     for name, value in changes.items():
         if name == "seed":
             tree["seed"] = value

@@ -112,8 +112,17 @@ class TrainingState:
         keep = self.config.train.keep_checkpoints
         together(
             runtime,
+            lambda: checkpoint.publish(final, keep) if runtime.is_root else None,
+        )
+        # hosts with a disk of their own still hold their part; on a shared one root's
+        # turn has published all, and a second turn would remove it
+        elsewhere = runtime.local_rank == 0 and not runtime.is_root
+        together(
+            runtime,
             lambda: (
-                checkpoint.publish(final, keep) if runtime.local_rank == 0 else None
+                checkpoint.publish(final, keep)
+                if elsewhere and checkpoint.staging_folder(final).exists()
+                else None
             ),
         )
         return final

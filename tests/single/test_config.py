@@ -34,6 +34,13 @@ def test_a_dumped_config_loads_to_the_same(tmp_path: Path) -> None:
     assert config.attack.epsilon == pytest.approx(8 / 255, abs=0)
 
 
+def test_part_of_the_evaluations_attack_keeps_the_evaluations_defaults() -> None:
+    attack = load_config(None, ["evaluation.attack.restarts=5"]).evaluation.attack
+    assert attack.restarts == 5
+    default = load_config().evaluation.attack
+    assert attack.model_copy(update={"restarts": default.restarts}) == default
+
+
 def test_every_field_is_in_the_dump() -> None:
     tree = yaml.safe_load(dump_config(load_config()))
     assert tree == load_config().model_dump(mode="json")

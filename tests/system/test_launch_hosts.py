@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dathvd.benchmark.rig.rig import Rig, network_is_available
+from dathvd.checkpoint import find_checkpoints
 from tests.processes import environment
 
 SSHD = Path("/usr/sbin/sshd")
@@ -61,6 +62,9 @@ def test_training_across_hosts(rig: Rig, tmp_path: Path, controller: str) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert result["num_workers"] == 2
+    # both hosts see one disk, and neither may undo the other's checkpoint
+    (last,) = find_checkpoints(run_dir)
+    assert (last / "model.pt").exists()
     second = (run_dir / "logs" / "rank-001.log").read_text()
     assert " on node1\n" in second.splitlines(keepends=True)[0]
     assert " 1 on this host" in done.stdout  # the other rank is elsewhere
