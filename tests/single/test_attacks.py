@@ -393,4 +393,4 @@ def test_impossible_options_are_refused(changes: dict[str, Any], message: str) -
 
 def test_free_is_refused_where_nothing_is_trained() -> None:
     with pytest.raises(ValueError, match="training only"):
-        EvaluationConfig.model_validate({"attack": {"name": "free"}})
+        EvaluationConfig.model_validate({"attack": {"name": "free", "restarts": 1}})
