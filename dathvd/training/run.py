@@ -166,8 +166,8 @@ def _conclude(
     images_per_second: float,
 ) -> None:
     """Check that all ranks agree, evaluate, write the result and the pictures."""
-    assert_identical(state.trainer.model)
     model = state.averaged_model()
+    assert_identical(model)
     accuracy = evaluate_test_set(model, dataset, state.config, runtime)
     if not runtime.is_root:
         return
