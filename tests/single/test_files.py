@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
 
 from dathvd.errors import UserError
 from dathvd.files import make_folder, write_atomically, write_json, write_text
+from tests.processes import run
 
+# no file of this process may exceed 4 KiB, as on a full disk
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from dathvd.errors import UserError
+from dathvd.files import write_text
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may exceed 4 KiB, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+file = Path(sys.argv[1])
+write_text(file, "old")
+try:
+    write_text(file, "new" * 10_000)
+except UserError as error:
+    print(error)
+"""
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -33,13 +38,10 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, small_files: None
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    write_text(file, "old")
-    with pytest.raises(UserError, match=r"cannot write .*a\.txt: File too large"):
-        write_text(file, "new" * 10_000)
+    done = run([sys.executable, "-c", FULL_DISK, file])
+    assert done.stdout == f"cannot write {file}: File too large\n", done.output
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
