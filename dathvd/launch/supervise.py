@@ -40,8 +40,14 @@ class Outcome:
 
     @property
     def failures(self) -> list[RankEnded]:
-        """Ranks that failed, those not counted that stopped and saved."""
-        return [end for end in self.ends if end.code != STOPPED_AND_SAVED]
+        """Ranks that failed, those not counted that stopped and saved.
+
+        Once one has left with its checkpoint, the launcher ends the others.
+        """
+        failed = [end for end in self.ends if end.code != STOPPED_AND_SAVED]
+        if self.stopped_by is not None and len(failed) < len(self.ends):
+            return [end for end in failed if end.code <= 128]
+        return failed
 
     @property
     def cause(self) -> RankEnded | None:

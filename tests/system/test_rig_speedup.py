@@ -30,7 +30,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]
     folder = tmp_path_factory.mktemp("rig")
     words = ["--np", "2", "--rig-rates", "20mbit", "--codecs", "horovod,none,sign"]
     words += ["--set", "model.name=mlp", "--set", "model.width=64"]
-    words += ["--set", "attack.num_steps=10", "--batch-size-per-worker", "256"]
+    words += ["--set", "attack.num_steps=100", "--batch-size-per-worker", "256"]
     words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
     done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
     assert done.code == 0, done.output
