@@ -106,8 +106,7 @@ def write_rank_files(
     make_folder(staging)
     if shared is not None:
         save_file(staging / "model.pt", {"format": FORMAT, **shared})
-    if own:
-        save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
+    save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 
 def publish(final: Path, keep: int) -> None:

@@ -139,17 +139,13 @@ class TrainingState:
         }
 
     def _own(self) -> dict[str, Any]:
-        """What differs between ranks; empty where nothing does."""
-        own: dict[str, Any] = {}
-        statistics = dict(self.trainer.model.named_buffers())
-        if statistics:
-            own["buffers"] = {name: b.detach() for name, b in statistics.items()}
-        residuals = self.exchanger.state_dict()
-        if residuals:
-            own["exchange"] = residuals
-        if self.trainer.prepared:
-            own["prepared"] = self.trainer.prepared
-        return own
+        """What differs between ranks."""
+        statistics = self.trainer.model.named_buffers()
+        return {
+            "buffers": {name: buffer.detach() for name, buffer in statistics},
+            "exchange": self.exchanger.state_dict(),
+            "prepared": self.trainer.prepared,
+        }
 
     def restore(self, folder: Path, runtime: Runtime) -> None:
         """Go on from a checkpoint; every rank calls it.
@@ -172,13 +168,10 @@ class TrainingState:
             ),
         )
         trainer.optimizer.load_state_dict(shared["optimizer"])
-        if any("exchange" in part for part in own):
-            residuals = [part["exchange"] for part in own]
-            self.exchanger.load_state_dict(residuals)
+        self.exchanger.load_state_dict([part["exchange"] for part in own])
         if same_size:
-            trainer.model.load_state_dict(own[0].get("buffers", {}), strict=False)
-            prepared = own[0].get("prepared", [])
-            trainer.prepared = [tensor.to(runtime.device) for tensor in prepared]
+            trainer.model.load_state_dict(own[0]["buffers"], strict=False)
+            trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
         self.step = int(shared["step"])
 
 
@@ -199,6 +192,5 @@ def _read_shared(folder: Path, runtime: Runtime) -> dict[str, Any]:
 
 
 def _read_ranks(folder: Path, ranks: Iterable[int]) -> list[dict[str, Any]]:
-    """What those ranks alone had saved; empty where they had nothing."""
-    files = [folder / f"rank-{rank:05d}.pt" for rank in ranks]
-    return [checkpoint.load_file(file) if file.exists() else {} for file in files]
+    """What those ranks alone had saved."""
+    return [checkpoint.load_file(folder / f"rank-{rank:05d}.pt") for rank in ranks]

@@ -159,3 +159,25 @@ def test_batch_norm_resumes_exactly(tmp_path: Path) -> None:
     train(tmp_path / "parts", 2, *norm, "--set", "train.max_steps=5")
     parts = train(tmp_path / "parts", 2, *norm)
     assert parts["parameters_sha256"] == whole["parameters_sha256"]
+
+
+def test_compressed_training_resumes_exactly_and_with_other_workers(
+    tmp_path: Path,
+) -> None:
+    sign = ("--set", "compression.name=sign", "--set", "model.width=16")
+    whole = train(tmp_path / "whole", 2, *sign)
+    for folder, size in (("same", 2), ("other", 3)):
+        train(tmp_path / folder, 2, *sign, "--set", "train.max_steps=4")
+        result = train(tmp_path / folder, size, *sign)
+        assert result["num_workers"] == size
+        same = result["parameters_sha256"] == whole["parameters_sha256"]
+        assert same is (folder == "same")
+
+
+def test_a_lost_part_of_a_checkpoint_is_one_line(tmp_path: Path) -> None:
+    train(tmp_path, 2, "--set", "train.max_steps=1")
+    (find_checkpoints(tmp_path)[-1] / "rank-00001.pt").unlink()
+    command = [DATHVD, "train", "--run-dir", str(tmp_path), *QUICK]
+    done = mpirun(2, command)
+    assert done.code == 2, done.output
+    assert "rank-00001.pt: No such file" in done.output
