@@ -16,11 +16,12 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
 
 
 def _signed(value: int) -> int:
     """The 64-bit pattern of ``value`` as torch's signed integer."""
-    value &= (1 << 64) - 1
+    value &= _WORD
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -36,12 +37,23 @@ def _mix(bits: Tensor) -> Tensor:
     return bits.bitwise_xor_(_shift(bits, 31))
 
 
+def hash_word(*parts: int) -> int:
+    """A 64-bit hash of integers: the same finaliser on the host, chained.
+
+    The same on every rank and platform; a microsecond, where torch would take fifty.
+    """
+    state = 0
+    for part in parts:
+        state = (state + part + _GOLDEN) & _WORD
+        state = ((state ^ (state >> 30)) * _MIX_1) & _WORD
+        state = ((state ^ (state >> 27)) * _MIX_2) & _WORD
+        state ^= state >> 31
+    return state
+
+
 def mix_seed(*parts: int) -> int:
     """One 63-bit seed from several integers, such as (seed, epoch, rank)."""
-    state = torch.zeros(1, dtype=torch.int64)
-    for part in parts:
-        state = _mix(state.add_(_signed(part + _GOLDEN)))
-    return int(state.item()) & ((1 << 63) - 1)
+    return hash_word(*parts) & (_WORD >> 1)
 
 
 class SampleNoise:

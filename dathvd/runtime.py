@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dathvd.errors import UserError
+from dathvd.files import explain_os_errors
 from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
@@ -175,6 +177,27 @@ def from_root(runtime: Runtime, value: T) -> T:
 
     sent: T = hvd.broadcast_object(value, root_rank=0, name="from_root")
     return sent
+
+
+def read_on_root(runtime: Runtime, find: Callable[[], Path]) -> tuple[str, bytes]:
+    """Name and bytes of a file that rank 0 alone needs to see, on every rank.
+
+    Args:
+        runtime: this worker's place.
+        find: gives the path; called on rank 0.
+
+    Raises:
+        AgreedError: it is not found or cannot be read; raised on every rank.
+    """
+
+    def read() -> tuple[str, bytes]:
+        if not runtime.is_root:
+            return "", b""
+        file = find()
+        with explain_os_errors("read", file):
+            return str(file), file.read_bytes()
+
+    return from_root(runtime, together(runtime, read))
 
 
 def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:

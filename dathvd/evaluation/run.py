@@ -13,11 +13,11 @@ from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
-from dathvd.files import explain_os_errors, write_json
+from dathvd.files import write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.progress import Progress
 from dathvd.report.tables import describe_attack, print_accuracy
-from dathvd.runtime import Runtime, from_root, together
+from dathvd.runtime import Runtime, read_on_root, together
 
 
 def evaluate_test_set(
@@ -71,7 +71,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
-    model, config = together(runtime, lambda: _restore(run, runtime))
+    model, config = _restore(run, runtime)
     config = together(runtime, lambda: _change(config, changes))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
@@ -90,19 +90,11 @@ def evaluate_checkpoint(
 
 def _restore(run: str, runtime: Runtime) -> tuple[nn.Module, Config]:
     """The network; rank 0 reads the file, so only its host needs to see it."""
-    name, data, problem = run, b"", None
-    if runtime.is_root:
-        try:
-            file = checkpoint.resolve(run) / "model.pt"
-            name = str(file)
-            with explain_os_errors("read", file):
-                data = file.read_bytes()
-        except UserError as error:
-            problem = str(error)
-    name, data, problem = from_root(runtime, (name, data, problem))
-    if problem is not None:
-        raise UserError(problem)
-    return checkpoint.restore_model(checkpoint.load_bytes(data, name), name)
+    name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
+    return together(
+        runtime,
+        lambda: checkpoint.restore_model(checkpoint.load_bytes(data, name), name),
+    )
 
 
 def _change(config: Config, changes: dict[str, Any]) -> Config:

@@ -23,12 +23,11 @@ from dathvd.distributed import (
     broadcast_parameters,
 )
 from dathvd.errors import UserError
-from dathvd.files import explain_os_errors
 from dathvd.models import build_model
 from dathvd.noise import mix_seed
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
-from dathvd.runtime import Runtime, from_root, together
+from dathvd.runtime import Runtime, read_on_root, together
 from dathvd.training.step import Totals, Trainer
 
 _WEIGHTS = 0x3E
@@ -177,17 +176,7 @@ class TrainingState:
 
 def _read_shared(folder: Path, runtime: Runtime) -> dict[str, Any]:
     """``model.pt``, read by rank 0 and sent to all."""
-
-    def read() -> bytes | None:
-        if not runtime.is_root:
-            return None
-        file = folder / "model.pt"
-        with explain_os_errors("read", file):
-            return file.read_bytes()
-
-    data = from_root(runtime, together(runtime, read))
-    assert data is not None
-    name = str(folder / "model.pt")
+    name, data = read_on_root(runtime, lambda: folder / "model.pt")
     return together(runtime, lambda: checkpoint.load_bytes(data, name))
 
 
