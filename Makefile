@@ -11,6 +11,8 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 
 run = PATH="$(VENV)/bin:$$PATH"
+# two files of tests at a time: ranks that start or wait leave cores idle
+parallel = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format clean docker-build docker-train docker-test
@@ -27,7 +29,7 @@ train: setup ## set up, then train a robust model with NP workers (2)
 	$(run) horovodrun -np $(NP) dathvd train $(ARGS)
 
 test: setup ## set up, then run the tests
-	$(run) python -m pytest $(ARGS)
+	$(run) python -m pytest $(parallel) $(ARGS)
 
 lint: setup ## check formatting, style and types
 	$(run) black --check . && $(run) isort --check . && $(run) flake8 && $(run) mypy

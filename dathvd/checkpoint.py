@@ -15,7 +15,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_atomically
 
 FORMAT = 1
+Weights = Literal["raw", "ema"]
+"""The weights of the last step, or their moving average (``train.ema_decay``)."""
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -109,16 +111,31 @@ def write_rank_files(
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 
-def publish(final: Path, keep: int) -> None:
-    """Rename the staging folder and drop older checkpoints beyond ``keep``."""
+def publish(final: Path, keep: int, spare: Path | None = None) -> None:
+    """Rename the staging folder and drop older checkpoints beyond ``keep``.
+
+    Args:
+        final: the checkpoint.
+        keep: how many of the newest stay.
+        spare: one that stays at any age.
+    """
     staging = staging_folder(final)
     with explain_os_errors("write", final):
-        if final.exists():
-            shutil.rmtree(final)
-        with contextlib.suppress(FileNotFoundError):  # another host's root was first
-            os.replace(staging, final)
+        if staging.exists():  # else another host's root was first
+            if final.exists():
+                shutil.rmtree(final)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(staging, final)
     for old in find_checkpoints(final.parent.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != spare:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def discard_after(final: Path) -> None:
+    """Drop the checkpoints of later steps than this one's."""
+    for newer in find_checkpoints(final.parent.parent):
+        if newer.name > final.name:
+            shutil.rmtree(newer, ignore_errors=True)
 
 
 def discard_staging(final: Path) -> None:
@@ -143,11 +160,13 @@ def resolve(path: str | Path) -> Path:
     return found[-1]
 
 
-def restore_model(state: dict[str, Any], name: str) -> tuple[nn.Module, Config]:
+def restore_model(
+    state: dict[str, Any], name: str, weights: Weights = "raw"
+) -> tuple[nn.Module, Config]:
     """The network and configuration of a loaded ``model.pt``.
 
     Raises:
-        UserError: the checkpoint is another model's.
+        UserError: the checkpoint is another model's, or holds no such weights.
     """
     from dathvd.models import build_model
 
@@ -157,7 +176,12 @@ def restore_model(state: dict[str, Any], name: str) -> tuple[nn.Module, Config]:
         image_shape=tuple(state["image_shape"]),
         num_classes=int(state["num_classes"]),
     )
-    load_weights(model, state["model"], name)
+    if weights == "ema" and "ema" not in state:
+        raise UserError(
+            f"checkpoint {name}: holds no moving average of the weights, being "
+            "trained with train.ema_decay 0: take the raw weights"
+        )
+    load_weights(model, state["ema" if weights == "ema" else "model"], name)
     return model.eval(), config
 
 
@@ -180,18 +204,19 @@ def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:
     model.load_state_dict(weights)
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path, weights: Weights = "raw") -> nn.Module:
     """The trained network of a run, ready to use; needs no Horovod.
 
     Args:
         path: a run folder (its newest checkpoint counts) or a checkpoint folder.
+        weights: ``raw`` for the last step's, ``ema`` for their moving average.
 
     Returns:
         A module in eval mode on the CPU, from images ``[batch, channels, height,
         width]`` float32 in [0, 1] to logits ``[batch, classes]``.
 
     Raises:
-        UserError: there is no checkpoint, or it is corrupted.
+        UserError: there is no checkpoint, it is corrupted, or it holds no average.
     """
     file = resolve(path) / "model.pt"
-    return restore_model(load_file(file), str(file))[0]
+    return restore_model(load_file(file), str(file), weights)[0]

@@ -13,9 +13,22 @@ from dathvd.errors import nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
     "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
+    "pseudo-label": (
+        "dathvd.commands.pseudo_label",
+        "Label images with a trained run.",
+    ),
+    "sanity": ("dathvd.commands.sanity", "Look for masked gradients in a run."),
     "benchmark-accuracy": (
         "dathvd.commands.benchmark_accuracy",
         "Compare variants of a run over seeds.",
+    ),
+    "benchmark-methods": (
+        "dathvd.commands.benchmark_methods",
+        "Compare training methods on a folder of images.",
+    ),
+    "benchmark-batches": (
+        "dathvd.commands.benchmark_batches",
+        "Compare LAMB with SGD over batch sizes.",
     ),
     "benchmark-step": (
         "dathvd.commands.benchmark_step",

@@ -81,6 +81,12 @@ class SampleNoise:
         """The draws of some of the samples, by their int64 places in this batch."""
         return SampleNoise(self._seed, self._ids[indices])
 
+    def repeat(self, count: int) -> SampleNoise:
+        """Draws for ``count`` views of each sample, a sample's beside each other."""
+        places = torch.arange(count, device=self._ids.device)
+        ids = self._ids[:, None] * count + places
+        return SampleNoise(self._seed, ids.flatten())
+
     def normal(self, shape: torch.Size | tuple[int, ...], stream: int = 0) -> Tensor:
         """Standard normal float32 of ``shape`` (Box and Muller's transform)."""
         radius = self.uniform(shape, 2 * stream + 1_000_003).neg_().add_(1.0)

@@ -84,7 +84,8 @@ train)
     ;;
 test)
     ensure test "$image-test"
-    run "$image-test" python -m pytest "${@:2}"
+    # two files of tests at a time, as in the Makefile
+    run "$image-test" python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${@:2}"
     ;;
 *) fail "expected build, train or test" ;;
 esac

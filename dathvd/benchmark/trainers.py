@@ -14,7 +14,7 @@ from dathvd.data import Dataset, build_augmentation
 from dathvd.models import build_model
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
-from dathvd.training.batches import BatchPlan
+from dathvd.training.batches import BatchPlan, extra_of
 from dathvd.training.step import Totals, Trainer
 
 # of data sets whose images have one size; others are resized to data.image_size
@@ -58,6 +58,7 @@ def batch_plan(
         seed=config.seed,
         augment=build_augmentation(config.data),
         device=device,
+        extra=extra_of(config.data, dataset),
     )
 
 

@@ -2,31 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import click
 
 
 @click.command("evaluate")
 @click.argument("run", metavar="RUN")
-@click.option("--epsilon", metavar="FLOAT", help='Radius, such as 0.15 or "8/255".')
-@click.option("--step-size", metavar="FLOAT", help="Length of one step.")
-@click.option("--num-steps", type=int, help="Number of steps.")
+@click.option(
+    "--attack",
+    "attacks",
+    metavar="NAMES",
+    help="pgd, pgd-margin (Carlini and Wagner's loss), fgsm, fgsm_rs, autoattack, "
+    "noise (random points) or none.",
+)
+@click.option("--epsilon", "epsilons", metavar="RADII", help="Such as 0,2/255,4/255.")
+@click.option("--num-steps", metavar="COUNTS", help="Steps of pgd, such as 1,10,50.")
+@click.option(
+    "--step-size",
+    metavar="FLOAT",
+    help="Length of one step. Without it the run's share of epsilon, or 2.5 epsilon / "
+    "steps where that is longer.",
+)
 @click.option("--restarts", type=int, help="Number of random starts.")
 @click.option("--norm", help="linf or l2.")
-@click.option("--attack", "name", help="pgd or fgsm.")
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
+@click.option("--batch-size", type=int, help="Images at once (the run's own).")
+@click.option(
+    "--weights",
+    type=click.Choice(["raw", "ema"]),
+    default="raw",
+    show_default=True,
+    help="The last step's, or their moving average (train.ema_decay).",
+)
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
+@click.option(
+    "--only-survivors",
+    is_flag=True,
+    help="Attack only what survived the attacks before: quicker, for the accuracy "
+    "under all of them.",
+)
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    help="Keep every sample as it is judged, tables and curves. The same command goes "
+    "on where it was interrupted, and other attacks may follow.",
+)
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
-def command(run: str, json_file: str | None, **changes: Any) -> None:
-    """Repeat the evaluation of RUN (a run folder or a checkpoint folder).
+def command(
+    run: str,
+    attacks: str | None,
+    epsilons: str | None,
+    num_steps: str | None,
+    step_size: str | None,
+    restarts: int | None,
+    norm: str | None,
+    max_samples: int | None,
+    batch_size: int | None,
+    weights: Literal["raw", "ema"],
+    seed: int | None,
+    only_survivors: bool,
+    output: str | None,
+    json_file: str | None,
+) -> None:
+    """Attack RUN (a run folder or a checkpoint folder) on its test set.
 
-    Without options the attack is the run's own, and so are the numbers.
+    Without options the attack is the run's own, and so are the numbers. Lists with
+    commas make a grid of all combinations.
+
+    \b
+    dathvd evaluate RUN --attack fgsm,pgd,pgd-margin --epsilon 0,2/255,4/255,8/255
+    mpirun -np 4 dathvd evaluate RUN --attack autoattack --output results
     """
-    from dathvd.evaluation import evaluate_checkpoint
+    from pathlib import Path
+
+    from dathvd.commands.options import fractions, integers, words
+    from dathvd.evaluation import Grid, Request, evaluate_checkpoint
     from dathvd.runtime import guard, start
 
-    given = {name: value for name, value in changes.items() if value is not None}
+    lengths = fractions("--step-size", step_size)
+    grid = Grid(
+        attacks=words(attacks),
+        epsilons=fractions("--epsilon", epsilons),
+        num_steps=integers("--num-steps", num_steps),
+        step_size=lengths[0] if lengths else None,
+        restarts=restarts,
+        norm=norm,
+    )
+    request = Request(
+        grid,
+        batch_size=batch_size,
+        max_samples=max_samples,
+        seed=seed,
+        weights=weights,
+        only_survivors=only_survivors,
+        output=Path(output) if output else None,
+        json_file=Path(json_file) if json_file else None,
+    )
     runtime = start()
     with guard(runtime):
-        evaluate_checkpoint(run, given, json_file, runtime)
+        evaluate_checkpoint(run, request, runtime)

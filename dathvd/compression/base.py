@@ -48,6 +48,9 @@ class Compressor(ABC):
     """The exchanges that can carry it, the best for many workers first."""
     error_feedback: bool = False
     """Whether exchanges keep what was lost and add it to the next step's gradient."""
+    warmup: ClassVar[float] = 0.0
+    """The share of a training run that should precede compression, see
+    ``DistributedOptimizer(warmup_steps=...)``; for codecs that lose much of a step."""
     block: int = 8
     """Cuts of a vector into chunks must fall on multiples of it."""
     per_tensor: ClassVar[bool] = False

@@ -52,6 +52,8 @@ class FusedCompressor(Compressor):
         for other in (residual, new_residual):
             if other is not None and other.numel() != count:
                 raise ValueError(f"{count} values, but a residual of {other.numel()}")
+        if count == 0:
+            return
         options = self.encode_options(count, seed, offset)
         tensors = (values, residual, wire, new_residual)
         if kernels.takes(values):
@@ -66,7 +68,9 @@ class FusedCompressor(Compressor):
     def decode(self, wire: Tensor, out: Tensor) -> None:
         if kernels.takes(out) or self._uses_triton(out):
             self.decode_mean(wire[None], out)
-        else:
+            return
+        self._check(wire.shape[-1], out.numel())
+        if out.numel():
             self.unpack(wire, out)
 
     def decode_mean(self, wires: Tensor, out: Tensor) -> None:

@@ -50,6 +50,7 @@ class PowerSGD(Compressor):
     name: ClassVar[str] = "powersgd"
     exchanges: ClassVar[tuple[Exchange, ...]] = ("allreduce",)
     error_feedback: bool = True
+    warmup: ClassVar[float] = 0.1
     per_tensor: ClassVar[bool] = True
 
     def __init__(self, rank: int = 2, *, error_feedback: bool | None = None) -> None:

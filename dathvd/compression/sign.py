@@ -36,6 +36,7 @@ class Sign(FusedCompressor):
     on_gpu: ClassVar[bool] = True
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
+    warmup: ClassVar[float] = 0.25
     block: int = _BLOCK
 
     def payload_bytes(self, num_values: int) -> int:

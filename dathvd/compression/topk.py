@@ -40,6 +40,7 @@ class TopK(FusedCompressor):
     kernel: ClassVar[str] = "topk"
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
+    warmup: ClassVar[float] = 0.25
     block: int = _BLOCK
 
     def __init__(

@@ -5,6 +5,7 @@ from dathvd.config.base import Section
 from dathvd.config.compression import CompressionConfig
 from dathvd.config.data import DataConfig
 from dathvd.config.evaluation import EvaluationConfig
+from dathvd.config.guard import GuardConfig
 from dathvd.config.load import dump_config, explain, load_config
 from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
@@ -18,6 +19,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "GuardConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",

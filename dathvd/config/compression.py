@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dathvd.config.base import Count, Positive, Section
+from dathvd.config.base import Count, Positive, Section, Share
 
 
 class CompressionConfig(Section):
@@ -23,6 +23,10 @@ class CompressionConfig(Section):
     error_feedback: bool | None = None
     """Whether what a codec loses is added to the next step's gradient.
     Null is the codec's own default."""
+    warmup: Share | None = None
+    """The share of the run's steps, at its start, whose gradients travel uncompressed.
+    Null is the codec's own default: a quarter for sign and topk, a tenth for
+    powersgd, else none."""
     exchange: Literal["auto", "allreduce", "allgather", "two-way"] = "auto"
     """Which collectives carry the payloads; auto depends on the codec and the number
     of workers, and is printed at the start."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from dathvd.config.base import Count, Natural, Section, Share
+from pydantic import Field, model_validator
+
+from dathvd.config.base import Count, Natural, NonNegative, Section, Share
 
 DataName = Literal[
     "digits",
@@ -45,6 +47,12 @@ class DataConfig(Section):
     extra: str | None = None
     """A file of more training images with (pseudo-)labels, which follow the data set's
     own: .npz with x_train and y_train, or the published pickle of 500K TinyImages."""
+    extra_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of extra images in every worker's batch, in (0, 1); an epoch is then one
+    pass over the data set's own images, and the extra ones take turns over the epochs.
+    Null shuffles both together: an epoch is one pass over all."""
+    extra_weight: NonNegative = 1.0
+    """Weight of an extra image in the loss, where one of the data set's own has 1."""
     num_classes: Count = 10
     """Number of classes of synthetic data."""
     num_train: Count = 1024
@@ -66,3 +74,14 @@ class DataConfig(Section):
     so that they are decoded once and shared by the workers of a host."""
     num_threads: Count = 4
     """Threads of each worker that decode image files."""
+
+    @model_validator(mode="after")
+    def _mixing_needs_extra_images(self) -> DataConfig:
+        if self.extra is None:
+            for field, given in (
+                ("extra_ratio", self.extra_ratio is not None),
+                ("extra_weight", self.extra_weight != 1.0),
+            ):
+                if given:
+                    raise ValueError(f"{field} needs extra images: set extra to a file")
+        return self

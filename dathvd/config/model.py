@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, Section
+from dathvd.config.base import Count, FromList, Section
 
-Channels = Annotated[tuple[float, ...], Field(min_length=1)]
-Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+Channels = Annotated[tuple[float, ...], FromList, Field(min_length=1)]
+Scales = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], FromList, Field(min_length=1)
+]
 
 
 class ModelConfig(Section):
@@ -28,3 +30,20 @@ class ModelConfig(Section):
     """Per-channel mean that the first layer subtracts; None for no such layer."""
     std: Scales | None = None
     """Per-channel standard deviation that it divides by."""
+    head: Literal["linear", "projection"] = "linear"
+    """The last layer, or two with an activation between them, as contrastive
+    pre-training wants; the rest of the network is called its trunk."""
+    init: str | None = None
+    """A run or checkpoint folder whose trunk the training starts from, such as one of
+    pre-training. Its head is taken too where it is a classifier of as many classes."""
+    init_mode: Literal["full", "linear"] = "full"
+    """full trains all weights; linear the head alone, on a trunk whose weights and
+    statistics stay as they are."""
+
+    @model_validator(mode="after")
+    def _linear_needs_a_trunk(self) -> ModelConfig:
+        if self.init_mode == "linear" and self.init is None:
+            raise ValueError(
+                "init_mode linear needs a trained trunk: set init to a run"
+            )
+        return self

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dathvd.config.base import NonNegative, Section
+from dathvd.config.base import Count, NonNegative, Positive, Section
 
 
 class ObjectiveConfig(Section):
     """A loss of clean and adversarial predictions."""
 
-    name: Literal["adversarial", "plain", "trades", "mart"] = "adversarial"
+    name: Literal[
+        "adversarial", "plain", "trades", "mart", "rotation", "contrastive"
+    ] = "adversarial"
     """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean);
     trades: CE(clean) + beta * KL(clean || adversarial); mart: boosted
-    CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean))."""
+    CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean)). Two
+    pre-train without labels, both with clean_weight and on attacked images too:
+    rotation (by which quarter turn each image was rotated) and contrastive (InfoNCE
+    between two views of each image, negatives from all workers)."""
     clean_weight: NonNegative = 1.0
-    """Weight of the clean loss of adversarial (the paper's lambda)."""
+    """Weight of the clean loss of adversarial (the paper's lambda), rotation and
+    contrastive."""
     beta: NonNegative = 6.0
     """Weight of the divergence: 1/lambda in TRADES, lambda in MART."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -25,3 +31,18 @@ class ObjectiveConfig(Section):
     weight_perturbation: NonNegative = 0.0
     """Length of the adversarial perturbation of each weight tensor over its own;
     0 switches it off, its paper takes 0.005."""
+    temperature: Positive = 0.5
+    """What contrastive divides cosine similarities by."""
+    dimension: Count = 128
+    """Length of contrastive's embeddings."""
+
+    @property
+    def is_self_supervised(self) -> bool:
+        """Whether the labels are not looked at."""
+        return self.name in ("rotation", "contrastive")
+
+    @model_validator(mode="after")
+    def _contrastive_has_no_classes(self) -> ObjectiveConfig:
+        if self.name == "contrastive" and self.label_smoothing:
+            raise ValueError("contrastive has no classes: set label_smoothing to 0")
+        return self

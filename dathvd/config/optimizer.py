@@ -25,12 +25,13 @@ class OptimizerConfig(Section):
     where scaling is not none."""
     scaling: Literal["none", "linear", "sqrt"] = "none"
     """How the learning rate grows with the batch over base_batch_size."""
-    base_batch_size: Count = 128
+    base_batch_size: Count = 64
     """The batch size that lr was chosen for; only scaling uses it."""
     momentum: Share = 0.9
     """Momentum of lars and sgd."""
-    beta1: Share = 0.9
-    """Decay of the first moment (lamb, adamw)."""
+    beta1: Share = 0.7
+    """Decay of the first moment (lamb, adamw). 0.9 is usual; runs of few steps want
+    less where gradients are compressed, as error feedback delays them too."""
     beta2: Share = 0.999
     """Decay of the second moment (lamb, adamw)."""
     eps: Positive = 1e-6

@@ -37,9 +37,41 @@ class Config(Section):
                 f"train.overlap: attack has nothing to hide behind with attack.name "
                 f"{self.attack.name!r}; set train.overlap to none"
             )
+        if (
+            self.train.batch_norm == "synchronised"
+            and self.attack.model_mode == "train"
+        ):
+            raise ValueError(
+                "train.batch_norm: synchronised would exchange statistics at every "
+                "step of an attack in train mode; set attack.model_mode to eval"
+            )
+        self._guard_has_something_to_watch()
         if self.objective.name == "plain" and self.attack.name != "none":
             raise ValueError(
                 "objective.name: plain uses no adversarial images; set attack.name to "
                 "none"
             )
+        if self.objective.name == "contrastive" and (
+            self.attack.loss == "kl" or self.attack.target != "none"
+        ):
+            raise ValueError(
+                "objective.name: contrastive has no classes to diverge from or to "
+                "aim at; set attack.loss to cross_entropy and attack.target to none"
+            )
         return self
+
+    def _guard_has_something_to_watch(self) -> None:
+        action, attack = self.train.guard.action, self.attack.name
+        if action == "none":
+            return
+        if attack == "none" or self.objective.is_self_supervised:
+            raise ValueError(
+                "train.guard.action: there is no robust accuracy to watch with "
+                f"attack.name {attack!r} and objective.name {self.objective.name!r}; "
+                "set train.guard.action to none"
+            )
+        if attack == "free" and action != "warn":
+            raise ValueError(
+                f"train.guard.action: {action} cannot add steps to attack.name free; "
+                "set train.guard.action to warn"
+            )

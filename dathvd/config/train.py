@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dathvd.config.base import Count, Natural, Section
+from dathvd.config.guard import GuardConfig
 
 
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: Count = 30
+    epochs: Count = 40
     """Passes over the training set."""
-    batch_size: Count = 128
+    batch_size: Count = 64
     """Images per step over all workers together."""
     backward_passes_per_step: Count = 1
     """Parts into which a step's batch is cut, one backward pass each, to save memory;
@@ -20,6 +23,17 @@ class TrainConfig(Section):
     overlap: Literal["none", "attack"] = "none"
     """attack: the attack on the next batch runs while gradients travel, on weights that
     are one step old."""
+    batch_norm: Literal["averaged", "local", "synchronised"] = "averaged"
+    """What batch norm sees of other workers: averaged (each normalises by its own
+    samples, running statistics are averaged before evaluation and saving), local (the
+    same, but rank 0's own statistics are taken), synchronised (all normalise by the
+    samples of all; two more messages a layer and pass)."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the weights, in [0, 1); it is saved and
+    evaluated beside the raw weights. 0 switches it off, 0.999 averages about the last
+    1,000 updates."""
+    guard: GuardConfig = GuardConfig()
+    """What watches for catastrophic overfitting."""
     checkpoint_every: Natural = 5
     """Epochs between checkpoints; 0 keeps the last one only."""
     keep_checkpoints: Count = 2

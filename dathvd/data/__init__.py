@@ -8,7 +8,7 @@ from dathvd.data.augment import (
 )
 from dathvd.data.build import DATASETS, load_dataset
 from dathvd.data.extra import Concatenated, read_extra
-from dathvd.data.sets import Dataset, ImageSet, TensorImages
+from dathvd.data.sets import CenterCrop, Dataset, ImageSet, Subset, TensorImages
 from dathvd.data.sharding import (
     epoch_batches,
     mixed_order,
@@ -16,16 +16,21 @@ from dathvd.data.sharding import (
     permutation,
     worker_slice,
 )
+from dathvd.data.views import Views, build_views, self_supervised
 
 __all__ = [
     "DATASETS",
     "Augmentation",
+    "CenterCrop",
     "Concatenated",
     "Dataset",
     "ImageSet",
+    "Subset",
     "TensorImages",
+    "Views",
     "augment",
     "build_augmentation",
+    "build_views",
     "epoch_batches",
     "load_dataset",
     "mixed_order",
@@ -33,5 +38,6 @@ __all__ = [
     "permutation",
     "read_extra",
     "resized_crop",
+    "self_supervised",
     "worker_slice",
 ]

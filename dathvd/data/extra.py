@@ -75,7 +75,8 @@ def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
             f"{len(dataset.classes)} classes"
         )
     labels = torch.cat([dataset.train.labels, extra.labels])
-    return replace(dataset, train=Concatenated(dataset.train, extra, labels))
+    both = Concatenated(dataset.train, extra, labels)
+    return replace(dataset, train=both, num_extra=len(extra))
 
 
 def read_extra(path: Path) -> TensorImages:

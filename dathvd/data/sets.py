@@ -53,6 +53,28 @@ class TensorImages:
         """Nothing: the images are there."""
 
 
+class Subset:
+    """Some images of another set.
+
+    Args:
+        images: the whole.
+        places: int64, which of them, in the order of the new places.
+    """
+
+    def __init__(self, images: ImageSet, places: Tensor) -> None:
+        self._images, self._places = images, places
+        self.labels = images.labels[places]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        return self._images.batch(self._places[indices])
+
+    def prefetch(self, indices: Tensor) -> None:
+        self._images.prefetch(self._places[indices])
+
+
 @dataclass(frozen=True)
 class CenterCrop:
     """The square in the middle of every image of another set."""
@@ -87,6 +109,8 @@ class Dataset:
     classes: tuple[str, ...]
     image_shape: ImageShape
     """(channels, height, width) of the images that a model gets."""
+    num_extra: int = 0
+    """The last so many training images are extra ones (``data.extra``)."""
 
 
 def split(

@@ -81,7 +81,8 @@ def mixed_order(
         epoch: from 0.
 
     Returns:
-        int64 places, ``num_labelled / (1 - extra_share)`` of them, rounded up.
+        int64 places up to the last labelled one; they are less than
+        ``1 / (1 - extra_share)`` short of ``num_labelled / (1 - extra_share)``.
     """
     slots = torch.arange(int(num_labelled / (1 - extra_share)) + 2).double()
     is_extra = ((slots + 1) * extra_share).floor() > (slots * extra_share).floor()

@@ -1,19 +1,24 @@
 """Codecs on Horovod: the only join of the two."""
 
-from dathvd.distributed.batch_norm import average_batch_norm
+from dathvd.distributed.batch_norm import PUBLISHED_BATCH_NORM, average_batch_norm
 from dathvd.distributed.exchanger import Exchanger
+from dathvd.distributed.gather import gather_rows
 from dathvd.distributed.optimizer import DistributedOptimizer
 from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
     broadcast_parameters,
 )
+from dathvd.distributed.synchronised import synchronise_batch_norm
 
 __all__ = [
     "DistributedOptimizer",
     "Exchanger",
+    "PUBLISHED_BATCH_NORM",
     "ReplicasDiverged",
     "assert_identical",
     "average_batch_norm",
     "broadcast_parameters",
+    "gather_rows",
+    "synchronise_batch_norm",
 ]

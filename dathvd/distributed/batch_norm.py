@@ -1,6 +1,8 @@
-"""Running statistics of batch normalisation, averaged over the workers."""
+"""Running statistics of batch normalisation, made equal on all workers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import horovod.torch as hvd
 import torch
@@ -18,6 +20,39 @@ def average_batch_norm(model: nn.Module) -> None:
     All layers travel in one float64 allreduce. ``num_batches_tracked`` counts steps,
     is equal on all ranks, and stays.
     """
+    means, variances = _statistics(model)
+    if not means or hvd.size() == 1:
+        return
+    flat_means = torch.cat([mean.double() for mean in means])
+    flat_variances = torch.cat([variance.double() for variance in variances])
+    moments = torch.stack([flat_means, flat_variances + flat_means.square()])
+    moments = hvd.allreduce(moments, op=hvd.Average, name="dathvd.batch_norm")
+    _scatter(means, moments[0])
+    pooled = (moments[1] - moments[0].square()).clamp_(min=0)
+    _scatter(variances, pooled)
+
+
+def share_batch_norm(model: nn.Module, root: int = 0) -> None:
+    """Give every worker rank ``root``'s own statistics. A collective."""
+    means, variances = _statistics(model)
+    if not means or hvd.size() == 1:
+        return
+    flat = torch.cat([*means, *variances])
+    flat = hvd.broadcast(flat, root, name="dathvd.batch_norm.root")
+    _scatter([*means, *variances], flat)
+
+
+PUBLISHED_BATCH_NORM: dict[str, Callable[[nn.Module], None]] = {
+    "averaged": average_batch_norm,
+    "local": share_batch_norm,
+    "synchronised": lambda model: None,
+}
+"""By policy (``train.batch_norm``), what makes the statistics of a network equal on all
+workers before it is evaluated or saved; synchronised ones are."""
+
+
+def _statistics(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The running means and the running variances, layer by layer."""
     pairs = [
         (module.running_mean, module.running_var)
         for module in model.modules()
@@ -25,15 +60,7 @@ def average_batch_norm(model: nn.Module) -> None:
         and module.running_mean is not None
         and module.running_var is not None
     ]
-    if not pairs or hvd.size() == 1:
-        return
-    means = torch.cat([mean.double() for mean, _ in pairs])
-    variances = torch.cat([variance.double() for _, variance in pairs])
-    moments = torch.stack([means, variances + means.square()])
-    moments = hvd.allreduce(moments, op=hvd.Average, name="dathvd.batch_norm")
-    _scatter([mean for mean, _ in pairs], moments[0])
-    pooled = (moments[1] - moments[0].square()).clamp_(min=0)
-    _scatter([variance for _, variance in pairs], pooled)
+    return [mean for mean, _ in pairs], [variance for _, variance in pairs]
 
 
 def _scatter(targets: list[Tensor], flat: Tensor) -> None:

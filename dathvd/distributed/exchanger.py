@@ -40,6 +40,7 @@ class Exchanger:
         wire: their collectives.
         seed: of stochastic codecs, equal on all ranks.
         max_skipped_in_a_row: non-finite steps in a row that end the job.
+        warmup_steps: steps at the start that compress nothing.
         description: what ``describe`` says of codec and exchange.
     """
 
@@ -51,10 +52,13 @@ class Exchanger:
         *,
         seed: int,
         max_skipped_in_a_row: int,
+        warmup_steps: int,
         description: str,
     ) -> None:
         self.step = 0
         """Steps exchanged so far, skipped ones included."""
+        self.warmup_steps = warmup_steps
+        """Steps at the start whose gradients travel uncompressed."""
         self.skipped = 0
         """Steps whose mean gradient was not finite, which changed nothing."""
         self.skipped_in_a_row = 0
@@ -111,7 +115,8 @@ class Exchanger:
         if target.data_ptr() != parameter.grad.data_ptr():
             target.copy_(parameter.grad)
         if transfer.arrived():
-            transfer.begin(self._seeds(transfer))
+            exact = self.step < self.warmup_steps
+            transfer.begin(self._seeds(transfer), exact)
         self.poll()
         return lambda: self._mean(parameter)
 

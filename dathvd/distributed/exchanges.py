@@ -66,6 +66,16 @@ class BucketExchange(ABC):
     def steps(self, seeds: Seeds) -> Steps:
         """Exchange ``values``."""
 
+    def exact_steps(self) -> Steps:
+        """Exchange ``values`` uncompressed, before anything is owed (a warm-up)."""
+        yield self.wire.allreduce(
+            self.values, f"{self.name}.exact", "none", hvd.Average, self.scale
+        )
+        if self.mean is not self.values:
+            self.mean.copy_(self.values)
+        for end in self.ends().values():
+            end.settle()
+
     @abstractmethod
     def sent_bytes(self) -> float:
         """What this worker sends in one step."""
@@ -111,9 +121,7 @@ class PlainAllreduce(BucketExchange):
         return ring_bytes(self._flat, self.wire.size)
 
     def steps(self, seeds: Seeds) -> Steps:
-        yield self.wire.allreduce(
-            self._flat, self.name, "none", hvd.Average, self.scale
-        )
+        return self.exact_steps()
 
 
 class CodedExchange(BucketExchange):

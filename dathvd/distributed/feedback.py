@@ -27,6 +27,11 @@ class Feedback:
         """Where ``encode`` writes the next residual: over the values it has read."""
         return None if self.residual is None else self.values
 
+    def settle(self) -> None:
+        """Make the next residual zero: nothing was lost."""
+        if self.residual is not None:
+            self.values.zero_()
+
     def commit(self) -> None:
         """Put the next residual into use."""
         if self.residual is not None:

@@ -52,6 +52,7 @@ def DistributedOptimizer(
     bucket_bytes: int = DEFAULT_BUCKET_BYTES,
     min_values: int = DEFAULT_MIN_VALUES,
     max_skipped_in_a_row: int = 10,
+    warmup_steps: int = 0,
 ) -> torch.optim.Optimizer:
     """``hvd.DistributedOptimizer`` with compressed exchanges, after ``hvd.init()``.
 
@@ -75,6 +76,9 @@ def DistributedOptimizer(
         seed: of stochastic codecs.
         bucket_bytes: size of the buckets before compression.
         max_skipped_in_a_row: non-finite steps in a row that end the job.
+        warmup_steps: steps at the start that exchange uncompressed gradients, while
+            they change fastest, as 1-bit Adam (Tang et al., ICML 2021) and deep
+            gradient compression (Lin et al., ICLR 2018) begin.
 
     Returns:
         Horovod's optimizer, with an :class:`Exchanger` as its attribute ``exchanger``.
@@ -86,6 +90,8 @@ def DistributedOptimizer(
     compressor = as_compressor(compression)
     chosen = choose_exchange(compressor, exchange, hvd.size())
     _check_options(backward_passes_per_step, bucket_bytes, max_skipped_in_a_row)
+    if warmup_steps < 0:
+        raise UserError(f"warmup_steps: must be at least 0, got {warmup_steps}")
     named = _names(optimizer) if named_parameters is None else list(named_parameters)
     wrapped = hvd.DistributedOptimizer(
         optimizer,
@@ -115,6 +121,7 @@ def DistributedOptimizer(
         wire,
         seed=seed,
         max_skipped_in_a_row=max_skipped_in_a_row,
+        warmup_steps=warmup_steps,
         description=describe(compressor, chosen, exchanges, hvd.size()),
     )
     return _attach(wrapped, exchanger)

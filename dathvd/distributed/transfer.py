@@ -38,10 +38,11 @@ class Transfer:
         self._missing -= 1
         return self._missing == 0
 
-    def begin(self, seeds: Seeds) -> None:
-        """Encode and submit the first collective."""
+    def begin(self, seeds: Seeds, exact: bool) -> None:
+        """Encode, unless the mean is to be ``exact``; submit the first collective."""
         began = time.perf_counter()
-        self._steps = self.exchange.steps(seeds)
+        exchange = self.exchange
+        self._steps = exchange.exact_steps() if exact else exchange.steps(seeds)
         self.pending = next(self._steps)
         self._ledger.codec_seconds += time.perf_counter() - began
 

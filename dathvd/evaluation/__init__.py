@@ -1,14 +1,23 @@
 """Accuracy on the test set, clean and under attack."""
 
 from dathvd.evaluation.accuracy import Accuracy, evaluate
+from dathvd.evaluation.cells import EVALUATION_ATTACKS, Cell, Grid
 from dathvd.evaluation.run import (
+    Request,
     describe_accuracy,
     evaluate_checkpoint,
     evaluate_test_set,
 )
+from dathvd.evaluation.sanity_run import SanityRequest, check_sanity
 
 __all__ = [
+    "EVALUATION_ATTACKS",
     "Accuracy",
+    "Cell",
+    "Grid",
+    "Request",
+    "SanityRequest",
+    "check_sanity",
     "describe_accuracy",
     "evaluate",
     "evaluate_checkpoint",

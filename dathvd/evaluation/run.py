@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
 from dathvd import checkpoint
+from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
-from dathvd.data import Dataset, load_dataset
+from dathvd.data import Dataset, load_dataset, self_supervised
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
-from dathvd.files import write_json
+from dathvd.evaluation.cells import Cell, Grid
+from dathvd.evaluation.identity import identify
+from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.results import Results
+from dathvd.evaluation.store import Store
+from dathvd.files import write_json, write_text
 from dathvd.hashing import parameters_sha256
+from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import describe_attack, print_accuracy
 from dathvd.runtime import Runtime, read_on_root, together
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an evaluation on its own is asked for; None keeps the run's own."""
+
+    grid: Grid = Grid()
+    batch_size: int | None = None
+    max_samples: int | None = None
+    seed: int | None = None
+    weights: checkpoint.Weights = "raw"
+    """The last step's, or their moving average."""
+    only_survivors: bool = False
+    """Each attack sees only what survived those before it: less work, and only the
+    accuracy under all of them together is that of the whole grid."""
+    output: Path | None = None
+    """The folder that keeps samples as they are judged, tables and pictures."""
+    json_file: Path | None = None
 
 
 def evaluate_test_set(
     model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
 ) -> Accuracy:
     """The configuration's evaluation, with a progress bar."""
-    silent = not runtime.is_root
-    progress = Progress("evaluate", 1, silent=silent)
-
-    def on_batch(done: int, total: int) -> None:
-        progress.total(total)
-        progress.update({"step": done})
-
     settings = config.evaluation
-    try:
+    with progress_bar("evaluate", runtime) as on_part:
         return evaluate(
             model,
             dataset.test,
@@ -41,8 +63,21 @@ def evaluate_test_set(
             batch_size=settings.batch_size,
             seed=config.seed,
             max_samples=settings.max_samples,
-            on_batch=on_batch,
+            on_batch=on_part,
         )
+
+
+@contextmanager
+def progress_bar(what: str, runtime: Runtime) -> Iterator[Callable[[int, int], None]]:
+    """A bar of rank 0's share; gives what is called with (done, total)."""
+    progress = Progress(what, 1, silent=not runtime.is_root)
+
+    def on_part(done: int, total: int) -> None:
+        progress.total(total)
+        progress.update({"step": done})
+
+    try:
+        yield on_part
     finally:
         progress.close()
 
@@ -57,63 +92,142 @@ def describe_accuracy(accuracy: Accuracy, config: Config) -> dict[str, Any]:
     }
 
 
-def evaluate_checkpoint(
-    run: str, changes: dict[str, Any], json_file: str | None, runtime: Runtime
-) -> None:
-    """Evaluate a trained run; every rank calls it, rank 0 prints.
+def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
+    """Evaluate a trained run; every rank calls it, rank 0 prints and writes.
 
     Args:
         run: a run folder or a checkpoint folder.
-        changes: fields of the evaluation's attack, and ``max_samples`` and ``seed``.
-        json_file: where the result is written, if anywhere.
+        request: what to evaluate.
         runtime: this worker's place.
 
     Raises:
-        UserError: no usable checkpoint, or a setting that is not valid.
+        UserError: no usable checkpoint, a setting that is not valid, or an output
+            folder of another evaluation.
     """
-    model, config = _restore(run, runtime)
-    config = together(runtime, lambda: _change(config, changes))
-    dataset = together(runtime, lambda: load_dataset(config.data))
+    model, config = restore(run, runtime, request.weights)
+    config = together(runtime, lambda: change(config, request))
+    cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
+    dataset = together(runtime, lambda: _test_data(config, run))
     model = model.to(runtime.device)
-    accuracy = evaluate_test_set(model, dataset, config, runtime)
+    together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    results = evaluate_cells(model, dataset, config, cells, request, runtime)
     if not runtime.is_root:
         return
     result = {
-        **describe_accuracy(accuracy, config),
+        **results.as_json(),
         "num_workers": runtime.size,
+        "weights": request.weights,
         "parameters_sha256": parameters_sha256(model),
     }
-    print_accuracy(result, title=run)
-    if json_file is not None:
-        write_json(Path(json_file), result)
+    if len(cells) == 1:
+        print_accuracy(result, title=run)
+    else:
+        print_grid(result, title=run)
+    if request.json_file is not None:
+        write_json(request.json_file, result)
+    if request.output is not None:
+        _write(request.output, results, result)
 
 
-def _restore(run: str, runtime: Runtime) -> tuple[nn.Module, Config]:
+def evaluate_cells(
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    cells: list[Cell],
+    request: Request,
+    runtime: Runtime,
+) -> Results:
+    """Judge the test set in every cell; every rank calls it and has the result.
+
+    Raises:
+        UserError: an attack cannot be built, or the folder is another evaluation's.
+    """
+    num_classes = len(dataset.classes)
+    attacks = together(runtime, lambda: [cell.build(num_classes) for cell in cells])
+    probes: dict[str, Probe] = {CLEAN: right_on_clean}
+    for cell, attack in zip(cells, attacks, strict=True):
+        probes[cell.key] = survives(attack)
+    store = None
+    if request.output is not None:
+        named = list(probes) if request.only_survivors else None
+        identity = identify(model, dataset.test, config, only_survivors=named)
+        store = Store(request.output, identity)
+    with progress_bar("evaluate", runtime) as on_part:
+        judge = Judge(
+            dataset.test,
+            runtime,
+            batch_size=config.evaluation.batch_size,
+            seed=config.seed,
+            max_samples=config.evaluation.max_samples,
+            store=store,
+            only_survivors=request.only_survivors,
+            on_part=on_part,
+        )
+        flags = judge(model, probes)
+    labels = dataset.test.labels[: judge.num_samples]
+    return Results(cells, flags[0], flags[1:], labels, request.only_survivors)
+
+
+def _test_data(config: Config, run: str) -> Dataset:
+    """The data set as the run's objective sees it."""
+    if config.objective.name == "contrastive":
+        raise UserError(
+            f"run {run}: pre-trained by contrastive, it knows no classes; train a "
+            "classifier from it first (model.init)"
+        )
+    return self_supervised(load_dataset(config.data), config.objective)
+
+
+def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
+    """Refuse a network that does not tell the data set's classes apart.
+
+    Raises:
+        UserError: it gives another number of outputs, as after pre-training.
+    """
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    with in_mode(model, training=False) as network, torch.no_grad():
+        outputs = network(image.float() / 255).shape[1]
+    if outputs != len(dataset.classes):
+        raise UserError(
+            f"the network has {outputs} outputs and the data set "
+            f"{len(dataset.classes)} classes: it was pre-trained, train it on labels "
+            "first (model.init)"
+        )
+
+
+def _write(folder: Path, results: Results, result: dict[str, Any]) -> None:
+    write_json(folder / "result.json", result)
+    write_text(folder / "cells.csv", results.cells_csv())
+    write_text(folder / "samples.csv", results.samples_csv())
+    plot_grid(result, folder / "accuracy.png")
+
+
+def restore(
+    run: str, runtime: Runtime, weights: checkpoint.Weights = "raw"
+) -> tuple[nn.Module, Config]:
     """The network; rank 0 reads the file, so only its host needs to see it."""
     name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
     return together(
         runtime,
-        lambda: checkpoint.restore_model(checkpoint.load_bytes(data, name), name),
+        lambda: checkpoint.restore_model(
+            checkpoint.load_bytes(data, name), name, weights
+        ),
     )
 
 
-def _change(config: Config, changes: dict[str, Any]) -> Config:
-    """The configuration with another attack.
+def change(config: Config, request: Request) -> Config:
+    """The configuration with the request's seed and sizes.
 
     Raises:
         UserError: a value is not valid.
     """
     tree = config.model_dump()
-    evaluation = tree["evaluation"]
-    if changes.get("name", "pgd") != "pgd":
-        changes = {"restarts": 1, **changes}  # one step from the image: all are equal
-    for name, value in changes.items():
-        if name == "seed":
-            tree["seed"] = value
-        elif name == "max_samples":
-            evaluation["max_samples"] = value
-        else:
-            evaluation["attack"][name] = value
+    if request.seed is not None:
+        tree["seed"] = request.seed
+    for name in ("batch_size", "max_samples"):
+        value = getattr(request, name)
+        if value is not None:
+            tree["evaluation"][name] = value
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

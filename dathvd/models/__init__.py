@@ -1,6 +1,14 @@
 """Networks from images in [0, 1] to logits."""
 
 from dathvd.models.build import MODELS, build_model
+from dathvd.models.head import Projection, freeze_trunk, head_name
 from dathvd.models.layers import Normalize
 
-__all__ = ["MODELS", "Normalize", "build_model"]
+__all__ = [
+    "MODELS",
+    "Normalize",
+    "Projection",
+    "build_model",
+    "freeze_trunk",
+    "head_name",
+]

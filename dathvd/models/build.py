@@ -8,8 +8,9 @@ from torch import nn
 
 from dathvd.config import ModelConfig
 from dathvd.errors import UserError, choose
+from dathvd.models.head import put_projection
 from dathvd.models.imagenet import imagenet_network
-from dathvd.models.layers import Normalize
+from dathvd.models.layers import ACTIVATIONS, Normalize
 from dathvd.models.residual import (
     PreActBlock,
     PreActBottleneck,
@@ -66,6 +67,8 @@ def build_model(
     network = choose("model.name", config.name, MODELS)(
         config, image_shape, num_classes
     )
+    if config.head == "projection":
+        put_projection(network, ACTIVATIONS[config.activation or "relu"])
     if config.mean is None and config.std is None:
         return network
     mean = config.mean or (0.0,) * image_shape[0]

@@ -52,6 +52,10 @@ class Objective(ABC):
                 gradients the gradient of the mean over all N; padding weighs 0.
         """
 
+    def attacked(self, model: nn.Module) -> nn.Module:
+        """The network whose logits an attack on this objective's labels raises."""
+        return model
+
 
 def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     """``sum(weights * losses) / batch``; 0 for an empty batch."""

@@ -49,6 +49,10 @@ class WeightPerturbed(Objective):
         forward = _WithTensors(model, worse)
         return self.objective(forward, images, adversarial, labels, weights)
 
+    def attacked(self, model: nn.Module) -> nn.Module:
+        """What the wrapped objective's attack sees."""
+        return self.objective.attacked(model)
+
     def _perturbed(
         self,
         model: nn.Module,

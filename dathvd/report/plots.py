@@ -55,6 +55,55 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def plot_trust_ratios(
+    rows: Sequence[dict[str, Any]], path: Path, most_named: int = 12
+) -> bool:
+    """Each layer's trust ratio over the steps; nothing where no row has any.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        path: the PNG.
+        most_named: layers up to which each has a name in the legend; beyond, the colour
+            tells the place in the network.
+
+    Returns:
+        Whether the picture was drawn.
+    """
+    rows = [row for row in rows if "trust_ratios" in row]
+    if not rows:
+        return False
+    layers = list(rows[-1]["trust_ratios"])
+    figure = new_figure(8, 4.2)
+    axes = figure.subplots()
+    for place, layer in enumerate(layers):
+        points = [
+            (row["step"], row["trust_ratios"][layer])
+            for row in rows
+            if row["trust_ratios"].get(layer, 0) > 0
+        ]
+        colour = _scale_colour(place / max(len(layers) - 1, 1))
+        steps, ratios = zip(*points) if points else ((), ())
+        axes.plot(steps, ratios, color=colour, linewidth=1, label=layer)
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    named = len(layers) <= most_named
+    how = "" if named else f": {len(layers)} tensors, first (dark) to last (light)"
+    axes.set_title(f"trust ratio{how}")
+    if named:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save_figure(figure, path)
+    return True
+
+
+def _scale_colour(place: float) -> tuple[float, float, float, float]:
+    """A colour of an even scale, for a place in [0, 1]."""
+    from matplotlib import colormaps
+
+    red, green, blue, alpha = colormaps["viridis"](place)
+    return red, green, blue, alpha
+
+
 def plot_examples(
     clean: Tensor,
     adversarial: Tensor,

@@ -15,9 +15,11 @@ def describe_attack(attack: AttackConfig) -> str:
     """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
     if attack.name == "none":
         return "none"
-    parts = [f"{attack.name.upper()}-{attack.num_steps} {attack.norm}"]
-    if attack.name == "fgsm":
-        parts = [f"FGSM {attack.norm}"]
+    name = {"fgsm": "FGSM", "fgsm_rs": "FGSM-RS"}.get(attack.name, "PGD")
+    if name == "PGD":
+        name += "-margin" if attack.loss == "margin" else ""
+        name += f"-{attack.num_steps}"
+    parts = [f"{name} {attack.norm}"]
     parts.append(f"epsilon {attack.epsilon:.4g}")
     if attack.name == "pgd":
         parts.append(f"step {attack.step_size:.4g}")
@@ -42,4 +44,8 @@ def print_accuracy(result: dict[str, Any], *, title: str) -> None:
     table.add_row("clean", f"{100 * result['clean_accuracy']:.2f}", samples)
     row = f"robust ({result['attack']})"
     table.add_row(row, f"{100 * result['robust_accuracy']:.2f}", samples)
+    for name in ("clean", "robust"):
+        if f"ema_{name}_accuracy" in result:
+            value = f"{100 * result[f'ema_{name}_accuracy']:.2f}"
+            table.add_row(f"{name}, averaged weights (EMA)", value, samples)
     plain_console().print(table)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dathvd.config import DataConfig
 from dathvd.data import (
     Augmentation,
+    Dataset,
     ImageSet,
+    Views,
+    mixed_order,
     num_batches,
     permutation,
     worker_slice,
@@ -22,14 +26,36 @@ from dathvd.noise import SampleNoise, mix_seed
 _ORDER, _ATTACK, _AUGMENT = 0x0D, 0xA7, 0xA6
 
 
+@dataclass(frozen=True)
+class Extra:
+    """The extra images of a training set, its last ones, and what they count."""
+
+    num_images: int = 0
+    """How many of the training images are extra."""
+    ratio: float | None = None
+    """Their share of every worker's batch, in (0, 1); None shuffles all together."""
+    weight: float = 1.0
+    """Their weight in the loss; the others have 1."""
+
+
 @functools.lru_cache(maxsize=2)  # this step's epoch, and the next step's
-def _order(num_samples: int, seed: int, epoch: int) -> Tensor:
-    return permutation(num_samples, mix_seed(seed, _ORDER), epoch)
+def _order(num_samples: int, extra: Extra, seed: int, epoch: int) -> Tensor:
+    """The samples of an epoch, in their order."""
+    seed = mix_seed(seed, _ORDER)
+    if extra.ratio is None:
+        return permutation(num_samples, seed, epoch)
+    own = num_samples - extra.num_images
+    return mixed_order(own, extra.num_images, extra.ratio, seed=seed, epoch=epoch)
+
+
+def extra_of(config: DataConfig, dataset: Dataset) -> Extra:
+    """The extra images of that data set, as configured."""
+    return Extra(dataset.num_extra, config.extra_ratio, config.extra_weight)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's images of one backward pass."""
+    """One worker's images (or views of them) of one backward pass."""
 
     images: Tensor
     """Float32 ``[batch, channels, height, width]`` in [0, 1]."""
@@ -40,6 +66,8 @@ class Batch:
     share: float
     """Weight of this batch's mean so that the mean over workers is the mean over the
     global batch: images here * workers * passes / images everywhere."""
+    weights: Tensor | None = None
+    """Float32 ``[batch]``, each image's weight in the loss; None weighs all 1."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +75,10 @@ class BatchPlan:
     """How the training set is cut into steps, and steps into workers' batches.
 
     The global batch of step t of an epoch is the t-th run of ``batch_size`` samples of
-    that epoch's permutation; the last one of an epoch may be smaller. Every sample is
-    used exactly once per epoch, whatever the number of workers; nothing is padded.
+    that epoch's order; the last one of an epoch may be smaller. Every sample is used
+    exactly once per epoch, whatever the number of workers; nothing is padded. Where
+    extra images are mixed in by a ratio, that is true of all others, and the extra ones
+    take turns.
     """
 
     images: ImageSet
@@ -59,11 +89,36 @@ class BatchPlan:
     seed: int
     augment: Augmentation | None
     device: torch.device
+    extra: Extra = Extra()
+    keep_empty: bool = False
+    """Yield this worker's batch of a backward pass also where it has no image there,
+    as long as another has: for networks whose forward pass is a collective."""
+    views: Views | None = None
+    """What makes several views of each image, with labels of their own."""
+
+    @functools.cached_property
+    def images_per_epoch(self) -> int:
+        """Images of one pass over the training set; equal in all epochs."""
+        return len(self._order(0))
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training set."""
-        return num_batches(len(self.images), self.batch_size)
+        return num_batches(self.images_per_epoch, self.batch_size)
+
+    def describe(self, num_steps: int) -> str:
+        """One line: images, steps of an epoch and of the run, how images are used."""
+        num_extra, ratio = self.extra.num_images, self.extra.ratio
+        images = f"{len(self.images)} training images"
+        if num_extra:
+            own = len(self.images) - num_extra
+            weight = f", of weight {self.extra.weight:g}"
+            images = f"{own} training images and {num_extra} extra ones{weight}"
+        use = "every image once an epoch, none dropped, none padded"
+        if ratio is not None:
+            use = f"{100 * ratio:g} % of every batch are extra images, which take turns"
+        steps = f"{self.steps_per_epoch} steps an epoch, {num_steps} steps"
+        return f"{images}, {steps}; {use}"
 
     def step(self, step: int) -> Iterator[Batch]:
         """This worker's batches of a step: one a backward pass, empty ones left out."""
@@ -78,20 +133,41 @@ class BatchPlan:
     def _shares(self, step: int) -> Iterator[tuple[Tensor, float]]:
         """This worker's samples of each backward pass, with their batch's share."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(len(self.images), self.seed, epoch)
-        everyone = order[position * self.batch_size :][: self.batch_size]
+        everyone = self._order(epoch)[position * self.batch_size :][: self.batch_size]
         for part in torch.tensor_split(everyone, self.passes):
             mine = worker_slice(part, self.rank, self.size)
-            if len(mine):
+            if len(mine) or (self.keep_empty and len(part)):
                 yield mine, len(mine) * self.size * self.passes / len(everyone)
+
+    def _order(self, epoch: int) -> Tensor:
+        return _order(len(self.images), self.extra, self.seed, epoch)
+
+    def _weights(self, indices: Tensor) -> Tensor | None:
+        if self.extra.weight == 1.0:
+            return None
+        is_extra = indices >= len(self.images) - self.extra.num_images
+        return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
         images = self.images.batch(indices).to(self.device, non_blocking=True)
         labels = self.images.labels[indices].to(self.device, non_blocking=True)
         ids = indices.to(self.device, non_blocking=True)
         floats = images.float().div_(255)
+        draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
-            draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
             floats = self.augment(floats, draws)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
-        return Batch(floats, labels, noise, share)
+        batch = Batch(floats, labels, noise, share, self._weights(ids))
+        return batch if self.views is None else _viewed(batch, self.views, draws)
+
+
+def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
+    """The views of a batch's images, each with its own label and noise."""
+    weights = batch.weights
+    return replace(
+        batch,
+        images=views.make(batch.images, draws),
+        labels=views.labels(len(batch.labels)).to(batch.labels.device),
+        noise=batch.noise.repeat(views.count),
+        weights=None if weights is None else weights.repeat_interleave(views.count),
+    )

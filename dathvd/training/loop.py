@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dathvd.optim import learning_rate
+from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import Runtime, StopRequest
 from dathvd.training.batches import BatchPlan
 from dathvd.training.metrics import MetricsLog
@@ -36,6 +36,7 @@ class Loop:
         """Train until the end or until asked to leave."""
         config, state = self.state.config, self.state
         stop = StopRequest(self.runtime)
+        self._look_first()
         last = min(self.num_steps, config.train.max_steps or self.num_steps)
         batches = list(self.plan.step(state.step)) if state.step < last else []
         while state.step < last:
@@ -48,8 +49,11 @@ class Loop:
             state.step += 1
             batches = following
             asked = stop.poll()
+            collapsed = self._look()
             if state.step % config.train.log_every == 0 or state.step == last or asked:
                 self._report(lr)
+            if collapsed and self._answer_collapse():
+                batches = list(self.plan.step(state.step))
             if asked or state.step == last or self._checkpoint_is_due():
                 state.save(self.run, self.runtime)
             if asked and state.step < last:
@@ -70,8 +74,39 @@ class Loop:
         )
 
     def _checkpoint_is_due(self) -> bool:
-        every = self.state.config.train.checkpoint_every * self.plan.steps_per_epoch
-        return every > 0 and self.state.step % every == 0
+        state = self.state
+        every = state.config.train.checkpoint_every * self.plan.steps_per_epoch
+        due = every > 0 and state.step % every == 0
+        guard = state.guard
+        return due or (
+            guard is not None and guard.rolls_back and guard.good_step == state.step
+        )
+
+    def _look_first(self) -> None:
+        """What the guard sees before the first step: weights may be another run's."""
+        state = self.state
+        if state.guard is not None and state.step == 0:
+            state.guard.look(state.published_model(), 0)
+            if state.guard.rolls_back:
+                state.save(self.run, self.runtime)
+
+    def _look(self) -> bool:
+        """At the end of an epoch, whether the guard sees a collapse."""
+        state = self.state
+        if state.guard is None or state.step % self.plan.steps_per_epoch:
+            return False
+        return state.guard.look(state.published_model(), state.step)
+
+    def _answer_collapse(self) -> bool:
+        """Warn, act, and say whether training goes on from an earlier step."""
+        state = self.state
+        assert state.guard is not None
+        if self.runtime.is_root:
+            print(state.guard.warning(), flush=True)
+        went_back = state.answer_collapse(self.run, self.runtime)
+        if went_back:
+            self.log.start_after(state.step)
+        return went_back
 
     def _report(self, lr: float) -> None:
         state = self.state
@@ -85,6 +120,13 @@ class Loop:
             ),
             "traffic": traffic,
         }
+        if state.guard is not None and state.guard.latest is not None:
+            extra["probe_robust_accuracy"] = state.guard.latest
+        if self.runtime.is_root:  # equal on all ranks, and rank 0 alone writes
+            trainer = state.trainer
+            named = trainer.model.named_parameters()
+            ratios = named_trust_ratios(trainer.optimizer, named)
+            extra |= {"trust_ratios": ratios} if ratios else {}
         self.log.report(
             state.trainer.totals.sums,
             step=state.step,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dathvd.files import explain_os_errors
 from dathvd.report.progress import Progress
+from dathvd.run_folder import truncate_metrics
 from dathvd.runtime import Runtime, sum_over_workers
 
 
@@ -27,19 +28,26 @@ class MetricsLog:
     def __init__(
         self, run: Path, runtime: Runtime, progress: Progress, first_step: int
     ) -> None:
+        self._run = run
         self._file = run / "metrics.jsonl"
         self._runtime = runtime
         self._progress = progress
         self._then = time.perf_counter()
         self._board: Any = None
-        if runtime.is_root:
-            # TensorBoard is imported only here: it takes a second
-            from torch.utils.tensorboard import SummaryWriter
+        self.start_after(first_step)
 
-            with explain_os_errors("write", run / "tensorboard"):
-                self._board = SummaryWriter(
-                    str(run / "tensorboard"), purge_step=first_step + 1
-                )
+    def start_after(self, step: int) -> None:
+        """Forget what was written of later steps than this one."""
+        if not self._runtime.is_root:
+            return
+        # TensorBoard is imported only here: it takes a second
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.close()
+        truncate_metrics(self._run, step)
+        folder = self._run / "tensorboard"
+        with explain_os_errors("write", folder):
+            self._board = SummaryWriter(str(folder), purge_step=step + 1)
 
     def report(
         self, sums: Tensor, *, step: int, epoch: float, lr: float, extra: dict[str, Any]
@@ -78,6 +86,8 @@ class MetricsLog:
             for name, value in row.items():
                 if name not in ("step", "seconds") and isinstance(value, (int, float)):
                     self._board.add_scalar(f"train/{name}", value, step)
+            for layer, ratio in row.get("trust_ratios", {}).items():
+                self._board.add_scalar(f"trust_ratio/{layer}", ratio, step)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """One more number for TensorBoard."""

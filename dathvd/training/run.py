@@ -5,27 +5,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from dathvd import checkpoint, run_folder
 from dathvd.attacks import build_attack
+from dathvd.compression import COMPRESSORS
 from dathvd.config import Config
-from dathvd.data import Dataset, build_augmentation, load_dataset
+from dathvd.data import (
+    Dataset,
+    ImageSet,
+    build_views,
+    load_dataset,
+    self_supervised,
+)
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
-from dathvd.evaluation import describe_accuracy, evaluate_test_set
+from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.optim import scaled_lr
-from dathvd.report.plots import plot_examples, plot_training
+from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, together
-from dathvd.training.batches import BatchPlan
+from dathvd.training.batches import BatchPlan, extra_of
+from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
 from dathvd.training.metrics import MetricsLog
+from dathvd.training.pairs import check_pairs, evaluate_pairs
 from dathvd.training.state import TrainingState
 
 
@@ -46,12 +56,15 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         UserError: bad input; see the message.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
-    dataset = together(runtime, lambda: load_dataset(config.data))
+    dataset, held_out = together(runtime, lambda: load(config))
     folder = _agree_on_folder(config, run, runtime)
     say = print if runtime.is_root else _silent
     say(f"run folder {folder}")
     say(runtime.describe())
     state = TrainingState.create(config, dataset, runtime)
+    if held_out is not None:
+        state.guard = Guard(config, held_out, runtime)
+        say(f"{len(held_out)} training images are held out for the guard's probe")
     found = _agree_on_checkpoint(folder, runtime)
     finished = run_folder.read_result(folder) if runtime.is_root else None
     if found is not None:
@@ -65,6 +78,18 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         say("already finished; its result:")
         print_accuracy(finished, title=str(folder))
     return True
+
+
+def load(config: Config) -> tuple[Dataset, ImageSet | None]:
+    """The data set, and training images taken from it for the guard, if it is on.
+
+    Raises:
+        UserError: files or settings are not usable.
+    """
+    dataset = self_supervised(load_dataset(config.data), config.objective)
+    if config.train.guard.action == "none":
+        return dataset, None
+    return hold_out(dataset, config)
 
 
 def check_batch(config: Config, size: int) -> None:
@@ -98,6 +123,14 @@ def describe_rate(config: Config) -> str:
     return f"{line}, {config.schedule.name} schedule"
 
 
+def compression_warmup(config: Config, total: int) -> int:
+    """How many exchanges of a run of ``total`` steps come before compression."""
+    share = config.compression.warmup
+    if share is None:
+        share = COMPRESSORS[config.compression.name].warmup
+    return round(share * total * config.attack.replays)
+
+
 def _agree_on_folder(config: Config, run: Path | None, runtime: Runtime) -> Path:
     chosen = from_root(runtime, run or run_folder.default_run_folder(config))
     assert isinstance(chosen, Path)
@@ -115,6 +148,30 @@ def _agree_on_checkpoint(folder: Path, runtime: Runtime) -> Path | None:
     return path
 
 
+def plan_batches(config: Config, dataset: Dataset, runtime: Runtime) -> BatchPlan:
+    """This worker's batches of every step.
+
+    Raises:
+        UserError: the objective cannot work with the last batch of an epoch.
+    """
+    augment, views = build_views(config.data, config.objective)
+    plan = BatchPlan(
+        images=dataset.train,
+        batch_size=config.train.batch_size,
+        passes=config.train.backward_passes_per_step,
+        rank=runtime.rank,
+        size=runtime.size,
+        seed=config.seed,
+        augment=augment,
+        device=runtime.device,
+        extra=extra_of(config.data, dataset),
+        keep_empty=config.train.batch_norm == "synchronised",
+        views=views,
+    )
+    check_pairs(plan, config)
+    return plan
+
+
 def _train(
     state: TrainingState,
     dataset: Dataset,
@@ -123,25 +180,16 @@ def _train(
     say: Callable[[str], None],
 ) -> bool:
     config = state.config
-    plan = BatchPlan(
-        images=dataset.train,
-        batch_size=config.train.batch_size,
-        passes=config.train.backward_passes_per_step,
-        rank=runtime.rank,
-        size=runtime.size,
-        seed=config.seed,
-        augment=build_augmentation(config.data),
-        device=runtime.device,
-    )
-    if runtime.is_root:
-        run_folder.truncate_metrics(folder, state.step)
+    plan = together(runtime, lambda: plan_batches(config, dataset, runtime))
     total = config.train.epochs * plan.steps_per_epoch
-    say(
-        f"{len(dataset.train)} training images, {plan.steps_per_epoch} steps an epoch, "
-        f"{total} steps; every image once an epoch, none dropped, none padded"
-    )
+    say(plan.describe(total))
+    state.exchanger.warmup_steps = compression_warmup(config, total)
     say(state.exchanger.describe())
+    if state.exchanger.warmup_steps:
+        say(f"the first {state.exchanger.warmup_steps} exchanges compress nothing")
     say(describe_rate(config))
+    if state.origin is not None:
+        say(state.origin)
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
     log = MetricsLog(folder, runtime, progress, state.step)
     first, started = state.step, time.perf_counter()
@@ -166,13 +214,16 @@ def _conclude(
     images_per_second: float,
 ) -> None:
     """Check that all ranks agree, evaluate, write the result and the pictures."""
-    model = state.averaged_model()
+    model = state.published_model()
     assert_identical(model)
-    accuracy = evaluate_test_set(model, dataset, state.config, runtime)
+    accuracy = _judge(model, dataset, state.config, runtime)
+    average = _judge_average(state, dataset, runtime)
     if not runtime.is_root:
         return
     result = {
         **describe_accuracy(accuracy, state.config),
+        **average,
+        **({} if state.guard is None else {"guard": state.guard.describe()}),
         "num_workers": runtime.size,
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images_per_second, 2),
@@ -181,9 +232,36 @@ def _conclude(
     }
     rows = run_folder.read_metrics(folder)
     plot_training(rows, folder / "training.png")
-    draw_examples(model, dataset, state.config, folder / "examples.png", runtime.device)
+    plot_trust_ratios(rows, folder / "trust_ratios.png")
+    if state.config.objective.name != "contrastive":
+        picture = folder / "examples.png"
+        draw_examples(model, dataset, state.config, picture, runtime.device)
     run_folder.write_result(folder, result)
     print_accuracy(result, title=str(folder))
+
+
+def _judge(
+    model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
+) -> Accuracy:
+    if config.objective.name == "contrastive":
+        return evaluate_pairs(model, dataset, config, runtime)
+    return evaluate_test_set(model, dataset, config, runtime)
+
+
+def _judge_average(
+    state: TrainingState, dataset: Dataset, runtime: Runtime
+) -> dict[str, Any]:
+    """What the result says of the weights' moving average; empty without one."""
+    model = state.published_average()
+    if model is None:
+        return {}
+    assert_identical(model)
+    accuracy = _judge(model, dataset, state.config, runtime)
+    return {
+        "ema_clean_accuracy": accuracy.clean,
+        "ema_robust_accuracy": accuracy.robust,
+        "ema_parameters_sha256": parameters_sha256(model),
+    }
 
 
 def draw_examples(

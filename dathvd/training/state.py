@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd import checkpoint
 from dathvd.attacks import build_attack
@@ -17,17 +17,22 @@ from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.distributed import (
+    PUBLISHED_BATCH_NORM,
     DistributedOptimizer,
     Exchanger,
-    average_batch_norm,
     broadcast_parameters,
+    gather_rows,
+    synchronise_batch_norm,
 )
 from dathvd.errors import UserError
-from dathvd.models import build_model
+from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
 from dathvd.runtime import Runtime, read_on_root, together
+from dathvd.training.average import WeightAverage
+from dathvd.training.guard import Guard
+from dathvd.training.initial import initialise
 from dathvd.training.step import Totals, Trainer
 
 _WEIGHTS = 0x3E
@@ -42,6 +47,10 @@ class TrainingState:
     image_shape: tuple[int, int, int]
     num_classes: int
     step: int = 0
+    guard: Guard | None = None
+    """What watches for catastrophic overfitting, if anything."""
+    origin: str | None = None
+    """Where the first weights are from, in words; None for random ones."""
 
     @classmethod
     def create(
@@ -54,6 +63,11 @@ class TrainingState:
             image_shape=dataset.image_shape,
             num_classes=len(dataset.classes),
         ).to(runtime.device)
+        origin = initialise(model, config.model, runtime)
+        if config.train.batch_norm == "synchronised":
+            model = synchronise_batch_norm(model)
+        if config.model.init_mode == "linear":
+            freeze_trunk(model)  # after layers were exchanged: it changes theirs
         broadcast_parameters(model)
         optimizer = DistributedOptimizer(
             build_optimizer(config.optimizer, list(model.named_parameters())),
@@ -65,14 +79,23 @@ class TrainingState:
             backward_passes_per_step=config.train.backward_passes_per_step,
             seed=config.seed,
         )
+        decay = config.train.ema_decay
+        average = WeightAverage(model, decay) if decay else None
         trainer = Trainer(
             model.train(),
             build_attack(config.attack),
-            build_objective(config.objective),
+            build_objective(config.objective, gather_rows),
             optimizer,
             Totals.zero(runtime.device),
+            average,
         )
-        return cls(config, trainer, dataset.image_shape, len(dataset.classes))
+        return cls(
+            config,
+            trainer,
+            dataset.image_shape,
+            len(dataset.classes),
+            origin=origin,
+        )
 
     @property
     def exchanger(self) -> Exchanger:
@@ -81,13 +104,22 @@ class TrainingState:
         assert isinstance(exchanger, Exchanger)
         return exchanger
 
-    def averaged_model(self) -> nn.Module:
-        """A copy of the network whose batch-norm statistics are the workers' mean.
+    def published_model(self) -> nn.Module:
+        """A copy of the network for evaluation and saving, equal on all workers.
 
-        A collective: every rank calls it. The network in training is left alone.
+        Its batch-norm statistics are those of all workers' samples. A collective: every
+        rank calls it. The network in training is left alone.
         """
-        model = copy.deepcopy(self.trainer.model)
-        average_batch_norm(model)
+        return self._published(self.trainer.model)
+
+    def published_average(self) -> nn.Module | None:
+        """The same of the weights' moving average, if there is one. A collective."""
+        average = self.trainer.average
+        return None if average is None else self._published(average.network)
+
+    def _published(self, network: nn.Module) -> nn.Module:
+        model = copy.deepcopy(network)
+        PUBLISHED_BATCH_NORM[self.config.train.batch_norm](model)
         return model.eval()
 
     def save(self, run: Path, runtime: Runtime) -> Path:
@@ -97,8 +129,8 @@ class TrainingState:
             UserError: on every rank, if any could not write; nothing is left then.
         """
         final = checkpoint.checkpoint_folder(run, self.step)
-        model = self.averaged_model()
-        shared = self._shared(model, runtime) if runtime.is_root else None
+        model, average = self.published_model(), self.published_average()
+        shared = self._shared(model, average, runtime) if runtime.is_root else None
         own = self._own()
         try:
             together(
@@ -109,9 +141,10 @@ class TrainingState:
             checkpoint.discard_staging(final)
             raise
         keep = self.config.train.keep_checkpoints
+        spare = self._good_checkpoint(run)
         together(
             runtime,
-            lambda: checkpoint.publish(final, keep) if runtime.is_root else None,
+            lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
         )
         # hosts with a disk of their own still hold their part; on a shared one root's
         # turn has published all, and a second turn would remove it
@@ -119,15 +152,44 @@ class TrainingState:
         together(
             runtime,
             lambda: (
-                checkpoint.publish(final, keep)
+                checkpoint.publish(final, keep, spare)
                 if elsewhere and checkpoint.staging_folder(final).exists()
                 else None
             ),
         )
         return final
 
-    def _shared(self, model: nn.Module, runtime: Runtime) -> dict[str, Any]:
-        return {
+    def _good_checkpoint(self, run: Path) -> Path | None:
+        """Where the guard would go back to."""
+        if self.guard is None or not self.guard.rolls_back:
+            return None
+        return checkpoint.checkpoint_folder(run, self.guard.good_step)
+
+    def answer_collapse(self, run: Path, runtime: Runtime) -> bool:
+        """Do what the guard wants done; every rank calls it.
+
+        Returns:
+            Whether the state is now an earlier step's, later checkpoints being gone.
+        """
+        guard = self.guard
+        assert guard is not None
+        if not guard.may_act:
+            return False
+        actions, collapses = guard.actions + 1, guard.collapses
+        good = self._good_checkpoint(run)
+        if good is not None:
+            self.restore(good, runtime)
+            if runtime.local_rank == 0:
+                checkpoint.discard_after(good)
+        guard.actions, guard.collapses = actions, collapses
+        self.trainer.use_attack(build_attack(guard.attack()))
+        self.trainer.totals.sums.zero_()
+        return good is not None
+
+    def _shared(
+        self, model: nn.Module, average: nn.Module | None, runtime: Runtime
+    ) -> dict[str, Any]:
+        shared = {
             "step": self.step,
             "num_workers": runtime.size,
             "config": self.config.model_dump_json(),
@@ -136,12 +198,19 @@ class TrainingState:
             "model": model.state_dict(),
             "optimizer": self.trainer.optimizer.state_dict(),
         }
+        if average is not None and self.trainer.average is not None:
+            shared["ema"] = average.state_dict()
+            shared["ema_updates"] = self.trainer.average.updates
+        if self.guard is not None:
+            shared["guard"] = self.guard.state_dict()
+        return shared
 
     def _own(self) -> dict[str, Any]:
         """What differs between ranks."""
-        statistics = self.trainer.model.named_buffers()
+        average = self.trainer.average
         return {
-            "buffers": {name: buffer.detach() for name, buffer in statistics},
+            "buffers": _buffers(self.trainer.model),
+            "ema_buffers": {} if average is None else _buffers(average.network),
             "exchange": self.exchanger.state_dict(),
             "prepared": self.trainer.prepared,
         }
@@ -166,12 +235,25 @@ class TrainingState:
                 trainer.model, shared["model"], str(folder / "model.pt")
             ),
         )
+        if trainer.average is not None:
+            trainer.average.network.load_state_dict(shared["ema"])
+            trainer.average.updates = int(shared["ema_updates"])
+        if self.guard is not None:
+            self.guard.load_state_dict(shared["guard"])
+            trainer.use_attack(build_attack(self.guard.attack()))
         trainer.optimizer.load_state_dict(shared["optimizer"])
         self.exchanger.load_state_dict([part["exchange"] for part in own])
         if same_size:
             trainer.model.load_state_dict(own[0]["buffers"], strict=False)
+            if trainer.average is not None:
+                buffers = own[0]["ema_buffers"]
+                trainer.average.network.load_state_dict(buffers, strict=False)
             trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
         self.step = int(shared["step"])
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.detach() for name, buffer in model.named_buffers()}
 
 
 def _read_shared(folder: Path, runtime: Runtime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dathvd.attacks import Attack
 from dathvd.objectives import Objective, Terms
+from dathvd.training.average import WeightAverage
 from dathvd.training.batches import Batch
 
 
@@ -53,12 +54,20 @@ class Trainer:
     objective: Objective
     optimizer: torch.optim.Optimizer
     totals: Totals
+    average: WeightAverage | None = None
+    """The weights' moving average, if any."""
     prepared: list[Tensor] = field(default_factory=list)
     """Adversarial images of the next step, made while gradients travelled."""
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
 
     def __post_init__(self) -> None:
+        self._attacked = self.objective.attacked(self.model)
+        self.use_attack(self.attack)
+
+    def use_attack(self, attack: Attack) -> None:
+        """Make the adversarial images of later batches by this attack."""
+        self.attack = attack
         exchanger = getattr(self.optimizer, "exchanger", None)
         if exchanger is not None:
             # an exchange of two collectives needs somebody to submit the second
@@ -83,7 +92,9 @@ class Trainer:
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch)
             self.mark("attack")
-            terms = self.objective(self.model, batch.images, images, batch.labels)
+            terms = self.objective(
+                self.model, batch.images, images, batch.labels, batch.weights
+            )
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()
             self.totals.add(terms, batch.labels)
@@ -92,7 +103,11 @@ class Trainer:
         self.prepared = [self._attack(batch) for batch in following]
         self.mark("attack")
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         self.mark("exchange")
 
     def _attack(self, batch: Batch) -> Tensor:
-        return self.attack(self.model, batch.images, batch.labels, batch.noise)
+        if len(batch.images) == 0:
+            return batch.images
+        return self.attack(self._attacked, batch.images, batch.labels, batch.noise)

@@ -54,6 +54,37 @@ def accumulated_passes_are_averaged() -> None:
             torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
+def a_warmup_is_exact_and_owes_nothing() -> None:
+    """Its steps equal uncompressed ones; the next compresses, whoever resumes."""
+    plain = Toy()
+    exact = run(plain, distributed(plain, CODECS["none"](), "allreduce"), range(2))
+    for name, exchange in (
+        ("fp16", "allreduce"),
+        ("sign", "two-way"),
+        ("topk", "allgather"),
+        ("powersgd", "allreduce"),
+    ):
+        toy, codec = Toy(), CODECS[name]()
+        optimizer = distributed(toy, codec, exchange, warmup_steps=2)
+        for mean, expected in zip(run(toy, optimizer, range(2)), exact):
+            for parameter in SHAPES:
+                torch.testing.assert_close(
+                    mean[parameter], expected[parameter], rtol=1e-6, atol=1e-7
+                )
+        states = all_states(optimizer)
+        assert not any(bool(left.any()) for left in owed(states).values()), name
+        sent = optimizer.exchanger.ledger.snapshot(reset=True)
+        assert {key.partition("/")[2] for key in sent} == {"none"}, (name, sent)
+        later = run(toy, optimizer, range(2, 3))[0]
+        resumed = Toy()
+        fresh = distributed(resumed, CODECS[name](), exchange, warmup_steps=2)
+        fresh.exchanger.load_state_dict(states)
+        again = run(resumed, fresh, range(2, 3))[0]
+        for parameter in SHAPES:
+            assert torch.equal(later[parameter], again[parameter]), (name, parameter)
+        assert not torch.equal(later["wide"], true_mean(2)["wide"].float()), name
+
+
 def parameters_without_a_gradient_count_as_zeros() -> None:
     for name, exchange in (("none", "allreduce"), ("sign", "two-way")):
         toy = Toy()

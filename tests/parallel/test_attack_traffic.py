@@ -59,7 +59,9 @@ def test_the_attack_sends_nothing(attack: str, tmp_path: Path) -> None:
     script = tmp_path / "count.py"
     script.write_text(COUNT)
     settings = ["data.name=synthetic", "data.image_size=8", f"attack.name={attack}"]
-    settings += ["attack.num_steps=3"]
+    settings += ["attack.num_steps=3", "model.normalization=batch"]
+    # synchronised statistics: a forward pass that sends in training
+    settings += ["train.batch_norm=synchronised"]
     done = mpirun(2, [sys.executable, str(script), *settings])
     assert done.code == 0, done.output
     during_attack, during_step, moved = json.loads(done.stdout.splitlines()[-1])

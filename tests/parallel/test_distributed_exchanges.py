@@ -26,6 +26,7 @@ ONE_AND_TWO = [
     *FEW_WORKERS,
     "other_numbers_of_workers_owe_the_same",
     "accumulated_passes_are_averaged",
+    "a_warmup_is_exact_and_owes_nothing",
     "parameters_without_a_gradient_count_as_zeros",
     "non_finite_steps_change_nothing_on_any_rank",
     "too_many_bad_steps_end_all_ranks",

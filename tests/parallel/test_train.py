@@ -11,6 +11,7 @@ import torch
 
 import dathvd
 from dathvd.checkpoint import find_checkpoints, load_file
+from dathvd.hashing import parameters_sha256
 from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
 
 # a few seconds of training: 3 steps an epoch, two threads at most
@@ -49,12 +50,15 @@ def test_the_run_folder_holds_all_that_is_promised(two: Path) -> None:
         "train_seconds", "images_per_second", "parameters_sha256", "versions",
     }  # fmt: skip
     assert result["num_samples"] == 30 and result["num_workers"] == 2
-    for picture in ("training.png", "examples.png"):
+    for picture in ("training.png", "examples.png", "trust_ratios.png"):
         assert (two / picture).read_bytes().startswith(b"\x89PNG")
     assert list((two / "tensorboard").glob("events.*"))
     rows = [json.loads(line) for line in (two / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == list(range(1, 10))
     assert all(row["bytes_sent"] > 0 for row in rows)
+    layers = dict(dathvd.load_model(two).named_parameters())
+    assert all(row["trust_ratios"].keys() == layers.keys() for row in rows)
+    assert all(ratio > 0 for row in rows for ratio in row["trust_ratios"].values())
     assert len(find_checkpoints(two)) == 2
     assert (two / "config.yaml").exists()
 
@@ -153,12 +157,37 @@ def test_overlap_resumes_exactly(tmp_path: Path) -> None:
     assert parts["parameters_sha256"] == whole["parameters_sha256"]
 
 
-def test_batch_norm_resumes_exactly(tmp_path: Path) -> None:
-    norm = ("--set", "model.normalization=batch")
+def test_batch_norm_and_averaged_weights_resume_exactly(tmp_path: Path) -> None:
+    norm = ("--set", "model.normalization=batch", "--set", "train.ema_decay=0.8")
     whole = train(tmp_path / "whole", 2, *norm)
     train(tmp_path / "parts", 2, *norm, "--set", "train.max_steps=5")
     parts = train(tmp_path / "parts", 2, *norm)
-    assert parts["parameters_sha256"] == whole["parameters_sha256"]
+    for name in ("parameters_sha256", "ema_parameters_sha256", "ema_robust_accuracy"):
+        assert parts[name] == whole[name]
+    averaged = dathvd.load_model(tmp_path / "parts", weights="ema")
+    assert parameters_sha256(averaged) == whole["ema_parameters_sha256"]
+    assert whole["ema_parameters_sha256"] != whole["parameters_sha256"]
+
+
+def test_a_run_that_went_back_resumes_exactly(tmp_path: Path) -> None:
+    """A drop so small and a rate so high that the guard acts; both ranks do alike."""
+    guard = [
+        "data.name=digits", "train.batch_size=256", "model.name=mlp",
+        "optimizer.lr=0.3", "schedule.name=constant", "train.epochs=4",
+        "train.guard.action=roll_back", "train.guard.drop=0.1",
+        "train.guard.num_samples=60", "train.overlap=attack",
+        "evaluation.max_samples=30",
+    ]  # fmt: skip
+    chosen = [word for override in guard for word in ("--set", override)]
+    whole = train(tmp_path / "whole", 2, *chosen)
+    assert whole["guard"]["collapses"] and whole["guard"]["added_steps"]
+    train(tmp_path / "parts", 2, *chosen, "--set", "train.max_steps=15")
+    parts = train(tmp_path / "parts", 2, *chosen)
+    for name in ("guard", "parameters_sha256"):
+        assert parts[name] == whole[name]
+    rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(row)["step"] for row in rows]
+    assert steps == list(range(1, len(steps) + 1)), "taken back, but left in"
 
 
 def test_compressed_training_resumes_exactly_and_with_other_workers(

@@ -62,6 +62,18 @@ def test_only_the_newest_checkpoints_are_kept_and_nothing_is_staged(
     ]
 
 
+def test_a_spared_checkpoint_stays_and_later_ones_can_be_dropped(
+    tmp_path: Path,
+) -> None:
+    old, good = saved(tmp_path, 1), saved(tmp_path, 2)
+    final = checkpoint.checkpoint_folder(tmp_path, 3)
+    checkpoint.write_rank_files(final, {"step": 3}, {}, 0)
+    checkpoint.publish(final, keep=1, spare=good)
+    assert checkpoint.find_checkpoints(tmp_path) == [good, final]
+    checkpoint.discard_after(good)
+    assert checkpoint.find_checkpoints(tmp_path) == [good] and not old.exists()
+
+
 def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path) -> None:
     saved(tmp_path, 3)
     checkpoint.write_rank_files(
@@ -115,6 +127,19 @@ def test_another_models_checkpoint_names_the_difference(tmp_path: Path) -> None:
     saved(tmp_path, model=other.state_dict())
     with pytest.raises(UserError, match=r"of another model: '.*' has shape"):
         dathvd.load_model(tmp_path)
+
+
+def test_the_moving_average_is_there_where_it_was_saved(tmp_path: Path) -> None:
+    final = saved(tmp_path, 3)
+    with pytest.raises(UserError, match="no moving average .* take the raw weights"):
+        dathvd.load_model(final, weights="ema")
+    weights = checkpoint.load_file(final / "model.pt")["model"]
+    averages = {name: value + 1 for name, value in weights.items()}
+    final = saved(tmp_path, 4, model=weights, ema=averages)
+    for kind, expected in (("raw", weights), ("ema", averages)):
+        found = dathvd.load_model(final, weights=kind)  # type: ignore[arg-type]
+        for name, value in found.state_dict().items():
+            assert torch.equal(value, expected[name])
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -127,7 +128,21 @@ def test_a_payload_from_elsewhere_cannot_write_outside_its_block() -> None:
 
 
 @ALL
-def test_sizes_that_do_not_fit_are_refused(codec: Compressor) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_nothing_is_a_payload_too(codec: Compressor, native: bool) -> None:
+    with contextlib.nullcontext() if native else kernels.without_kernels():
+        wire, lost = encoded(codec, torch.empty(0))
+        assert len(wire) == len(lost) == len(decoded(codec, wire, 0)) == 0
+
+
+@ALL
+@pytest.mark.parametrize("native", [True, False])
+def test_sizes_that_do_not_fit_are_refused(codec: Compressor, native: bool) -> None:
+    with contextlib.nullcontext() if native else kernels.without_kernels():
+        refuse_sizes(codec)
+
+
+def refuse_sizes(codec: Compressor) -> None:
     values, short = torch.zeros(600), torch.zeros(599)
     wire = torch.zeros(codec.payload_bytes(600), dtype=torch.uint8)
     for arguments in (

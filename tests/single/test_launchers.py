@@ -136,7 +136,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield name, service["command"].split()
 
 
-@pytest.mark.parametrize(("name", "words"), commands())
+@pytest.mark.parametrize(("name", "words"), list(commands()))
 def test_command_lines_agree_with_the_options(name: str, words: list[str]) -> None:
     if words == ["sshd"]:
         assert "\nsshd)\n" in (ROOT / "docker" / "entrypoint.sh").read_text()

@@ -16,7 +16,7 @@ LAYERS = [
     {"torchvision_shim"},
     {"runtime", "report", "run_folder"},
     {"distributed", "checkpoint"},
-    {"evaluation"},
+    {"evaluation", "pseudo_labels"},
     {"training"},
     {"launch", "doctor", "benchmark"},
     {"commands"},

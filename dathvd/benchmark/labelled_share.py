@@ -1,0 +1,99 @@
+"""A folder of images as arrays: all labelled, a share labelled, the rest unlabelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dathvd.config import DataConfig
+from dathvd.data import Dataset, load_dataset
+from dathvd.errors import UserError
+from dathvd.files import make_folder, write_atomically
+
+SHUFFLE_SEED = 0
+"""Decides which images are labelled, and the order of the test images."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What ``prepare`` has written, and how much it is."""
+
+    whole: Path
+    """Every training image with its label, and the test images in a mixed order."""
+    labelled: Path
+    """The labelled share of each class, and the same test images."""
+    unlabelled: Path
+    """The images of all others."""
+    num_train: int
+    num_labelled: int
+
+
+def prepare(config: DataConfig, folder: Path, share: float) -> Files:
+    """Write the three files, where they are not there yet.
+
+    The first test images are a fair sample thereafter; in a folder of classes they
+    would all be of one class.
+
+    Args:
+        config: the data set.
+        folder: where the files are kept.
+        share: of each class that keeps its labels, in (0, 1).
+
+    Raises:
+        UserError: the data set is not usable, or a class would keep no label.
+    """
+    dataset = load_dataset(config)
+    chosen = choose_labelled(dataset.train.labels, share)
+    files = Files(
+        folder / "whole.npz",
+        folder / f"labelled-{share:g}.npz",
+        folder / f"unlabelled-{share:g}.npy",
+        len(dataset.train),
+        int(chosen.sum()),
+    )
+    make_folder(folder)
+    everything = torch.ones_like(chosen)
+    for path, part in ((files.whole, everything), (files.labelled, chosen)):
+        if not path.exists():
+            write_atomically(path, lambda file: _write_npz(file, dataset, part))
+    if not files.unlabelled.exists():
+        rest = dataset.train.batch((~chosen).nonzero().flatten()).numpy()
+        write_atomically(files.unlabelled, lambda file: np.save(file, rest))
+    return files
+
+
+def choose_labelled(labels: Tensor, share: float) -> Tensor:
+    """Bool ``[N]``: the same share of every class, by ``SHUFFLE_SEED``.
+
+    Raises:
+        UserError: a class would keep no label.
+    """
+    generator = torch.Generator().manual_seed(SHUFFLE_SEED)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        places = (labels == label).nonzero().flatten()
+        count = round(share * len(places))
+        if count == 0:
+            raise UserError(f"--labelled {share:g}: leaves no label of class {label}")
+        order = torch.randperm(len(places), generator=generator)
+        chosen[places[order[:count]]] = True
+    return chosen
+
+
+def _write_npz(file: BinaryIO, dataset: Dataset, part: Tensor) -> None:
+    generator = torch.Generator().manual_seed(SHUFFLE_SEED)
+    own = part.nonzero().flatten()
+    order = torch.randperm(len(dataset.test), generator=generator)
+    np.savez(
+        file,
+        x_train=dataset.train.batch(own).numpy(),
+        y_train=dataset.train.labels[own].numpy(),
+        x_test=dataset.test.batch(order).numpy(),
+        y_test=dataset.test.labels[order].numpy(),
+        classes=np.array(dataset.classes),
+    )

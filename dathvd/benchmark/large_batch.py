@@ -1,0 +1,183 @@
+"""Does layer-wise adaptation keep robust accuracy at large batches where SGD loses it?
+
+LAMB and SGD train with multiples of a base batch for the same number of epochs. Their
+rates grow by the rules that their authors gave: with the square root of the batch for
+LAMB (You et al., ICLR 2020), in proportion for SGD (Goyal et al., 2017), after the same
+warm-up. Called again it goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from rich.table import Table
+
+from dathvd.benchmark.accuracy import Row, Variant, check_variants, compare
+from dathvd.errors import UserError
+from dathvd.files import write_json
+from dathvd.report.plots import new_figure, save_figure
+from dathvd.report.tables import plain_console
+from dathvd.runtime import guard, start
+
+CONFIG = "configs/cifar10/cpu_budget.yaml"
+PASS_SIZE = 512
+"""Images of one backward pass over all workers: larger batches take several."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer, with the law by which its rate grows with the batch."""
+
+    label: str
+    settings: tuple[str, ...]
+    """Beside the rate for the base batch."""
+
+
+RULES = {
+    "lamb": Rule("LALR (LAMB)", ("optimizer.name=lamb", "optimizer.scaling=sqrt")),
+    "sgd": Rule(
+        "SGD",
+        (
+            "optimizer.name=sgd",
+            "optimizer.scaling=linear",
+            "optimizer.weight_decay=5e-4",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One optimizer at one batch size; accuracies in percent, one a seed."""
+
+    optimizer: str
+    batch_size: int
+    multiple: int
+    clean: tuple[float, ...]
+    robust: tuple[float, ...]
+    loss_to_base: float
+    """Points of mean robust accuracy below the same optimizer at the base batch."""
+
+
+def variants(
+    base: int, multiples: Sequence[int], rates: dict[str, float]
+) -> list[Variant]:
+    """Every optimizer at every batch size.
+
+    Args:
+        base: the base batch size.
+        multiples: of it.
+        rates: learning rate of each of ``RULES`` at the base batch.
+    """
+    return [
+        Variant(
+            f"{name}-x{multiple}",
+            (
+                *RULES[name].settings,
+                f"optimizer.lr={rates[name]}",
+                f"optimizer.base_batch_size={base}",
+                f"train.batch_size={multiple * base}",
+                f"train.backward_passes_per_step={-(-multiple * base // PASS_SIZE)}",
+            ),
+        )
+        for name in RULES
+        for multiple in multiples
+    ]
+
+
+def points(rows: Sequence[Row], base: int, multiples: Sequence[int]) -> list[Point]:
+    """What the rows of ``variants`` say, in the same order."""
+    found = []
+    for (name, multiple), row in zip(product(RULES, multiples), rows, strict=True):
+        if multiple == multiples[0]:
+            reference = row.robust_mean
+        loss = reference - row.robust_mean
+        found.append(
+            Point(name, multiple * base, multiple, row.clean, row.robust, loss)
+        )
+    return found
+
+
+def print_points(rows: Sequence[Point], title: str) -> None:
+    """The table: means, with the lowest and highest seed."""
+    table = Table(title=title)
+    table.add_column("optimizer")
+    for name in ("batch", "clean %", "robust %", "spread", "loss to base"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            RULES[row.optimizer].label,
+            f"{row.batch_size} (x{row.multiple})",
+            f"{statistics.fmean(row.clean):.2f}",
+            f"{statistics.fmean(row.robust):.2f}",
+            f"{min(row.robust):.1f}–{max(row.robust):.1f}",
+            f"{row.loss_to_base:.2f}",
+        )
+    plain_console().print(table)
+
+
+def plot_points(rows: Sequence[Point], attack: str, path: Path) -> None:
+    """Robust accuracy over the batch size, each seed and the mean."""
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    for colour, (name, rule) in zip(("C0", "C3"), RULES.items(), strict=True):
+        own = [row for row in rows if row.optimizer == name]
+        sizes = [row.batch_size for row in own]
+        means = [statistics.fmean(row.robust) for row in own]
+        axes.plot(sizes, means, "-", color=colour, label=rule.label)
+        for row in own:
+            seeds = [row.batch_size] * len(row.robust)
+            axes.plot(seeds, row.robust, "o", color=colour, alpha=0.5)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("batch size, at equal epochs")
+    axes.set_ylabel("robust accuracy (%)")
+    axes.set_title(attack, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)
+
+
+def batches_table(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    base: int,
+    multiples: str,
+    seeds: str,
+    rates: dict[str, float],
+    folder: Path,
+) -> None:
+    """What ``dathvd benchmark-batches`` does; see its options.
+
+    Raises:
+        UserError: an option is not valid.
+    """
+    sizes = parse_multiples(multiples)
+    asked = variants(base, sizes, rates)
+    texts = [f"{one.name}: {' '.join(one.settings)}" for one in asked]
+    _, numbers = check_variants(texts, seeds)
+    file = config_file or CONFIG
+    runtime = start()
+    with guard(runtime):
+        rows = compare(asked, numbers, file, overrides, folder, runtime)
+        if rows:
+            found = points(rows, base, sizes)
+            print_points(found, f"{file}, {rows[0].attack}, {len(numbers)} seeds")
+            content = [asdict(point) for point in found]
+            write_json(folder / "large_batch.json", content)
+            plot_points(found, rows[0].attack, folder / "large_batch.png")
+
+
+def parse_multiples(text: str) -> list[int]:
+    """The multiples of an option such as ``1,16,64``.
+
+    Raises:
+        UserError: one is not a whole number from 1 on.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise UserError(f"--multiples {text}: expected whole numbers such as 1,16,64")
+    return [int(word) for word in words]

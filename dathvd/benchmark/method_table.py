@@ -1,0 +1,256 @@
+"""Accuracy of the training methods on one data set, each over several seeds.
+
+All methods take the same number of steps, apart from the pre-training, which comes on
+top of one of them. Called again it goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dathvd import run_folder
+from dathvd.benchmark.labelled_share import Files, prepare
+from dathvd.benchmark.method_rows import Row, print_rows
+from dathvd.config import Config, DataConfig, load_config
+from dathvd.errors import UserError, choose
+from dathvd.evaluation import Grid, Request, evaluate_checkpoint
+from dathvd.files import write_json
+from dathvd.pseudo_labels import pseudo_label
+from dathvd.runtime import TEMPORARY_FAILURE, Runtime, from_root, guard, start, together
+from dathvd.training import train
+
+CONFIG = "configs/cifar10/cpu_budget.yaml"
+EXTRA_RATIO = 0.5
+PRETRAIN_SHARE = 0.25
+"""Epochs of pre-training over those of training; each image counts four times in it."""
+_PGD = ("attack.name=pgd", "attack.loss=cross_entropy")
+AT = (*_PGD, "objective.name=adversarial", "objective.clean_weight=0.0")
+FGSM_RS = ("attack.name=fgsm_rs", *AT[1:])
+TRADES = ("attack.name=pgd", "attack.loss=kl", "objective.name=trades")
+PLAIN = ("attack.name=none", "objective.name=plain")
+ROTATION = (*_PGD, "objective.name=rotation", "objective.clean_weight=1.0")
+
+
+@dataclass
+class Bench:
+    """Trains the runs of one seed, each in a folder of its own."""
+
+    config_file: str
+    overrides: tuple[str, ...]
+    files: Files
+    folder: Path
+    seed: int
+    runtime: Runtime
+    stages: list[Path] = field(default_factory=list)
+    """The runs so far that the present method needed."""
+
+    def train(
+        self, name: str, *settings: str, epochs: float = 1.0, few: bool = False
+    ) -> Path:
+        """A finished run.
+
+        Args:
+            name: of its folder.
+            settings: what it changes.
+            epochs: its length, as a multiple of the common one.
+            few: train on the labelled share alone; ``epochs`` is of it then.
+        """
+        root = self.files.labelled if few else self.files.whole
+        common = load_config(self.config_file, self.overrides)
+        changes = [
+            *("data.name=arrays", f"data.root={root}", "data.cache=null"),
+            *longer(common, epochs),
+            *settings,
+            f"seed={self.seed}",
+        ]
+        run = self.folder / f"{name}-seed{self.seed}"
+        config = load_config(self.config_file, [*self.overrides, *changes])
+        if not train(config, run, self.runtime):
+            sys.exit(TEMPORARY_FAILURE)
+        self.stages.append(run)
+        return run
+
+    @property
+    def few_epochs(self) -> float:
+        """Passes over the labelled share in as many steps as one over everything."""
+        return self.files.num_train / self.files.num_labelled
+
+
+def write_data(
+    config: DataConfig, folder: Path, share: float, runtime: Runtime
+) -> Files:
+    """The data set's files, written by rank 0; every rank calls it."""
+    root = runtime.is_root
+    files = together(runtime, lambda: prepare(config, folder, share) if root else None)
+    sent = from_root(runtime, files)
+    assert sent is not None
+    return sent
+
+
+def longer(config: Config, factor: float) -> list[str]:
+    """Settings that stretch a run and its schedule."""
+    marks = [round(factor * mark) for mark in config.schedule.milestones]
+    return [
+        f"train.epochs={max(1, round(factor * config.train.epochs))}",
+        f"schedule.warmup_epochs={factor * config.schedule.warmup_epochs}",
+        f"schedule.milestones={marks}",
+    ]
+
+
+def pseudo_labelled(bench: Bench) -> Path:
+    """A plain network of the labelled share labels the rest for the robust one."""
+    teacher = bench.train("teacher", *PLAIN, epochs=bench.few_epochs, few=True)
+    labels = bench.folder / f"pseudo-labels-seed{bench.seed}.npz"
+    there = from_root(bench.runtime, labels.exists())
+    if not there:
+        pseudo_label(str(teacher), bench.files.unlabelled, labels, bench.runtime)
+    return bench.train(
+        "semi-supervised",
+        *AT,
+        f"data.extra={labels}",
+        f"data.extra_ratio={EXTRA_RATIO}",
+        epochs=bench.few_epochs * (1 - EXTRA_RATIO),
+        few=True,
+    )
+
+
+def pretrained(bench: Bench) -> Path:
+    """Rotations under attack first, then adversarial training of all weights."""
+    first = bench.train("rotation", *ROTATION, epochs=PRETRAIN_SHARE)
+    return bench.train("fine-tuned", *AT, f"model.init={first}")
+
+
+METHODS: dict[str, Callable[[Bench], Path]] = {
+    "AT": lambda bench: bench.train("at", *AT),
+    "FGSM-RS": lambda bench: bench.train("fgsm-rs", *FGSM_RS),
+    "TRADES": lambda bench: bench.train("trades", *TRADES),
+    "labelled-share": lambda bench: bench.train(
+        "labelled-share", *AT, epochs=bench.few_epochs, few=True
+    ),
+    "pseudo-labels": pseudo_labelled,
+    "pre-trained": pretrained,
+}
+"""From the runs of one seed to the run that is judged."""
+
+
+def judge(run: Path, attack: str, samples: int, runtime: Runtime) -> dict[str, Any]:
+    """The result of one attack on a run's first test images, computed once."""
+    output = run / "evaluations" / attack
+    if not from_root(runtime, (output / "result.json").exists()):
+        grid = Grid(attacks=(attack,), num_steps=(50,), restarts=1)
+        request = Request(grid, max_samples=samples, output=output)
+        evaluate_checkpoint(str(run), request, runtime)
+    text = (output / "result.json").read_text() if runtime.is_root else "{}"
+    return dict(json.loads(text))
+
+
+def measure(
+    names: Sequence[str], benches: Sequence[Bench], samples: int, hard_samples: int
+) -> list[Row]:
+    """Train and judge every method with every seed; every rank calls it.
+
+    Args:
+        names: of ``METHODS``.
+        benches: one a seed.
+        samples: test images of the clean and PGD-50 accuracy.
+        hard_samples: test images of AutoAttack; 0 leaves it out.
+
+    Returns:
+        A row a method (on rank 0; empty on the others).
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for bench in benches:
+        for name in names:
+            bench.stages.clear()
+            run = METHODS[name](bench)
+            pgd = judge(run, "pgd", samples, bench.runtime)
+            hard = (
+                judge(run, "autoattack", hard_samples, bench.runtime)
+                if hard_samples
+                else {}
+            )
+            if bench.runtime.is_root:
+                found[name].append(_entry(bench.stages, pgd, hard))
+    if not benches[0].runtime.is_root:
+        return []
+    seeds = tuple(bench.seed for bench in benches)
+    return [_row(name, seeds, entries) for name, entries in found.items()]
+
+
+def _entry(
+    stages: Sequence[Path], pgd: dict[str, Any], hard: dict[str, Any]
+) -> dict[str, Any]:
+    results = [run_folder.read_result(run) or {} for run in stages]
+    return {
+        "clean": 100 * pgd["clean_accuracy"],
+        "pgd": 100 * pgd["robust_accuracy"],
+        "autoattack": 100 * hard["robust_accuracy"] if hard else None,
+        "seconds": sum(result["train_seconds"] for result in results),
+        "num_workers": results[-1]["num_workers"],
+    }
+
+
+def _row(name: str, seeds: tuple[int, ...], entries: list[dict[str, Any]]) -> Row:
+    hard = [entry["autoattack"] for entry in entries]
+    return Row(
+        name,
+        seeds,
+        clean=tuple(entry["clean"] for entry in entries),
+        pgd=tuple(entry["pgd"] for entry in entries),
+        autoattack=tuple(value for value in hard if value is not None),
+        train_seconds=statistics.fmean(entry["seconds"] for entry in entries),
+        num_workers=entries[0]["num_workers"],
+    )
+
+
+def methods_table(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    methods: str | None,
+    seeds: str,
+    labelled: float,
+    samples: int,
+    hard_samples: int,
+    folder: Path,
+) -> None:
+    """What ``dathvd benchmark-methods`` does; see its options.
+
+    Raises:
+        UserError: an option is not valid, or the data set is not usable.
+    """
+    file = config_file or CONFIG
+    names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    for name in names:
+        choose("--methods", name, METHODS)
+    numbers = parse_seeds(seeds)
+    source = ("data.name=image_folder", f"data.root={data}") if data else ()
+    config = load_config(file, [*overrides, *source])
+    runtime = start(config.train.device)
+    with guard(runtime):
+        files = write_data(config.data, folder / "data", labelled, runtime)
+        benches = [
+            Bench(file, overrides, files, folder, seed, runtime) for seed in numbers
+        ]
+        rows = measure(names, benches, samples, hard_samples)
+        if rows:
+            print_rows(rows, f"{file}, {len(benches)} seeds: mean (lowest–highest)")
+            write_json(folder / "methods.json", [asdict(row) for row in rows])
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds of an option such as ``0,1,2``.
+
+    Raises:
+        UserError: one is not a number.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text}: expected integers such as 0,1,2") from None

@@ -1,0 +1,76 @@
+"""``dathvd benchmark-methods``: what do training methods bring on one data set?"""
+
+from __future__ import annotations
+
+import click
+
+from dathvd.commands.options import config_options
+
+
+@click.command("benchmark-methods")
+@config_options
+@click.option("--data", metavar="DIR", help="Folder with train/CLASS/*, test/CLASS/*.")
+@click.option(
+    "--methods",
+    metavar="NAMES",
+    help="Of AT, FGSM-RS, TRADES, labelled-share, pseudo-labels, pre-trained (all).",
+)
+@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the runs.")
+@click.option(
+    "--labelled",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of images that keep their labels in labelled-share and pseudo-labels.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Test images of the clean and PGD-50 accuracy.",
+)
+@click.option(
+    "--autoattack-samples",
+    type=click.IntRange(0),
+    default=250,
+    show_default=True,
+    help="Test images of AutoAttack; 0 leaves it out.",
+)
+@click.option("--out", required=True, metavar="DIR", help="Where the runs are kept.")
+def command(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    methods: str | None,
+    seeds: str,
+    labelled: float,
+    samples: int,
+    autoattack_samples: int,
+    out: str,
+) -> None:
+    """Train and judge methods; the table is printed and kept as DIR/methods.json.
+
+    The default configuration is configs/cifar10/cpu_budget.yaml, a small network. The
+    same command again goes on where it was interrupted.
+
+    \b
+    DATHVD_CIFAR10_JPEG=DIR horovodrun -np 2 dathvd benchmark-methods --out runs/methods
+    horovodrun -np 8 dathvd benchmark-methods --out runs/paper \\
+        --config configs/cifar10/paper_dat_pgd.yaml --data DIR    (for GPUs)
+    """
+    from pathlib import Path
+
+    from dathvd.benchmark.method_table import methods_table
+
+    methods_table(
+        config_file,
+        overrides,
+        data,
+        methods,
+        seeds,
+        labelled,
+        samples,
+        autoattack_samples,
+        Path(out),
+    )

@@ -1,0 +1,49 @@
+"""``dathvd pseudo-label``: labels for images that have none."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("pseudo-label")
+@click.argument("run", metavar="RUN")
+@click.argument("images", metavar="IMAGES")
+@click.option("--output", required=True, metavar="FILE.npz", help="The labelled file.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Images at once.",
+)
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Leave out images whose likeliest class is less probable.",
+)
+def command(
+    run: str, images: str, output: str, batch_size: int, min_confidence: float
+) -> None:
+    """Label IMAGES (a folder of image files, or .npy, .npz) with the network of RUN.
+
+    \b
+    dathvd pseudo-label runs/teacher unlabelled/ --output extra.npz
+    dathvd train --set data.extra=extra.npz --set data.extra_ratio=0.5
+    """
+    from pathlib import Path
+
+    from dathvd.pseudo_labels import pseudo_label
+    from dathvd.runtime import guard, start
+
+    runtime = start()
+    with guard(runtime):
+        pseudo_label(
+            run,
+            Path(images),
+            Path(output),
+            runtime,
+            batch_size=batch_size,
+            min_confidence=min_confidence,
+        )

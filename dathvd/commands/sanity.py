@@ -1,0 +1,82 @@
+"""``dathvd sanity``: is a run's robust accuracy real?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+
+@click.command("sanity")
+@click.argument("run", metavar="RUN")
+@click.option("--epsilon", metavar="FLOAT", help="Radius (the evaluation's own).")
+@click.option("--num-steps", type=int, help="Steps of PGD (the evaluation's own).")
+@click.option("--norm", help="linf or l2.")
+@click.option(
+    "--surrogate",
+    metavar="RUN",
+    help="Another run for the transfer attack; without it a network is trained.",
+)
+@click.option(
+    "--surrogate-steps",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Steps of that training.",
+)
+@click.option(
+    "--max-samples", type=int, help="The first so many images (the run's own, or 1000)."
+)
+@click.option("--batch-size", type=int, help="Images at once (the run's own).")
+@click.option(
+    "--weights", type=click.Choice(["raw", "ema"]), default="raw", show_default=True
+)
+@click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
+@click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON.")
+def command(
+    run: str,
+    epsilon: str | None,
+    num_steps: int | None,
+    norm: str | None,
+    surrogate: str | None,
+    surrogate_steps: int,
+    max_samples: int | None,
+    batch_size: int | None,
+    weights: Literal["raw", "ema"],
+    seed: int | None,
+    output: str | None,
+    json_file: str | None,
+) -> int:
+    """Look for masked gradients in RUN; exit code 1 where a check flags them.
+
+    Accuracy must fall with radius and steps and vanish where every image is within
+    reach; restarts and another loss must matter little; noise and another network's
+    adversarial examples must find nothing that gradients do not.
+    """
+    from pathlib import Path
+
+    from dathvd.commands.options import fractions
+    from dathvd.evaluation import Request, SanityRequest, check_sanity
+    from dathvd.runtime import guard, start
+
+    radius = fractions("--epsilon", epsilon)
+    sizes = Request(
+        batch_size=batch_size,
+        max_samples=max_samples,
+        seed=seed,
+        weights=weights,
+        output=Path(output) if output else None,
+        json_file=Path(json_file) if json_file else None,
+    )
+    request = SanityRequest(
+        epsilon=radius[0] if radius else None,
+        num_steps=num_steps,
+        norm=norm,
+        surrogate=surrogate,
+        surrogate_steps=surrogate_steps,
+        sizes=sizes,
+    )
+    runtime = start()
+    with guard(runtime):
+        return int(not check_sanity(run, request, runtime))

@@ -1,0 +1,167 @@
+"""Several views of each image, and labels that come from how they were made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dathvd.config import DataConfig, ObjectiveConfig
+from dathvd.data.augment import (
+    STREAM,
+    Augmentation,
+    augment,
+    build_augmentation,
+    resized_crop,
+)
+from dathvd.data.sets import Dataset, ImageSet
+from dathvd.errors import UserError
+from dathvd.noise import SampleNoise
+
+TURNS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
+
+
+@dataclass(frozen=True)
+class Views:
+    """Makes ``count`` views of each image, a sample's views beside each other."""
+
+    count: int
+    make: Callable[[Tensor, SampleNoise], Tensor]
+    """From float images ``[batch, C, H, W]`` to ``[count * batch, C, H, W]``."""
+    labels: Callable[[int], Tensor]
+    """From the number of samples to the views' labels, int64 ``[count * samples]``."""
+
+
+def build_views(
+    data: DataConfig, objective: ObjectiveConfig
+) -> tuple[Augmentation | None, Views | None]:
+    """The augmentation of training images, and the views made of them thereafter.
+
+    Supervised objectives have no views. Contrastive's views are augmentations of their
+    own, with flips as in ``data.flip`` and of size ``data.crop_size``; no other one
+    goes before.
+    """
+    if objective.name == "contrastive":
+        make = functools.partial(two_views, flip=data.flip, size=data.crop_size)
+        return None, Views(2, make, _partners)
+    augmentation = build_augmentation(data)
+    if objective.name == "rotation":
+        views = Views(len(TURNS), lambda images, draws: turned(images), _turns)
+        return augmentation, views
+    return augmentation, None
+
+
+def self_supervised(dataset: Dataset, objective: ObjectiveConfig) -> Dataset:
+    """The data set as that objective sees it: with its classes, and views to test on.
+
+    Raises:
+        UserError: rotation is asked of images that are not square.
+    """
+    if objective.name == "rotation":
+        _, height, width = dataset.image_shape
+        if height != width:
+            raise UserError(
+                f"objective.name: rotation needs square images, these are "
+                f"{width}x{height} (set data.image_size)"
+            )
+        return replace(dataset, test=Turned(dataset.test), classes=TURNS)
+    if objective.name == "contrastive":
+        dimensions = tuple(str(index) for index in range(objective.dimension))
+        return replace(dataset, classes=dimensions)
+    return dataset
+
+
+def turned(images: Tensor) -> Tensor:
+    """Each image by 0, 1, 2 and 3 quarter turns.
+
+    Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting
+    Image Rotations (ICLR 2018).
+    """
+    turns = [images.rot90(turn, (2, 3)) for turn in range(len(TURNS))]
+    return torch.stack(turns, dim=1).flatten(0, 1)
+
+
+def _turns(samples: int) -> Tensor:
+    return torch.arange(len(TURNS)).repeat(samples)
+
+
+def _partners(samples: int) -> Tensor:
+    """The place of each view's other view: 1, 0, 3, 2, …"""
+    return torch.arange(2 * samples).bitwise_xor_(1)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """An image set with each image four times, labelled by its quarter turns."""
+
+    images: ImageSet
+
+    @property
+    def labels(self) -> Tensor:
+        return _turns(len(self.images))
+
+    def __len__(self) -> int:
+        return len(TURNS) * len(self.images)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        upright = self.images.batch(indices // len(TURNS))
+        views = turned(upright).view(-1, len(TURNS), *upright.shape[1:])
+        return views[torch.arange(len(indices)), indices % len(TURNS)]
+
+    def prefetch(self, indices: Tensor) -> None:
+        self.images.prefetch((indices // len(TURNS)).unique())
+
+
+def two_views(
+    images: Tensor, draws: SampleNoise, *, flip: bool, size: int | None
+) -> Tensor:
+    """Two views of each image: random crops, scaled and flipped, colours changed.
+
+    Args:
+        images: float ``[batch, C, H, W]`` in [0, 1].
+        draws: of each sample.
+        flip: mirror every other view.
+        size: height and width of the views of square crops; None keeps the image's
+            size, which crops by padding where it is not square.
+    """
+    each = draws.repeat(2)
+    doubled = images.repeat_interleave(2, dim=0)
+    height, width = images.shape[2:]
+    if size is None and height != width:
+        cropped = augment(doubled, each, flip=flip)
+    else:
+        cropped = resized_crop(
+            doubled, each, size=size or height, flip=flip, area=(0.2, 1.0)
+        )
+    return jittered(cropped, each)
+
+
+def jittered(
+    images: Tensor, noise: SampleNoise, *, strength: float = 0.4, grey: float = 0.2
+) -> Tensor:
+    """Brightness, contrast and saturation times 1 ± strength; some images made grey.
+
+    The colour distortion of Chen et al. (ICML 2020), appendix A, without changes of
+    hue.
+
+    Args:
+        images: float ``[batch, C, H, W]`` in [0, 1].
+        noise: draws that belong to each sample.
+        strength: largest relative change, in [0, 1].
+        grey: share of images that lose all colour.
+    """
+    draws = noise.uniform((len(images), 4), STREAM + 1).view(-1, 4, 1, 1, 1)
+    factors = draws[:, :3].mul(2 * strength).add(1 - strength)
+    bright = images * factors[:, 0]
+    mean = bright.mean(dim=(1, 2, 3), keepdim=True)
+    contrasted = torch.lerp(mean.expand_as(bright), bright, factors[:, 1])
+    if images.shape[1] != len(_LUMA):
+        return contrasted.clamp_(0.0, 1.0)
+    luma = contrasted.new_tensor(_LUMA).view(1, -1, 1, 1)
+    plain = (contrasted * luma).sum(1, keepdim=True).expand_as(contrasted)
+    saturation = torch.where(draws[:, 3] < grey, 0.0, factors[:, 2])
+    return torch.lerp(plain, contrasted, saturation).clamp_(0.0, 1.0)

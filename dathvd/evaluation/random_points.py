@@ -1,0 +1,59 @@
+"""Random points of the ball: what a search without gradients finds."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dathvd.attacks import BALLS, Attack
+from dathvd.attacks.attack import correct_on
+from dathvd.errors import choose
+from dathvd.noise import SampleNoise
+
+_STREAM = 10_000
+
+
+class RandomPoints(Attack):
+    """Draws from the ball, in turn from its inside and from its far points.
+
+    A model that falls to them and not to gradients hides its gradients (Athalye,
+    Carlini, Wagner: Obfuscated Gradients Give a False Sense of Security, ICML 2018,
+    section 3.1).
+
+    Args:
+        norm: linf or l2.
+        epsilon: the radius, in pixel units.
+        draws: points that are tried for each image.
+    """
+
+    def __init__(self, norm: str, epsilon: float, *, draws: int) -> None:
+        self.ball = choose("attack.norm", norm, BALLS)(epsilon)
+        self.draws = draws
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """For each image the first point that the model gets wrong, else the last."""
+        return self.worst_case(model, images, labels, noise)[0]
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """Only images that survived so far get another draw."""
+        worst = images.detach().clone()
+        correct = correct_on(model, images, labels)
+        for draw in range(self.draws):
+            left = correct.nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            worst[left] = self._point(images[left].detach(), noise.select(left), draw)
+            correct[left] = correct_on(model, worst[left], labels[left])
+        return worst, correct
+
+    def _point(self, images: Tensor, noise: SampleNoise, draw: int) -> Tensor:
+        change = self.ball.uniform(images, noise, _STREAM + draw)
+        if draw % 2:  # a corner of the cube, or a point of the sphere
+            change = self.ball.direction(change).mul_(self.ball.epsilon)
+        return self.ball.project(images + change, images)
+
+    def __repr__(self) -> str:
+        return f"RandomPoints({self.ball}, draws={self.draws})"

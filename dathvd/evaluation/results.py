@@ -1,0 +1,98 @@
+"""From flags of samples to accuracies."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dathvd.evaluation.cells import Cell, radii
+from dathvd.report.evaluation import describe_cell
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a model gets right, clean and in every cell."""
+
+    cells: Sequence[Cell]
+    clean: Tensor
+    """Bool ``[num_samples]``."""
+    right: Tensor
+    """Bool ``[cells, num_samples]``."""
+    labels: Tensor
+    """int64 ``[num_samples]``."""
+    only_survivors: bool = False
+    """A cell saw only the samples that were right in all cells before it."""
+
+    def worst_case(self) -> list[dict[str, float]]:
+        """For each radius the accuracy under all attacks that stay within it."""
+        rows = []
+        for epsilon, places in radii(self.cells):
+            held = self.clean & self.right[places].all(dim=0)
+            rows.append({"epsilon": epsilon, "robust_accuracy": _share(held)})
+        return rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each cell; settings that an attack does not have are None."""
+        return [
+            {
+                "attack": cell.attack,
+                "description": describe_cell(cell.attack, cell.settings),
+                "norm": cell.settings.norm,
+                "epsilon": cell.settings.epsilon,
+                "num_steps": cell.settings.num_steps if cell.takes_steps else None,
+                "step_size": cell.settings.step_size if cell.has_step_size else None,
+                "restarts": cell.settings.restarts,
+                "robust_accuracy": _share(self.clean & right),
+            }
+            for cell, right in zip(self.cells, self.right, strict=True)
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """All accuracies; ``robust_accuracy`` is the one under all attacks together."""
+        rows = self.rows()
+        attack = rows[0]["description"]
+        if len(rows) > 1:
+            largest = max(row["epsilon"] for row in rows)
+            attack = f"worst of {len(rows)} attacks up to epsilon {largest:.4g}"
+        return {
+            "clean_accuracy": _share(self.clean),
+            "robust_accuracy": self.worst_case()[-1]["robust_accuracy"],
+            "attack": attack,
+            "num_samples": len(self.clean),
+            "only_survivors": self.only_survivors,
+            "cells": rows,
+            "worst_case": self.worst_case(),
+        }
+
+    def cells_csv(self) -> str:
+        """One line for each cell."""
+        rows = self.rows()
+        return _csv([list(rows[0]), *(list(row.values()) for row in rows)])
+
+    def samples_csv(self) -> str:
+        """One line for each sample: its label, and 1 in each cell that it survives."""
+        names = [row["description"] for row in self.rows()]
+        columns = [self.clean.int(), *self.right.int()]
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        lines = [
+            [place, label, *flags]
+            for place, (label, flags) in enumerate(
+                zip(self.labels.tolist(), values, strict=True)
+            )
+        ]
+        return _csv([["sample", "label", "clean", *names], *lines])
+
+
+def _share(flags: Tensor) -> float:
+    return int(flags.sum()) / len(flags)
+
+
+def _csv(lines: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

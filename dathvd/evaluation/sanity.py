@@ -1,0 +1,256 @@
+"""Is robust accuracy real, or do gradients only fail to find what is there?
+
+The signs of masked gradients of Athalye, Carlini and Wagner (Obfuscated Gradients Give
+a False Sense of Security, ICML 2018, section 3.1) and the checks of Carlini et al. (On
+Evaluating Adversarial Robustness, 2019), as comparisons of accuracies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dathvd.config.evaluation import EvaluationAttackConfig
+from dathvd.evaluation.cells import REACH, Cell, Grid
+
+MIN_STEPS = 10
+"""Fewer steps are taken for none at all when steps are compared."""
+NOISE_DRAWS = 50
+RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a sound network may be from what theory wants, as shares of samples."""
+
+    rise: float = 0.01
+    """Of accuracy with a larger radius or with more steps."""
+    unbounded: float = 0.02
+    """Accuracy where every image is within reach."""
+    restarts: float = 0.10
+    """What more restarts may gain over one run of as many steps."""
+    losses: float = 0.10
+    """What the margin loss may gain over the cross-entropy."""
+    beyond: float = 0.02
+    """Samples that fall to noise or to another network's examples alone."""
+    no_gradient: float = 0.05
+    """Of the samples that are right, those without a gradient."""
+    surrogate: float = 0.5
+    """A surrogate below this share of the clean accuracy says nothing."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison, its outcome and the numbers behind it."""
+
+    name: str
+    passed: bool | None
+    """None: it could not be decided."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells that the checks compare; some of them serve several checks."""
+
+    own: Cell
+    """PGD at the run's radius, one restart."""
+    radii: tuple[Cell, ...]
+    """PGD at growing radii; the last one reaches every image."""
+    steps: tuple[Cell, ...]
+    """PGD with more and more steps."""
+    restarts: Cell
+    margin: Cell
+    one_step: Cell
+    noise: Cell
+
+    @classmethod
+    def make(cls, settings: EvaluationAttackConfig, image_shape: Sequence[int]) -> Plan:
+        """Around the radius and the steps of the run's evaluation.
+
+        Args:
+            settings: the run's attack, its epsilon above 0.
+            image_shape: of one image.
+        """
+        epsilon, count = settings.epsilon, max(settings.num_steps, MIN_STEPS)
+        # one length for all: fewer steps are then the beginning of more
+        size = max(min(settings.step_size, epsilon), REACH * epsilon / count)
+        own = EvaluationAttackConfig(
+            epsilon=epsilon,
+            norm=settings.norm,
+            step_size=size,
+            num_steps=count,
+            restarts=1,
+        )
+        everything = (
+            1.0 if settings.norm == "linf" else math.sqrt(math.prod(image_shape))
+        )
+        ladder = [x * epsilon for x in (0.5, 1.0, 2.0, 4.0) if x * epsilon < everything]
+        counts = (1, max(count // 4, 2), count, 3 * count)
+
+        def cell(attack: str, steps: int = count, restarts: int = 1) -> Cell:
+            grid = Grid(
+                (attack,), (epsilon,), (steps,), step_size=size, restarts=restarts
+            )
+            return grid.cells(own)[0]
+
+        return cls(
+            own=cell("pgd"),
+            radii=tuple(Grid(("pgd",), (*ladder, everything), (count,)).cells(own)),
+            steps=tuple(cell("pgd", steps) for steps in counts),
+            restarts=cell("pgd", restarts=RESTARTS),
+            margin=cell("pgd-margin"),
+            one_step=cell("fgsm"),
+            noise=cell("noise", NOISE_DRAWS),
+        )
+
+    def cells(self) -> list[Cell]:
+        """Each one once."""
+        single = (self.own, self.restarts, self.margin, self.one_step, self.noise)
+        every = (*self.radii, *self.steps, *single)
+        return list({cell.key: cell for cell in every}.values())
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Which samples held, bool ``[num_samples]`` each."""
+
+    plan: Plan
+    clean: Tensor
+    held: dict[str, Tensor]
+    """By cell key."""
+    transfer: Tensor
+    """Right on the surrogate's adversarial images."""
+    surrogate: Tensor
+    """The surrogate itself is right on the clean image."""
+    gradient: Tensor
+    """There is a gradient at the image."""
+
+    def accuracy(self, cell: Cell) -> float:
+        """The share that held."""
+        return share(self.held[cell.key])
+
+
+def share(flags: Tensor) -> float:
+    """Of true entries; 0 of none."""
+    return int(flags.sum()) / max(flags.numel(), 1)
+
+
+def percent(value: float) -> str:
+    """A share in words."""
+    return f"{100 * value:.1f} %"
+
+
+def run_checks(found: Findings, limits: Limits = Limits()) -> list[Check]:
+    """All checks in the order in which they are best read."""
+    return [
+        _gradients(found, limits),
+        _monotone(
+            "falls with epsilon",
+            [("epsilon 0", share(found.clean))]
+            + [
+                (f"epsilon {cell.settings.epsilon:.3g}", found.accuracy(cell))
+                for cell in found.plan.radii
+            ],
+            limits.rise + _one_sample(found),
+        ),
+        _unbounded(found, limits),
+        _monotone(
+            "falls with steps",
+            [
+                (f"{cell.settings.num_steps} steps", found.accuracy(cell))
+                for cell in found.plan.steps
+            ],
+            limits.rise + _one_sample(found),
+        ),
+        _one_step(found, limits),
+        _restarts(found, limits),
+        _losses(found, limits),
+        _beyond("noise finds no more", found, found.held[found.plan.noise.key], limits),
+        _transfer(found, limits),
+    ]
+
+
+def _one_sample(found: Findings) -> float:
+    """One sample more or less never decides."""
+    return 1 / len(found.clean)
+
+
+def _gradients(found: Findings, limits: Limits) -> Check:
+    missing = share(~found.gradient[found.clean])
+    reason = f"no gradient at {percent(missing)} of the images that are read rightly"
+    return Check("gradients are there", missing <= limits.no_gradient, reason)
+
+
+def _monotone(name: str, points: list[tuple[str, float]], slack: float) -> Check:
+    best = points[0]
+    for point in points[1:]:
+        if point[1] > best[1] + slack:
+            reason = (
+                f"{percent(best[1])} at {best[0]}, "
+                f"but {percent(point[1])} at {point[0]}"
+            )
+            return Check(name, False, reason)
+        best = min(best, point, key=lambda entry: entry[1])
+    shares = ", ".join(percent(value) for _, value in points)
+    return Check(name, True, f"{shares} from {points[0][0]} to {points[-1][0]}")
+
+
+def _unbounded(found: Findings, limits: Limits) -> Check:
+    cell = found.plan.radii[-1]
+    left = found.accuracy(cell)
+    reason = f"{percent(left)} right at epsilon {cell.settings.epsilon:.3g}"
+    passed = left <= limits.unbounded + _one_sample(found)
+    return Check("nothing survives everything", passed, reason)
+
+
+def _one_step(found: Findings, limits: Limits) -> Check:
+    one, many = found.accuracy(found.plan.one_step), found.accuracy(found.plan.restarts)
+    reason = (
+        f"{percent(one)} under one step, {percent(many)} under PGD, {RESTARTS} runs"
+    )
+    passed = many <= one + limits.rise + _one_sample(found)
+    return Check("one step is no stronger", passed, reason)
+
+
+def _restarts(found: Findings, limits: Limits) -> Check:
+    one, more = found.accuracy(found.plan.own), found.accuracy(found.plan.restarts)
+    reason = f"{percent(one)} after 1 run, {percent(more)} after {RESTARTS}"
+    passed = one - more <= limits.restarts + _one_sample(found)
+    return Check("restarts help little", passed, reason)
+
+
+def _losses(found: Findings, limits: Limits) -> Check:
+    entropy, margin = found.accuracy(found.plan.own), found.accuracy(found.plan.margin)
+    reason = f"{percent(entropy)} under cross-entropy, {percent(margin)} under margin"
+    passed = entropy - margin <= limits.losses + _one_sample(found)
+    return Check("the loss matters little", passed, reason)
+
+
+def _beyond(name: str, found: Findings, held: Tensor, limits: Limits) -> Check:
+    """Few samples fall to this attack and to no gradient attack at the same radius."""
+    plan = found.plan
+    strong = [found.held[cell.key] for cell in (plan.own, plan.restarts, plan.margin)]
+    white = torch.stack(strong).all(dim=0)
+    only = share(white & ~held)
+    reason = (
+        f"{percent(share(held))} right under it, {percent(share(white))} under "
+        f"gradients; {percent(only)} fall to it alone"
+    )
+    return Check(name, only <= limits.beyond + _one_sample(found), reason)
+
+
+def _transfer(found: Findings, limits: Limits) -> Check:
+    name = "transfer finds no more"
+    reads, clean = share(found.surrogate), share(found.clean)
+    if reads < limits.surrogate * clean:
+        reason = (
+            f"the surrogate reads only {percent(reads)}: train it longer "
+            "(--surrogate-steps), or name another run (--surrogate)"
+        )
+        return Check(name, None, reason)
+    return _beyond(name, found, found.transfer, limits)

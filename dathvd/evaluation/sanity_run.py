@@ -1,0 +1,213 @@
+"""``dathvd sanity``: measure what the checks compare, and report it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dathvd.attacks import PGD
+from dathvd.attacks.balls import BALLS
+from dathvd.config import Config
+from dathvd.data import Dataset, load_dataset
+from dathvd.errors import UserError
+from dathvd.evaluation.cells import Grid
+from dathvd.evaluation.identity import identify
+from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.run import (
+    Request,
+    change,
+    check_outputs,
+    progress_bar,
+    restore,
+)
+from dathvd.evaluation.sanity import Check, Findings, Plan, run_checks, share
+from dathvd.evaluation.store import Store
+from dathvd.evaluation.surrogate import train_surrogate
+from dathvd.evaluation.transfer import TransferAttack, has_gradient
+from dathvd.files import make_folder, write_json
+from dathvd.hashing import parameters_sha256
+from dathvd.report.sanity import plot_sanity, print_sanity
+from dathvd.runtime import Runtime, from_root, together
+
+DEFAULT_SAMPLES = 1000
+_TRANSFER_MOMENTUM = 1.0  # transfers better (Dong et al., CVPR 2018)
+
+
+@dataclass(frozen=True)
+class SanityRequest:
+    """What the report is made of; None keeps the run's own."""
+
+    epsilon: float | None = None
+    num_steps: int | None = None
+    norm: str | None = None
+    surrogate: str | None = None
+    """Another run for the transfer attack; None trains a network for it."""
+    surrogate_steps: int = 300
+    sizes: Request = Request()
+    """Samples, batch size, seed, weights, and where the report is written."""
+
+
+def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
+    """Report on a trained run; every rank calls it, rank 0 prints and writes.
+
+    Returns:
+        Whether no check failed.
+
+    Raises:
+        UserError: no usable checkpoint, or a setting that is not valid.
+    """
+    model, config = restore(run, runtime, request.sizes.weights)
+    config = together(runtime, lambda: change(config, request.sizes))
+    dataset = together(runtime, lambda: load_dataset(config.data))
+    model = model.to(runtime.device)
+    together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    plan = together(runtime, lambda: _plan(config, dataset, request))
+    surrogate = _surrogate(config, dataset, request, runtime)
+    findings = measure(model, surrogate, plan, dataset, config, request.sizes, runtime)
+    checks = run_checks(findings)
+    if runtime.is_root:
+        result = {
+            **describe(findings, checks),
+            "num_workers": runtime.size,
+            "parameters_sha256": parameters_sha256(model),
+        }
+        _report(result, run, request.sizes)
+    return all(check.passed is not False for check in checks)
+
+
+def _plan(config: Config, dataset: Dataset, request: SanityRequest) -> Plan:
+    """The cells around the run's attack, or around what the request names."""
+    grid = Grid(
+        ("pgd",),
+        () if request.epsilon is None else (request.epsilon,),
+        () if request.num_steps is None else (request.num_steps,),
+        norm=request.norm,
+    )
+    settings = grid.cells(config.evaluation.attack)[0].settings
+    if settings.epsilon == 0:
+        raise UserError(
+            "sanity: epsilon is 0, there is nothing to check; set --epsilon"
+        )
+    return Plan.make(settings, dataset.image_shape)
+
+
+def _surrogate(
+    config: Config, dataset: Dataset, request: SanityRequest, runtime: Runtime
+) -> nn.Module:
+    """The named run's network, or one that rank 0 trains for all."""
+    if request.surrogate is not None:
+        surrogate, _ = restore(request.surrogate, runtime)
+        surrogate = surrogate.to(runtime.device)
+        together(runtime, lambda: check_outputs(surrogate, dataset, runtime.device))
+        return surrogate
+    steps = request.surrogate_steps if runtime.is_root else 0
+    if runtime.is_root:
+        print(f"training a surrogate for {steps} steps", flush=True)
+    surrogate = train_surrogate(config, dataset, num_steps=steps, device=runtime.device)
+    weights = {name: value.cpu() for name, value in surrogate.state_dict().items()}
+    surrogate.load_state_dict(from_root(runtime, weights))
+    return surrogate
+
+
+def measure(
+    model: nn.Module,
+    surrogate: nn.Module,
+    plan: Plan,
+    dataset: Dataset,
+    config: Config,
+    sizes: Request,
+    runtime: Runtime,
+) -> Findings:
+    """Judge the test set under all that the checks compare; every rank calls it."""
+    num_classes = len(dataset.classes)
+    settings = plan.own.settings
+    transfer = TransferAttack(
+        surrogate,
+        PGD(
+            BALLS[settings.norm](settings.epsilon),
+            step_size=settings.step_size,
+            num_steps=settings.num_steps,
+            momentum=_TRANSFER_MOMENTUM,
+        ),
+    )
+
+    def right_of_surrogate(*arguments: Any) -> torch.Tensor:
+        return right_on_clean(surrogate, *arguments[1:])
+
+    name = parameters_sha256(surrogate)[:16]
+    probes: dict[str, Probe] = {
+        CLEAN: right_on_clean,
+        "gradient": has_gradient,
+        f"surrogate-{name}": right_of_surrogate,
+        f"transfer-{name}-{plan.own.key}": survives(transfer),
+    }
+    for cell in plan.cells():
+        probes[cell.key] = survives(cell.build(num_classes))
+    store = None
+    if sizes.output is not None:
+        store = Store(sizes.output, identify(model, dataset.test, config))
+    with progress_bar("sanity", runtime) as on_part:
+        flags = Judge(
+            dataset.test,
+            runtime,
+            batch_size=config.evaluation.batch_size,
+            seed=config.seed,
+            max_samples=config.evaluation.max_samples or DEFAULT_SAMPLES,
+            store=store,
+            on_part=on_part,
+        )(model, probes)
+    clean, gradient, reads, moved = flags[:4]
+    held = dict(zip(list(probes)[4:], flags[4:] & clean, strict=True))
+    return Findings(plan, clean, held, moved & clean, reads, gradient)
+
+
+def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
+    """The report as JSON values."""
+    plan = found.plan
+    attacks = {
+        "clean": share(found.clean),
+        "noise": found.accuracy(plan.noise),
+        "transfer": share(found.transfer),
+        "fgsm": found.accuracy(plan.one_step),
+        "pgd": found.accuracy(plan.own),
+        "pgd, 5 restarts": found.accuracy(plan.restarts),
+        "pgd-margin": found.accuracy(plan.margin),
+    }
+    return {
+        "flagged": sum(check.passed is False for check in checks),
+        "num_samples": len(found.clean),
+        "norm": plan.own.settings.norm,
+        "epsilon": plan.own.settings.epsilon,
+        "num_steps": plan.own.settings.num_steps,
+        "checks": [
+            {"name": check.name, "passed": check.passed, "reason": check.reason}
+            for check in checks
+        ],
+        "accuracy": attacks,
+        "over_epsilon": [
+            {"epsilon": cell.settings.epsilon, "robust_accuracy": found.accuracy(cell)}
+            for cell in plan.radii
+        ],
+        "over_steps": [
+            {
+                "num_steps": cell.settings.num_steps,
+                "robust_accuracy": found.accuracy(cell),
+            }
+            for cell in plan.steps
+        ],
+    }
+
+
+def _report(result: dict[str, Any], run: str, sizes: Request) -> None:
+    print_sanity(result, title=run)
+    if sizes.json_file is not None:
+        write_json(sizes.json_file, result)
+    if sizes.output is not None:
+        folder: Path = sizes.output
+        make_folder(folder)
+        write_json(folder / "sanity.json", result)
+        plot_sanity(result, folder / "sanity.png")

@@ -1,0 +1,73 @@
+"""Training that starts from another run's network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dathvd import checkpoint
+from dathvd.config import Config, ModelConfig
+from dathvd.errors import UserError
+from dathvd.models import head_name
+from dathvd.runtime import Runtime, read_on_root, together
+
+# what the trunk's function depends on beside its weights
+_TRUNK = ("name", "width", "normalization", "activation", "mean", "std")
+
+
+def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str | None:
+    """Fill the network from ``model.init``; every rank calls it.
+
+    Rank 0 alone needs to see the checkpoint.
+
+    Returns:
+        What was taken, in one line; None without ``model.init``.
+
+    Raises:
+        UserError: on every rank, if the checkpoint cannot be used or has another trunk.
+    """
+    if config.init is None:
+        return None
+    init = config.init
+    name, data = read_on_root(runtime, lambda: checkpoint.resolve(init) / "model.pt")
+    head_too = together(
+        runtime, lambda: _fill(model, config, checkpoint.load_bytes(data, name), name)
+    )
+    what = "all weights" if head_too else "the trunk, with a new head,"
+    trained = "the head alone is" if config.init_mode == "linear" else "all are"
+    return f"starting from {what} of {name}; {trained} trained"
+
+
+def _fill(
+    model: nn.Module, config: ModelConfig, state: dict[str, Any], name: str
+) -> bool:
+    """Copy the trunk, and the head where it fits; whether it does."""
+    source = Config.model_validate_json(state["config"])
+    for field in _TRUNK:
+        theirs, ours = getattr(source.model, field), getattr(config, field)
+        if theirs != ours:
+            raise UserError(
+                f"model.init: {name} has model.{field} {theirs!r}, this run {ours!r}"
+            )
+    head = f"{head_name(model)}."
+    target, weights = model.state_dict(), state["model"]
+    head_too = not source.objective.is_self_supervised and _fits(
+        _part(target, head), _part(weights, head)
+    )
+    if not head_too:
+        trunk = {key: weights[key] for key in weights if not key.startswith(head)}
+        weights = {**trunk, **_part(target, head)}
+    checkpoint.load_weights(model, weights, name)
+    return head_too
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _fits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """The same names and shapes."""
+    return {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in theirs.items()
+    }

@@ -1,0 +1,74 @@
+"""Standard AutoAttack: exact on a linear model, pure, and clear where it cannot be."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dathvd.config.evaluation import EvaluationAttackConfig
+from dathvd.errors import UserError
+from dathvd.evaluation.autoattack import AutoAttack
+from dathvd.evaluation.cells import Grid
+from dathvd.noise import SampleNoise
+from tests.single.small_models import nothing_changes
+
+pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
+
+EPSILON = 0.05
+SHAPE = (1, 6, 6)
+
+
+def linear(classes: int = 5) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, classes))
+
+
+def exact_margins(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The smallest margin within the linf ball and the box: each pixel for itself."""
+    layer = model[1]  # type: ignore[index]
+    flat = images.flatten(1)
+    low, high = (-flat).clamp_min(-EPSILON), (1 - flat).clamp_max(EPSILON)
+    difference = layer.weight[labels][:, None] - layer.weight[None]
+    worst = torch.minimum(difference * low[:, None], difference * high[:, None])
+    logits = model(images)
+    own = logits.gather(1, labels[:, None])
+    margins = own - logits + worst.sum(dim=2)
+    nearest: Tensor = margins.scatter(1, labels[:, None], torch.inf).amin(dim=1)
+    return nearest.detach()
+
+
+def test_it_finds_exactly_what_there_is_in_a_linear_model() -> None:
+    model = linear()
+    images = torch.rand(24, *SHAPE, generator=torch.Generator().manual_seed(1))
+    images[:, :, 0] = 0.0  # some pixels lie on a face of the box
+    labels = model(images).argmax(dim=1)
+    labels[0] = (labels[0] + 1) % 5
+    margins = exact_margins(model, images, labels)
+    kept = margins.abs() > 1e-4
+    images, labels, margins = images[kept], labels[kept], margins[kept]
+    assert 4 < (margins > 0).sum() < len(margins) - 4
+    noise = SampleNoise(0, torch.arange(len(images)))
+    attack = AutoAttack("linf", EPSILON, num_classes=5)
+    generator = torch.random.get_rng_state()
+    with nothing_changes(model, images):
+        points, correct = attack.worst_case(model, images, labels, noise)
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert torch.equal(correct, margins > 0)
+    assert (points - images).abs().max() <= EPSILON + 1e-6
+    assert 0 <= points.min() and points.max() <= 1
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    cell = Grid(("autoattack",)).cells(EvaluationAttackConfig())[0]
+    with pytest.raises(UserError, match=r"pip install 'dathvd\[autoattack\]'"):
+        cell.build(num_classes=10)
+
+
+def test_too_few_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="needs 4 classes, this task has 3"):
+        AutoAttack("linf", EPSILON, num_classes=3)

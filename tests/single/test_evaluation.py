@@ -1,0 +1,226 @@
+"""The grid of an evaluation: its cells and laws, and going on when interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dathvd.config import Config
+from dathvd.config.evaluation import EvaluationAttackConfig
+from dathvd.data.sets import TensorImages
+from dathvd.errors import UserError
+from dathvd.evaluation.cells import Cell, Grid
+from dathvd.evaluation.identity import identify
+from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.random_points import RandomPoints
+from dathvd.evaluation.results import Results
+from dathvd.evaluation.store import Store
+from dathvd.noise import SampleNoise
+from dathvd.report.evaluation import plot_grid
+from dathvd.runtime import Runtime
+from tests.single.small_models import batch, lengths, network, nothing_changes
+
+OWN = EvaluationAttackConfig()
+ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
+GRID = Grid(("fgsm", "pgd", "pgd-margin"), (0.0, 0.02, 0.05), (1, 4), restarts=2)
+
+
+def some_images(count: int = 21) -> TensorImages:
+    """Images whose labels a network of ours mostly gets right."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, 6, 5), generator=generator)
+    labels = network()(images.double() / 255).argmax(dim=1)
+    labels[::7] = (labels[::7] + 1) % 4
+    return TensorImages(images.byte(), labels)
+
+
+IMAGES = some_images()
+MODEL = network().float()
+
+
+def probes(cells: list[Cell]) -> dict[str, Probe]:
+    found: dict[str, Probe] = {CLEAN: right_on_clean}
+    return found | {cell.key: survives(cell.build(4)) for cell in cells}
+
+
+def judge(
+    max_samples: int = 0,
+    store: Store | None = None,
+    only_survivors: bool = False,
+    on_part: Callable[[int, int], None] | None = None,
+) -> Judge:
+    return Judge(IMAGES, ALONE, 8, 3, max_samples, store, only_survivors, on_part)
+
+
+def results(only_survivors: bool = False) -> Results:
+    cells = GRID.cells(OWN)
+    flags = judge(only_survivors=only_survivors)(MODEL, probes(cells))
+    return Results(cells, flags[0], flags[1:], IMAGES.labels, only_survivors)
+
+
+def test_without_options_the_only_cell_is_the_runs_own_attack() -> None:
+    own = EvaluationAttackConfig(num_steps=7, step_size=0.4, restarts=3, momentum=0.5)
+    assert Grid().cells(own) == [Cell("pgd", own)]
+
+
+def test_a_grid_has_every_combination_once_and_smaller_radii_first() -> None:
+    cells = GRID.cells(OWN)
+    places = [(c.settings.epsilon, c.attack, c.settings.num_steps) for c in cells]
+    assert places == [(0.0, "none", 1)] + [
+        (epsilon, attack, steps)
+        for epsilon in (0.02, 0.05)
+        for attack, counts in (("fgsm", [1]), ("pgd", [1, 4]), ("pgd-margin", [1, 4]))
+        for steps in counts
+    ]
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert {c.settings.loss for c in cells if c.attack == "pgd-margin"} == {"margin"}
+
+
+def test_steps_keep_the_runs_share_of_epsilon_and_reach_across_the_ball() -> None:
+    own = EvaluationAttackConfig(epsilon=0.1, step_size=0.03, num_steps=20)
+    sizes = [
+        Grid(("pgd",), (0.2,), (steps,)).cells(own)[0].settings.step_size
+        for steps in (5, 20)
+    ]
+    assert sizes == pytest.approx([2.5 * 0.2 / 5, 0.3 * 0.2])
+    given = Grid(("pgd",), (0.2,), (5,), step_size=0.01).cells(own)
+    assert given[0].settings.step_size == 0.01
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (Grid(("pdg",)), r"--attack: unknown 'pdg' \(did you mean 'pgd'\?\)"),
+        (Grid(epsilons=(-0.1,)), "evaluate: epsilon: input should be greater"),
+        (Grid(norm="l3"), "evaluate: norm: input should be 'linf' or 'l2'"),
+        (Grid(("pgd",), restarts=0), "evaluate: restarts: input should be greater"),
+    ],
+)
+def test_bad_grids_are_refused(grid: Grid, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        grid.cells(OWN)
+
+
+def test_no_attack_helps_and_the_worst_case_counts_all_within_its_radius() -> None:
+    found = results()
+    assert (found.right & ~found.clean).sum() == 0
+    worst = {row["epsilon"]: row["robust_accuracy"] for row in found.worst_case()}
+    by_hand = found.clean & found.right.all(dim=0)
+    assert worst[0.05] == int(by_hand.sum()) / len(IMAGES)
+    assert worst[0.0] == int(found.clean.sum()) / len(IMAGES)
+    assert worst[0.0] > worst[0.02] > worst[0.05]  # else the laws hold trivially
+    assert found.as_json()["robust_accuracy"] == worst[0.05]
+
+
+def test_what_is_broken_already_is_left_out_without_changing_the_worst_case() -> None:
+    seen = []
+
+    def counting(probe: Probe) -> Probe:
+        def counted(
+            model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+        ) -> Tensor:
+            seen.append(len(images))
+            return probe(model, images, labels, noise)
+
+        return counted
+
+    cells = GRID.cells(OWN)
+    counted = {key: counting(probe) for key, probe in probes(cells).items()}
+    flags = judge(only_survivors=True)(MODEL, counted)
+    quick = Results(cells, flags[0], flags[1:], IMAGES.labels, True)
+    assert quick.worst_case() == results().worst_case()
+    assert sum(seen) < len(IMAGES) * len(counted)
+
+
+def test_an_interrupted_evaluation_goes_on_and_equals_one_never_stopped(
+    tmp_path: Path,
+) -> None:
+    cells = GRID.cells(OWN)
+    whole = judge()(MODEL, probes(cells))
+    store = Store(tmp_path / "out", identify(MODEL, IMAGES, Config()))
+
+    def stop(done: int, total: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(store=store, on_part=stop)(MODEL, probes(cells))
+    counts: list[int] = []
+    again = judge(store=store, on_part=lambda done, total: counts.append(total))
+    assert torch.equal(again(MODEL, probes(cells)), whole)
+    assert counts[0] == 3 * len(probes(cells)) - 14
+
+    more = Grid(("fgsm",), (0.1,)).cells(OWN)  # another attack, and no work for these
+    counts.clear()
+    assert torch.equal(again(MODEL, probes(cells + more))[:-1], whole)
+    assert counts == [3, 3, 3]
+
+
+def test_more_samples_may_follow(tmp_path: Path) -> None:
+    store = Store(tmp_path, identify(MODEL, IMAGES, Config()))
+    chosen = probes(Grid(("fgsm",), (0.05,)).cells(OWN))
+    judge(max_samples=10, store=store)(MODEL, chosen)
+    counts: list[int] = []
+    more = judge(store=store, on_part=lambda done, total: counts.append(total))
+    assert torch.equal(more(MODEL, chosen), judge()(MODEL, chosen))
+    assert counts == [4] * 4  # the first part of 8 is kept, the cut one made anew
+
+
+def test_samples_of_another_network_or_seed_are_not_mixed_in(tmp_path: Path) -> None:
+    Store(tmp_path, identify(MODEL, IMAGES, Config())).open()
+    other = network(seed=5).float()
+    for store, name in (
+        (Store(tmp_path, identify(other, IMAGES, Config())), "parameters_sha256"),
+        (Store(tmp_path, identify(MODEL, IMAGES, Config(seed=1))), "seed"),
+        (Store(tmp_path, identify(MODEL, some_images(20), Config())), "data_sha256"),
+        (
+            Store(tmp_path, identify(MODEL, IMAGES, Config(), only_survivors=["a"])),
+            "only_survivors",
+        ),
+    ):
+        with pytest.raises(UserError, match=f"with another {name}.*another --output"):
+            store.open()
+    Store(tmp_path, identify(MODEL, IMAGES, Config())).open()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"start": 0, "stop": 8}', "\xff", "{"])
+def test_a_damaged_part_is_named(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path, {})
+    store.open()
+    (tmp_path / "parts" / "00000000.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="00000000.json: not a .*of an evaluation"):
+        store.read()
+
+
+def test_tables_and_curves_are_written(tmp_path: Path) -> None:
+    found = results()
+    plot_grid(found.as_json(), tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    json.dumps(found.as_json())
+    samples = found.samples_csv().splitlines()
+    assert len(samples) == 1 + len(IMAGES)
+    clean = [line.split(",")[2] for line in samples[1:]]
+    assert clean == [str(int(flag)) for flag in found.clean]
+    assert len(found.cells_csv().splitlines()) == 1 + len(found.cells)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_points_lie_in_the_ball_and_only_those_that_fool_count(
+    norm: str,
+) -> None:
+    model = network()
+    images, labels, noise = batch(32)
+    attack = RandomPoints(norm, 0.4, draws=6)
+    with nothing_changes(model, images):
+        points, correct = attack.worst_case(model, images, labels, noise)
+    assert lengths(points - images, norm).max() <= 0.4 + 1e-6
+    assert 0 <= points.min() and points.max() <= 1
+    model.eval()
+    assert torch.equal(model(points).argmax(dim=1) == labels, correct)
+    none = RandomPoints(norm, 0.4, draws=0).worst_case(model, images, labels, noise)
+    assert torch.equal(none[0], images) and none[1].sum() > correct.sum()
