@@ -263,11 +263,13 @@ class StopRequest:
     all leave after the same step and none waits for the vote.
     """
 
+    _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._asked = False
         self._handle: int | None = None
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in self._SIGNALS:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -275,8 +277,13 @@ class StopRequest:
 
     def poll(self) -> bool:
         """Whether any rank had been asked when the last poll was made."""
-        if self._runtime.size == 1:
-            return self._asked
+        asked = self._asked if self._runtime.size == 1 else self._vote()
+        if asked:  # a signal sent again must not end the exit that is under way
+            for number in self._SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+        return asked
+
+    def _vote(self) -> bool:
         import horovod.torch as hvd
 
         asked = self._handle is not None and bool(hvd.synchronize(self._handle).item())

@@ -40,6 +40,9 @@ def _common(config: AttackConfig) -> dict[str, Any]:
             bf16=config.precision == "bf16",
             channels_last=config.channels_last,
             fold_batch_norm=config.fold_batch_norm,
+            winograd=config.winograd
+            and config.precision == "fp32"
+            and not config.compile,
             compile=config.compile,
         ),
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Forward:
     """The model's mode, and what may be done to run it faster.
 
-    Layout, folding and compiling leave the function as it is, up to rounding. They
+    Layout, folding, Winograd's filtering and compiling leave the function as it is, up to rounding. They
     apply in eval mode, to models whose graph does not depend on values (``torch.fx``
     traces them); others run as they are, and a warning says so.
     """
@@ -23,11 +23,14 @@ class Forward:
     """Images and convolutions in channels-last layout."""
     fold_batch_norm: bool = False
     """Batch norm folded into the convolution before it."""
+    winograd: bool = False
+    """On CPUs, float32 3x3 convolutions by Winograd's minimal filtering; not beside
+    bf16 and compile."""
     compile: bool = False
     """``torch.compile``; costs up to a minute at the first attack."""
 
     @property
     def wants_twin(self) -> bool:
         """Some option needs weights of the attack's own."""
-        asked = self.channels_last or self.fold_batch_norm or self.compile or self.bf16
-        return asked and not self.training
+        asked = self.channels_last or self.fold_batch_norm or self.winograd
+        return (asked or self.compile or self.bf16) and not self.training

@@ -3,7 +3,7 @@
 An attack runs the same weights many times and differentiates the inputs alone. The
 twin is traced once and derives its weights anew for every attack: without gradients of
 their own, batch norm folded into the convolution before it, in the memory layout and
-precision that the hardware likes.
+precision that the hardware likes, on processors with convolutions of fewer products.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks.forward import Forward
+from dathvd.attacks.winograd import WinogradConv2d, suits
 
 Network = Callable[[Tensor], Tensor]
 _Refresh = Callable[[], None]
@@ -73,9 +75,15 @@ class Twin:
             if target in folded.values():
                 self._put(target, nn.Identity())
             elif not _has_hooks(original):  # a hook may set the layer's weights
+                norm = layers[folded[target]] if target in folded else None
+                if self._options.winograd and suits(original):
+                    assert isinstance(original, nn.Conv2d)
+                    faster = WinogradConv2d(original)
+                    self._put(target, faster)
+                    self._refresh.append(partial(_transform, faster, original, norm))
+                    continue
                 twin = _empty_copy(original)
                 self._put(target, twin)
-                norm = layers[folded[target]] if target in folded else None
                 self._refresh.append(self._derivation(twin, original, norm))
 
     def _put(self, target: str, module: nn.Module) -> None:
@@ -90,10 +98,7 @@ class Twin:
                 original.named_parameters(recurse=False)
             )
             if isinstance(original, nn.Conv2d):
-                weight, bias = original.weight, original.bias
-                if norm is not None:
-                    assert isinstance(norm, _BatchNorm)
-                    weight, bias = fold(weight, bias, norm)
+                weight, bias = _weights(original, norm)
                 tensors = {"weight": self._laid_out(weight), "bias": bias}
             half = self._options.bf16 and isinstance(original, (nn.Conv2d, nn.Linear))
             for name, tensor in tensors.items():
@@ -125,6 +130,18 @@ def fold(
     centre = norm.running_mean if bias is None else norm.running_mean - bias
     shift = -centre * scale if norm.bias is None else norm.bias - centre * scale
     return weight * scale.view(-1, 1, 1, 1), shift
+
+
+def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Of the convolution and the norm that is folded into it."""
+    if norm is None:
+        return conv.weight, conv.bias
+    assert isinstance(norm, _BatchNorm)
+    return fold(conv.weight, conv.bias, norm)
+
+
+def _transform(twin: WinogradConv2d, conv: nn.Conv2d, norm: nn.Module | None) -> None:
+    twin.set(*_weights(conv, norm))
 
 
 class _Tracer(fx.Tracer):

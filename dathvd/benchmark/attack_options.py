@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
     from dathvd.config import Config
 
-PLAIN = {"channels_last": False, "fold_batch_norm": False}
+PLAIN = {"channels_last": False, "fold_batch_norm": False, "winograd": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "channels_last": PLAIN | {"channels_last": True},
     "fold_batch_norm": PLAIN | {"fold_batch_norm": True},
-    "both (the default)": {},
+    "both": {"winograd": False},
+    "winograd": PLAIN | {"winograd": True},
+    "all (the default)": {},
     "both, bf16": {"precision": "bf16"},
     "both, compile": {"compile": True},
 }
-NETWORK_TOO = "both, network too"
+NETWORK_TOO = "all, network too"
 """The update's network in channels-last layout as well."""
 
 

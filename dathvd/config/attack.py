@@ -51,9 +51,13 @@ class AttackConfig(Section):
     avx512_bf16 or AMX, and is many times slower on others."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
-    and the next two apply in eval mode, to networks that torch.fx can trace."""
+    and the next three apply in eval mode, to networks that torch.fx can trace."""
     fold_batch_norm: bool = True
     """Batch norm is folded into the convolutions of that copy."""
+    winograd: bool = True
+    """On CPUs with AVX2 or AVX-512, 3x3 convolutions of that copy take 36 products
+    where 144 were (Lavin and Gray, CVPR 2016; fp32, multiples of 32 channels); for
+    eight times the memory of their weights."""
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
 

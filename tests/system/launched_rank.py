@@ -44,6 +44,7 @@ def main(behaviour: str, file: str) -> int:
 
 
 def save(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # as dathvd does: it may be sent again
     sys.exit(75)
 
 

@@ -1,0 +1,174 @@
+"""Winograd's filtering against the direct sum in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dathvd.attacks import build_attack
+from dathvd.attacks.forward import Forward
+from dathvd.attacks.network import attacked
+from dathvd.attacks.twin import twin_of
+from dathvd.attacks.winograd import WinogradConv2d, native, suits
+from dathvd.config import AttackConfig, ModelConfig
+from dathvd.models import build_model
+from dathvd.native import TARGETS
+
+pytestmark = pytest.mark.skipif(
+    native.target() in (None, "plain"), reason="needs the compiled loops and AVX2"
+)
+FAST = [name for name in TARGETS[1:] if TARGETS.index(name) <= 2]
+CHANNELS = st.sampled_from([32, 64, 96])
+SIDE = st.integers(2, 13)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def layer(inputs: int, outputs: int, bias: bool = True) -> WinogradConv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    assert suits(conv)
+    fast = WinogradConv2d(conv)
+    fast.set(conv.weight.detach(), None if conv.bias is None else conv.bias.detach())
+    return fast
+
+
+def both_ways(fast: WinogradConv2d, images: Tensor, back: Tensor) -> list[Tensor]:
+    inputs = images.clone().requires_grad_()
+    outputs = fast(inputs)
+    return [outputs.detach(), *torch.autograd.grad(outputs, inputs, back)]
+
+
+def directly(fast: WinogradConv2d, images: Tensor, back: Tensor) -> list[Tensor]:
+    inputs = images.double().requires_grad_()
+    bias = None if fast.bias is None else fast.bias.double()
+    outputs = F.conv2d(inputs, fast.weight.double(), bias, padding=1)
+    return [outputs.detach(), *torch.autograd.grad(outputs, inputs, back.double())]
+
+
+@pytest.mark.parametrize("target", FAST)
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 5), SIDE, SIDE, CHANNELS, CHANNELS, st.booleans(), st.integers(1, 3)
+)
+def test_the_same_convolution_both_ways(
+    target: str,
+    count: int,
+    height: int,
+    width: int,
+    inputs: int,
+    outputs: int,
+    bias: bool,
+    pool: int,
+) -> None:
+    torch.manual_seed(0)
+    with native.at_most(target), threads(pool):
+        fast = layer(inputs, outputs, bias)
+        images = torch.randn(count, inputs, height, width)
+        back = torch.randn(count, outputs, height, width)
+        found = both_ways(fast, images, back)
+    for ours, exact in zip(found, directly(fast, images, back), strict=True):
+        error = (ours - exact).abs().max() / exact.std()
+        assert error < 3e-4  # of random sums; a wrong coefficient gives about 1
+
+
+@pytest.mark.parametrize("side", [4, 16])  # few tiles and many weights, and many tiles
+def test_an_image_does_not_depend_on_the_others_or_the_threads(side: int) -> None:
+    torch.manual_seed(0)
+    fast = layer(64, 64)
+    images, back = torch.randn(9, 64, side, side), torch.randn(9, 64, side, side)
+    images[3] = torch.nan
+    whole = both_ways(fast, images, back)
+    with threads(1):
+        for ours, alone in zip(whole, both_ways(fast, images, back), strict=True):
+            assert torch.equal(ours.nan_to_num(7), alone.nan_to_num(7))
+    for index in (0, 4, 8):
+        own = slice(index, index + 1)
+        for ours, alone in zip(whole, both_ways(fast, images[own], back[own])):
+            assert torch.equal(ours[own], alone)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(32, 32, 3, padding=1, stride=2),
+        nn.Conv2d(32, 32, 3, padding=1, groups=2),
+        nn.Conv2d(32, 32, 3, padding=2, dilation=2),
+        nn.Conv2d(32, 32, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(32, 32, 1),
+        nn.Conv2d(32, 48, 3, padding=1),
+        nn.Conv2d(48, 32, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1).double(),
+        nn.ConvTranspose2d(32, 32, 3, padding=1),
+    ],
+    ids=str,
+)
+def test_other_layers_do_not_suit(conv: nn.Module) -> None:
+    assert not suits(conv)
+
+
+def test_none_suits_without_fast_loops() -> None:
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    with native.at_most("plain"):
+        assert not suits(conv)
+    with native.switched_off():
+        assert not suits(conv)
+    assert suits(conv)
+
+
+def test_tiny_and_double_images_are_summed_directly() -> None:
+    fast = layer(32, 32)
+    for images in (torch.rand(2, 32, 1, 1), torch.rand(2, 32, 2, 3)):
+        exact = F.conv2d(images, fast.weight, fast.bias, padding=1)
+        assert torch.equal(fast(images), exact)
+
+
+def test_the_attack_s_gradient_on_a_network() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(name="small_resnet", width=32, normalization="batch")
+    model = build_model(config, (3, 16, 16), 10).train()
+    for _ in range(2):
+        model(torch.rand(16, 3, 16, 16))
+    images = torch.rand(8, 3, 16, 16)
+
+    def gradient(forward: Forward) -> Tensor:
+        with attacked(model, forward) as run:
+            inputs = images.clone().requires_grad_()
+            loss = F.cross_entropy(run(inputs), torch.arange(8), reduction="sum")
+            return torch.autograd.grad(loss, inputs)[0]
+
+    for _ in range(2):
+        exact = gradient(Forward())
+        fast = gradient(Forward(winograd=True, fold_batch_norm=True))
+        difference = (fast - exact).abs().max() / exact.abs().max()
+        assert 0 < difference < 1e-4  # 0: the same sums, so another layer ran
+        with torch.no_grad():  # an update: the transformed weights follow
+            for weight in model.parameters():
+                weight.add_(0.05 * torch.randn_like(weight))
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [({}, True), ({"precision": "bf16"}, False), ({"winograd": False}, False)],
+)
+def test_when_the_attack_asks_for_it(settings: dict[str, object], used: bool) -> None:
+    attack = build_attack(AttackConfig.model_validate({"name": "pgd", **settings}))
+    config = ModelConfig(name="small_resnet", width=32)
+    twin = twin_of(build_model(config, (3, 16, 16), 10).eval(), attack.forward)
+    assert twin is not None
+    layers = [type(module) for module in twin._network.modules()]
+    assert (WinogradConv2d in layers) is used
