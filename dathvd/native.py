@@ -33,8 +33,8 @@ class Native:
 
     Args:
         module: its dotted name.
-        signatures: of each function that returns nothing, a letter an argument: pointer,
-            n int64, int, float, unsigned.
+        signatures: of each function, a letter an argument: pointer, n int64, int,
+            float, unsigned.
     """
 
     def __init__(self, module: str, signatures: Mapping[str, str]) -> None:

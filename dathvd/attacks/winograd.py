@@ -22,6 +22,8 @@ native = Native(
     "dathvd.attacks._winograd",
     {"winograd_transform": "ppnnii", "winograd_convolve": "ppppnnnnni"},
 )
+direct_sums = native.switched_off
+"""A block in which all convolutions are summed directly."""
 
 
 def suits(layer: nn.Module) -> bool:
@@ -67,7 +69,11 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[N, in, H, W]`` to ``[N, out, H, W]``."""
-        if images.dtype is not torch.float32 or not _fills_patches(images):
+        if not (
+            images.dtype is torch.float32
+            and native.takes(images)
+            and _fills_patches(images)
+        ):
             return F.conv2d(images, self.weight, self.bias, padding=1)
         found: Tensor = _Convolution.apply(
             images, self.transformed, self.adjoint, self.bias, len(self.weight)

@@ -47,7 +47,7 @@ class Regime:
 REGIMES = (
     Regime(
         name="exchange-bound",
-        batch_size=1,
+        batch_size=2,
         attack_steps=10,
         rates=("50mbit", "200mbit", "1gbit", "unlimited"),
         codecs=CODECS,
@@ -56,7 +56,7 @@ REGIMES = (
     ),
     Regime(
         name="compute-bound",
-        batch_size=8,
+        batch_size=16,
         attack_steps=10,
         rates=("200mbit", "1gbit"),
         codecs=SIGN,

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dathvd.attacks.winograd import direct_sums
 from dathvd.benchmark.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
 from dathvd.data import Dataset
@@ -106,9 +107,10 @@ def benchmark_step(
 
 
 def count_flops(trainer: Trainer, batches: list[Batch], lr: float) -> int:
-    """Floating-point operations of one step, which is taken."""
+    """Floating-point operations of one step, which is taken; of direct sums where the
+    attack convolves with fewer."""
     counter = _FlopCounter()
-    with counter:
+    with direct_sums(), counter:
         trainer.step(batches, lr)
     return counter.total
 
