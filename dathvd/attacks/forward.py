@@ -10,8 +10,8 @@ class Forward:
     """The model's mode, and what may be done to run it faster.
 
     Layout, folding, Winograd's filtering and compiling leave the function as it is, up
-    to rounding. They apply in eval mode, to models whose graph does not depend on values
-    (``torch.fx`` traces them); others run as they are, and a warning says so.
+    to rounding. They apply in eval mode, to models whose graph does not depend on
+    values (``torch.fx`` traces them); others run as they are, and a warning says so.
     """
 
     training: bool = False
