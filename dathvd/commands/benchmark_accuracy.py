@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dathvd.commands.options import config_options
+from dathvd.commands.options import config_options, study_options
 
 
 @click.command("benchmark-accuracy")
@@ -17,8 +17,7 @@ from dathvd.commands.options import config_options
     metavar="'NAME: FIELD=VALUE …'",
     help="A variant; the first one is the reference.",
 )
-@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the runs.")
-@click.option("--out", required=True, metavar="DIR", help="Where the runs are kept.")
+@study_options
 @click.option("--title", default="comparison", show_default=True, help="Of the table.")
 def command(
     config_file: str | None,

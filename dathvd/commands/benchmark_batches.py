@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from dathvd.commands.options import config_options
+from dathvd.commands.options import budget_options, study_options
 
 
 @click.command("benchmark-batches")
-@config_options
+@budget_options
 @click.option(
     "--base",
     type=click.IntRange(1),
@@ -22,12 +22,11 @@ from dathvd.commands.options import config_options
     show_default=True,
     help="Of the base; the first one is the reference.",
 )
-@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the runs.")
 @click.option(
     "--lamb-lr", default=0.007, show_default=True, help="LAMB's rate at the base."
 )
 @click.option("--sgd-lr", default=0.05, show_default=True, help="SGD's rate there.")
-@click.option("--out", required=True, metavar="DIR", help="Where the runs are kept.")
+@study_options
 def command(
     config_file: str | None,
     overrides: tuple[str, ...],
@@ -40,8 +39,7 @@ def command(
 ) -> None:
     """Compare LAMB with SGD over batch sizes; table, DIR/large_batch.json and .png.
 
-    The default configuration is configs/cifar10/cpu_budget.yaml, a small network. The
-    same command again goes on where it was interrupted.
+    The same command again goes on where it was interrupted.
 
     \b
     DATHVD_CIFAR10_JPEG=DIR horovodrun -np 2 dathvd benchmark-batches --out runs/large

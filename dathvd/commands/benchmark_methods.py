@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dathvd.commands.options import config_options
+from dathvd.commands.options import budget_options, study_options
 
 
 @click.command("benchmark-methods")
-@config_options
+@budget_options
 @click.option("--data", metavar="DIR", help="Folder with train/CLASS/*, test/CLASS/*.")
 @click.option(
     "--methods",
     metavar="NAMES",
     help="Of AT, FGSM-RS, TRADES, labelled-share, pseudo-labels, pre-trained (all).",
 )
-@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the runs.")
 @click.option(
     "--labelled",
     type=click.FloatRange(0, 1),
@@ -37,7 +36,7 @@ from dathvd.commands.options import config_options
     show_default=True,
     help="Test images of AutoAttack; 0 leaves it out.",
 )
-@click.option("--out", required=True, metavar="DIR", help="Where the runs are kept.")
+@study_options
 def command(
     config_file: str | None,
     overrides: tuple[str, ...],
@@ -51,8 +50,7 @@ def command(
 ) -> None:
     """Train and judge methods; the table is printed and kept as DIR/methods.json.
 
-    The default configuration is configs/cifar10/cpu_budget.yaml, a small network. The
-    same command again goes on where it was interrupted.
+    The same command again goes on where it was interrupted.
 
     \b
     DATHVD_CIFAR10_JPEG=DIR horovodrun -np 2 dathvd benchmark-methods --out runs/methods

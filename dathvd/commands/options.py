@@ -7,21 +7,41 @@ from typing import Any
 
 import click
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--config FILE`` and ``--set section.field=value``."""
+
+def _configured(default: str) -> Decorator:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="FIELD=VALUE",
+            help="Override a field, such as optimizer.lr=0.02. May be repeated.",
+        )(function)
+        return click.option(
+            "--config",
+            "config_file",
+            metavar="FILE",
+            help=f"A YAML file; without it, {default}.",
+        )(function)
+
+    return add
+
+
+config_options = _configured("the defaults (scikit-learn's digits)")
+"""Add ``--config FILE`` and ``--set section.field=value``."""
+budget_options = _configured("configs/cifar10/cpu_budget.yaml, a small network")
+"""The same for benchmarks of accuracy on CIFAR-10."""
+
+
+def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--seeds`` and ``--out``."""
     function = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="FIELD=VALUE",
-        help="Override a field, such as optimizer.lr=0.02. May be repeated.",
+        "--out", required=True, metavar="DIR", help="Where the runs are kept."
     )(function)
     return click.option(
-        "--config",
-        "config_file",
-        metavar="FILE",
-        help="A YAML file; without it, the defaults (scikit-learn's digits).",
+        "--seeds", default="0,1,2", show_default=True, help="Seeds of the runs."
     )(function)
 
 

@@ -4,6 +4,7 @@ from dathvd.distributed.batch_norm import PUBLISHED_BATCH_NORM, average_batch_no
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.gather import gather_rows
 from dathvd.distributed.optimizer import DistributedOptimizer
+from dathvd.distributed.passes import PASS_TRAFFIC
 from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
@@ -14,6 +15,7 @@ from dathvd.distributed.synchronised import synchronise_batch_norm
 __all__ = [
     "DistributedOptimizer",
     "Exchanger",
+    "PASS_TRAFFIC",
     "PUBLISHED_BATCH_NORM",
     "ReplicasDiverged",
     "assert_identical",

@@ -8,6 +8,10 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from dathvd.distributed.passes import all_rows, sum_over_workers
+
+_PURPOSE = "rows of all workers"
+
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Every worker's rows, this worker's first, then the others' by rank. A collective.
@@ -33,15 +37,15 @@ def gather_rows(rows: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        counts = hvd.allgather(torch.tensor([len(rows)]), name="dathvd.gather.counts")
-        ctx.counts = counts.tolist()
-        everyone = hvd.allgather(rows.detach().contiguous(), name="dathvd.gather.rows")
+        count = torch.tensor([len(rows)])
+        ctx.counts = all_rows(count, "gather.counts", _PURPOSE).tolist()
+        everyone = all_rows(rows.detach().contiguous(), "gather.rows", _PURPOSE)
         return _own_first(everyone, ctx.counts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         in_order = _by_rank(gradient, ctx.counts)
-        summed = hvd.allreduce(in_order, op=hvd.Sum, name="dathvd.gather.gradient")
+        summed = sum_over_workers(in_order, "gather.gradient", _PURPOSE)
         return _own_first(summed, ctx.counts)[: ctx.counts[hvd.rank()]]
 
 

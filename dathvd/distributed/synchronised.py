@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import horovod.torch as hvd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from dathvd.distributed.passes import sum_over_workers
 
 
 class SynchronisedBatchNorm(_BatchNorm):
@@ -39,7 +40,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         self._parameters.update(layer._parameters)
         self._buffers.update(layer._buffers)
         self.train(layer.training)
-        self._name = f"dathvd.batch_norm.{name}"
+        self._name = f"batch_norm.{name}"
 
     def forward(self, input: Tensor) -> Tensor:
         """``(x - mean) / sqrt(var + eps) * weight + bias`` for ``[batch, C, ...]``."""
@@ -83,11 +84,8 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _pooled(sums: Tensor, name: str) -> Tensor:
-    """The sum over all workers."""
-    if hvd.size() == 1:
-        return sums
-    total: Tensor = hvd.allreduce(sums, op=hvd.Sum, name=name)
-    return total
+    """The sum over all workers, in float64."""
+    return sum_over_workers(sums.to(torch.float64, copy=True), name, "batch norm")
 
 
 def _moments(input: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +147,7 @@ class _Normalise(torch.autograd.Function):
         shape = [1, -1] + [1] * (input.dim() - 2)
         normal = (input - mean.view(shape)).mul_(scale.view(shape))
         sums = torch.stack([gradient.sum(dims), (gradient * normal).sum(dims)])
-        means = _pooled(sums.double(), ctx.name).div_(count).to(input.dtype)
+        means = _pooled(sums, ctx.name).div_(count).to(input.dtype)
         centred = gradient - means[0].view(shape)
         centred = centred.sub_(normal.mul_(means[1].view(shape)))
         factor = scale if weight is None else scale * weight

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dathvd.distributed import PASS_TRAFFIC
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import Runtime, StopRequest
 from dathvd.training.batches import BatchPlan
@@ -111,7 +112,8 @@ class Loop:
     def _report(self, lr: float) -> None:
         state = self.state
         exchanger = state.exchanger
-        traffic = exchanger.ledger.snapshot(reset=True)
+        ledgers = (exchanger.ledger, PASS_TRAFFIC)
+        traffic = {k: v for each in ledgers for k, v in each.snapshot(True).items()}
         extra: dict[str, Any] = {
             "skipped_steps": exchanger.skipped,
             "bytes_sent": sum(entry["sent_bytes"] for entry in traffic.values()),

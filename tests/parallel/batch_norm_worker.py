@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from dathvd.benchmark.trainers import batch_plan, build_trainer
 from dathvd.config import load_config
 from dathvd.data import load_dataset
-from dathvd.distributed import PUBLISHED_BATCH_NORM, synchronise_batch_norm
+from dathvd.distributed import (
+    PASS_TRAFFIC,
+    PUBLISHED_BATCH_NORM,
+    synchronise_batch_norm,
+)
 from dathvd.runtime import Runtime, start
 from dathvd.training.batches import BatchPlan
 from dathvd.training.state import TrainingState
@@ -54,8 +58,14 @@ def check_layers(momentum: float | None, counts: list[int]) -> None:
         # far from zero: sums of squares in float32 would lose all digits
         everyone = 300 + torch.randn(sum(counts), 2, 5, 5, dtype=torch.float64)
         expected, gradients = pass_through(alone, everyone)
+        PASS_TRAFFIC.snapshot(reset=True)
         own = everyone.split(counts)[hvd.rank()]
         outputs, found = pass_through(ours, own)
+        # 3 and 4 channels: counts and both sums on the way there, two sums back
+        handed = 8 * ((1 + 6) + (1 + 8) + 6 + 8)
+        entry = PASS_TRAFFIC.snapshot()["allreduce/batch norm"]
+        assert entry["calls"] == 4 and entry["handed_bytes"] == handed
+        assert entry["sent_bytes"] == handed * 2 * (hvd.size() - 1) / hvd.size()
         close = torch.testing.assert_close
         close(outputs, expected.split(counts)[hvd.rank()])
         close(found[0], gradients[0].split(counts)[hvd.rank()])
