@@ -118,6 +118,8 @@ class ClusterModel:
 
     def _slowdown(self, measured: int, num_workers: int) -> float:
         """Of compute with that many workers, from those that share one machine."""
+        if num_workers in self.compute:
+            return self.compute[num_workers] / self.compute[measured]
         if self.shared_workers is None:
             return 1.0
         crowding = [max(1.0, n / self.shared_workers) for n in (measured, num_workers)]
@@ -241,6 +243,9 @@ def held_out_errors(
 ) -> list[HeldOut]:
     """Predict the points with the most workers from those with fewer.
 
+    What those workers take without any communication is given: it is measured beside
+    every point, and the prediction is of what communication adds to it.
+
     Returns:
         One entry a point; empty where no number of workers but the largest exchanged
         anything.
@@ -250,10 +255,12 @@ def held_out_errors(
     if not any(row.traffic and row.num_workers > 1 for row in fewer):
         return []
     model = ClusterModel.fit(fewer, shared_workers=shared_workers)
+    own = [row for row in rows if row.num_workers == largest]
+    model.compute[largest] = own[0].compute_seconds
     return [
         HeldOut(row, model.predict(*key_of(row), largest))
-        for row in rows
-        if row.num_workers == largest and key_of(row) in model.templates
+        for row in own
+        if key_of(row) in model.templates
     ]
 
 
