@@ -42,11 +42,13 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
     loss.plot(epochs, [row["loss"] for row in rows], color="C3")
     loss.set_title("training loss")
     for name, colour in (("clean", "C0"), ("robust", "C1")):
-        values = [100 * row[f"{name}_accuracy"] for row in rows]
-        accuracy.plot(epochs, values, color=colour, label=name)
+        key = f"{name}_accuracy"
+        points = [(row["epoch"], 100 * row[key]) for row in rows if key in row]
+        if points:
+            accuracy.plot(*zip(*points), color=colour, label=name)
+            accuracy.legend(loc="lower right")
     accuracy.set_title("accuracy on training batches (%)")
     accuracy.set_ylim(0, 101)
-    accuracy.legend(loc="lower right")
     rate.plot(epochs, [row["lr"] for row in rows], color="C2")
     rate.set_title("learning rate")
     for axes in (loss, accuracy, rate):

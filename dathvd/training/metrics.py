@@ -55,7 +55,7 @@ class MetricsLog:
         """Write a row; every rank calls it, and it waits for the device.
 
         Args:
-            sums: float64 ``[4]`` as in ``Totals``, set to zero afterwards.
+            sums: float64 ``[6]`` as in ``Totals``, set to zero afterwards.
             step: steps done.
             epoch: passes over the training set done, a fraction.
             lr: the learning rate of the last step.
@@ -63,7 +63,7 @@ class MetricsLog:
         """
         total = sum_over_workers(self._runtime, sums, "metrics")
         sums.zero_()
-        images, loss, clean, robust = total.tolist()
+        images, loss, *counts = total.tolist()
         now = time.perf_counter()
         seconds, self._then = now - self._then, now
         if not self._runtime.is_root:
@@ -72,8 +72,7 @@ class MetricsLog:
             "step": step,
             "epoch": round(epoch, 4),
             "loss": loss / max(images, 1),
-            "clean_accuracy": clean / max(images, 1),
-            "robust_accuracy": robust / max(images, 1),
+            **_accuracies(*counts),
             "lr": lr,
             "seconds": seconds,
             "images_per_second": images / seconds,
@@ -98,3 +97,11 @@ class MetricsLog:
         """Flush TensorBoard's files."""
         if self._board is not None:
             self._board.close()
+
+
+def _accuracies(
+    clean: float, robust: float, shown_clean: float, shown_attacked: float
+) -> dict[str, float]:
+    """Of the kinds of images that the network saw in training."""
+    pairs = {"clean": (clean, shown_clean), "robust": (robust, shown_attacked)}
+    return {f"{name}_accuracy": a / n for name, (a, n) in pairs.items() if n}

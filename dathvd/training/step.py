@@ -19,25 +19,24 @@ class Totals:
     """Sums over images since the last report, kept on the device."""
 
     sums: Tensor
-    """Float64 ``[4]``: images, loss, right when clean, right under attack."""
+    """Float64 ``[6]``: images, loss; right when clean, right under attack; images that
+    the objective showed to the network clean, and under attack."""
 
     @classmethod
     def zero(cls, device: torch.device) -> Totals:
         """Nothing counted yet."""
-        return cls(torch.zeros(4, dtype=torch.float64, device=device))
+        return cls(torch.zeros(6, dtype=torch.float64, device=device))
 
     @torch.no_grad()
     def add(self, terms: Terms, labels: Tensor) -> None:
         """Count a batch; waits for nothing."""
         count = len(labels)
-        right = [
-            logits.argmax(dim=1).eq(labels).sum() if logits is not None else 0
-            for logits in (terms.clean_logits, terms.adversarial_logits)
-        ]
         self.sums[0] += count
         self.sums[1] += terms.loss.detach() * count
-        self.sums[2] += right[0]
-        self.sums[3] += right[1]
+        for place, logits in enumerate((terms.clean_logits, terms.adversarial_logits)):
+            if logits is not None:
+                self.sums[2 + place] += logits.argmax(dim=1).eq(labels).sum()
+                self.sums[4 + place] += count
 
 
 @dataclass

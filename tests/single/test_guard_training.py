@@ -49,7 +49,7 @@ def test_fgsm_collapses_and_is_caught_where_pgd_does_not_trip() -> None:
     fallen, guard, _ = trained(5, 0.01, robust, "attack.name=fgsm")
     assert len(guard.collapses) == 1, guard.describe()
     # its own training batches look better than before all the while
-    images, _, _, right = fallen.totals.sums.tolist()
+    images, _, _, right, _, _ = fallen.totals.sums.tolist()
     assert right / images > guard.collapses[0]["after"] + 0.15
     _, guard, _ = trained(3, 0.01, robust)
     assert guard.collapses == [], "the fall comes from the attack, not from the rate"
