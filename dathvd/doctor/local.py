@@ -188,13 +188,15 @@ def mpi4py_library() -> Finding:
 
 
 def kernels() -> Finding:
-    """The compiled codecs."""
-    from dathvd.compression.kernels import available
+    """The compiled loops of codecs and attacks."""
+    from dathvd.attacks.winograd import native
+    from dathvd.compression.kernels import target
 
-    if not available():
+    found = {"codecs": target(), "convolutions": native.target()}
+    if None in found.values():
         remedy = "install g++ and " + _SETUP
-        return Finding("Codecs", "not compiled; slower, same results", "warn", remedy)
-    return Finding("Codecs", "compiled")
+        return Finding("Loops", "not compiled; slower", "warn", remedy)
+    return Finding("Loops", ", ".join(f"{k} for {v}" for k, v in found.items()))
 
 
 def ssh_client() -> Finding:
