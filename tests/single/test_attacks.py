@@ -132,7 +132,8 @@ class Failing(nn.Module):
 def test_attack_changes_nothing_on_errors(mode: str, training: bool) -> None:
     images, labels, noise = batch()
     model = Failing().train(training)
-    chosen = config(model_mode=mode, channels_last=False, fold_batch_norm=False)
+    as_it_is = dict(channels_last=False, fold_batch_norm=False, winograd=False)
+    chosen = config(model_mode=mode, **as_it_is)
     with nothing_changes(model, images, labels):
         with pytest.raises(RuntimeError, match="out of luck"):
             build_attack(chosen)(model, images, labels, noise)
