@@ -170,12 +170,29 @@ def check_variants(texts: Sequence[str], seeds: str) -> tuple[list[Variant], lis
         UserError: one is not valid, or two variants share a name.
     """
     variants = [Variant.parse(text) for text in texts]
+    check_names(variants)
+    return variants, parse_seeds(seeds)
+
+
+def check_names(variants: Sequence[Variant]) -> None:
+    """Refuse variants that would share run folders.
+
+    Raises:
+        UserError: two of them have one name.
+    """
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--vary: two variants are named {name!r}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds of an option such as ``0,1,2``.
+
+    Raises:
+        UserError: one is not a number.
+    """
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
+        return [int(word) for word in text.split(",")]
     except ValueError:
-        raise UserError(f"--seeds {seeds}: expected integers such as 0,1,2") from None
-    return variants, numbers
+        raise UserError(f"--seeds {text}: expected integers such as 0,1,2") from None

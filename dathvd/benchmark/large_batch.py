@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from dathvd.benchmark.accuracy import Row, Variant, check_variants, compare
+from dathvd.benchmark.accuracy import Row, Variant, check_names, compare, parse_seeds
 from dathvd.errors import UserError
 from dathvd.files import write_json
 from dathvd.report.plots import new_figure, save_figure
@@ -159,8 +159,8 @@ def batches_table(
     """
     sizes = parse_multiples(multiples)
     asked = variants(base, sizes, rates)
-    texts = [f"{one.name}: {' '.join(one.settings)}" for one in asked]
-    _, numbers = check_variants(texts, seeds)
+    check_names(asked)
+    numbers = parse_seeds(seeds)
     file = config_file or CONFIG
     runtime = start()
     with guard(runtime):

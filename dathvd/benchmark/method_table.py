@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dathvd import run_folder
+from dathvd.benchmark.accuracy import parse_seeds
 from dathvd.benchmark.labelled_share import Files, prepare
 from dathvd.benchmark.method_rows import Row, print_rows
 from dathvd.config import Config, DataConfig, load_config
-from dathvd.errors import UserError, choose
+from dathvd.errors import choose
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import write_json
 from dathvd.pseudo_labels import pseudo_label
@@ -242,15 +243,3 @@ def methods_table(
         if rows:
             print_rows(rows, f"{file}, {len(benches)} seeds: mean (lowest–highest)")
             write_json(folder / "methods.json", [asdict(row) for row in rows])
-
-
-def parse_seeds(text: str) -> list[int]:
-    """The seeds of an option such as ``0,1,2``.
-
-    Raises:
-        UserError: one is not a number.
-    """
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text}: expected integers such as 0,1,2") from None
