@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from dathvd.attacks.attack import Attack
+from dathvd.attacks.attack import Attack, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
@@ -50,11 +50,16 @@ class FreeAttack(Attack):
         if last is None or last.grad is None:
             start = images + self.ball.uniform(images, noise, _START_STREAM)
         else:
-            start = last.detach() + self.ball.epsilon * self.ball.direction(last.grad)
+            step = self.ball.epsilon * self.ball.direction(last.grad)
+            start = last.detach() + step + nan_unless_finite(last.grad)
         with torch.no_grad():
             points = self.ball.project(start, images)
         self._before[images], self._points[images] = last, points.requires_grad_()
         return points
+
+    def undo(self) -> None:
+        """Go back to the points, and their gradients, of the step before."""
+        self._points.update(self._before)
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise

@@ -12,6 +12,7 @@ from dathvd.attacks import Attack
 from dathvd.objectives import Objective, Terms
 from dathvd.training.average import WeightAverage
 from dathvd.training.batches import Batch
+from dathvd.training.undo import Backup
 
 
 @dataclass
@@ -46,6 +47,10 @@ class Trainer:
     One step of DAT (Zhang et al. 2022, Algorithm 1): every worker (1) attacks its own
     batch, (2) takes the gradient of its own objective there, (3) exchanges compressed
     gradients, which are averaged, (4) applies the same layer-wise adaptive update.
+
+    A step whose mean gradient is not finite is skipped by all workers and leaves no
+    trace: neither in the weights, the optimizer and what codecs owe, which its exchange
+    sees to, nor in running statistics, averages, totals and adversarial images.
     """
 
     model: nn.Module
@@ -62,6 +67,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._attacked = self.objective.attacked(self.model)
+        self._backup = Backup(self._spoilt_by_a_step)
         self.use_attack(self.attack)
 
     def use_attack(self, attack: Attack) -> None:
@@ -87,6 +93,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.zero_grad()
         adversarial, self.prepared = self.prepared, []
+        self._backup.take()
         for index, batch in enumerate(batches):
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch)
@@ -102,9 +109,26 @@ class Trainer:
         self.prepared = [self._attack(batch) for batch in following]
         self.mark("attack")
         self.optimizer.step()
-        if self.average is not None:
+        if self._was_skipped():
+            self._undo(following)
+        elif self.average is not None:
             self.average.update()
         self.mark("exchange")
+
+    def _was_skipped(self) -> bool:
+        exchanger = getattr(self.optimizer, "exchanger", None)
+        return exchanger is not None and bool(exchanger.last_skipped)
+
+    def _spoilt_by_a_step(self) -> dict[str, Tensor]:
+        """What a forward pass changes, by name."""
+        return {**dict(self.model.named_buffers()), "totals": self.totals.sums}
+
+    def _undo(self, following: Sequence[Batch]) -> None:
+        """Take back what the step did before its gradient was known."""
+        self._backup.put_back()
+        self.attack.undo()
+        # made with running statistics that are not there any more
+        self.prepared = [self._attack(batch) for batch in following]
 
     def _attack(self, batch: Batch) -> Tensor:
         if len(batch.images) == 0:

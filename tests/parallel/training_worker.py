@@ -1,0 +1,217 @@
+"""Laws of the training loop on two ranks; prints those that held."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+from dathvd.checkpoint import find_checkpoints
+from dathvd.config import load_config
+from dathvd.data import load_dataset
+from dathvd.errors import UserError
+from dathvd.hashing import tensor_sha256
+from dathvd.run_folder import read_metrics, read_result
+from dathvd.runtime import Runtime, start
+from dathvd.training import train
+from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.run import plan_batches
+from dathvd.training.state import TrainingState
+
+QUICK = [
+    "data.name=synthetic", "data.image_size=8", "data.num_train=64",
+    "data.num_test=16", "train.batch_size=16", "model.width=8",
+    "model.normalization=batch", "attack.num_steps=2", "attack.epsilon=0.1",
+    "optimizer.lr=0.003", "train.epochs=2", "train.log_every=1",
+    "train.checkpoint_every=0", "evaluation.attack.num_steps=2",
+    "evaluation.attack.restarts=1",
+]  # fmt: skip
+
+Law = Callable[[Runtime, Path], None]
+LAWS: dict[str, Law] = {}
+
+
+def law(function: Law) -> Law:
+    """Enter a law in the table of those that the worker runs."""
+    LAWS[function.__name__] = function
+    return function
+
+
+def started(runtime: Runtime, *overrides: str) -> tuple[TrainingState, BatchPlan]:
+    """A fresh state and its batches."""
+    config = load_config(None, [*QUICK, *overrides])
+    dataset = load_dataset(config.data)
+    state = TrainingState.create(config, dataset, runtime)
+    return state, plan_batches(config, dataset, runtime)
+
+
+def spoilt(batches: list[Batch], runtime: Runtime) -> list[Batch]:
+    """The last rank's last batch with an infinite pixel."""
+    if runtime.rank < runtime.size - 1:
+        return batches
+    images = batches[-1].images.clone()
+    images[0, 0, 2, 2] = torch.inf
+    return [*batches[:-1], replace(batches[-1], images=images)]
+
+
+def tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """All that the state carries from step to step, by name."""
+    trainer = state.trainer
+    yield from trainer.model.state_dict().items()
+    yield "totals", trainer.totals.sums
+    if trainer.average is not None:
+        yield "updates", torch.tensor(trainer.average.updates)
+        for name, tensor in trainer.average.network.state_dict().items():
+            yield f"average.{name}", tensor
+    for name, parameter in trainer.model.named_parameters():
+        for key, value in trainer.optimizer.state[parameter].items():
+            yield f"{name}.{key}", torch.as_tensor(value)
+    for place, bucket in enumerate(state.exchanger.state_dict()["buckets"]):
+        for kind in ("residuals", "shared"):
+            for name, tensor in bucket[kind].items():
+                yield f"bucket{place}.{kind}.{name}", tensor
+
+
+def digests(state: TrainingState) -> dict[str, bytes]:
+    return {name: tensor_sha256(name, tensor) for name, tensor in tensors(state)}
+
+
+VARIANTS: dict[str, list[str]] = {
+    "plain": [],
+    "averaged weights and residuals": [
+        "train.ema_decay=0.8", "compression.name=sign", "compression.warmup=0",
+    ],
+    "overlap and factors": [
+        "train.overlap=attack", "compression.name=powersgd", "compression.warmup=0",
+    ],
+    "accumulation": ["train.backward_passes_per_step=2", "train.overlap=attack"],
+    "synchronised": ["train.batch_norm=synchronised", "train.ema_decay=0.8"],
+    "train mode": ["attack.model_mode=train", "compression.name=int8"],
+    "perturbed weights": ["objective.weight_perturbation=0.01"],
+    "trades": [
+        "objective.name=trades", "attack.loss=kl", "compression.name=topk",
+        "compression.warmup=0",
+    ],
+    "free": ["attack.name=free", "attack.replays=3"],
+}  # fmt: skip
+
+
+@law
+def a_skipped_step_leaves_no_trace(runtime: Runtime, folder: Path) -> None:
+    """All that is carried keeps its bits on all ranks; training goes on."""
+    for variant, overrides in VARIANTS.items():
+        state, plan = started(runtime, *overrides)
+        trainer = state.trainer
+        overlap = "train.overlap=attack" in overrides
+        good, bad = list(plan.step(0)), spoilt(list(plan.step(1)), runtime)
+        trainer.step(good, 0.01, bad if overlap else ())
+        before, coming = digests(state), list(plan.step(2))
+        trainer.step(bad, 0.01, coming if overlap else ())
+        assert state.exchanger.skipped == 1, variant
+        after = digests(state)
+        changed = [name for name in before if after[name] != before[name]]
+        assert not changed and after.keys() == before.keys(), (variant, changed)
+        anew = [trainer._attack(batch) for batch in coming] if overlap else []
+        assert len(trainer.prepared) == len(anew)
+        assert all(map(torch.equal, trainer.prepared, anew)), variant
+        trainer.step(coming, 0.01)
+        assert state.exchanger.skipped == 1 and digests(state) != before, variant
+        assert all(value.isfinite().all() for _, value in tensors(state)), variant
+
+
+@law
+def free_goes_on_from_the_points_before_a_skipped_replay(
+    runtime: Runtime, folder: Path
+) -> None:
+    state, plan = started(runtime, "attack.name=free", "attack.replays=4")
+    trainer, batches = state.trainer, list(plan.step(0))
+    twin, _ = started(runtime, "attack.name=free", "attack.replays=4")
+    for replay in range(4):
+        twin.trainer.step(batches, 0.01)
+        if replay == 2:
+            hooks = [
+                parameter.register_hook(lambda gradient: gradient * torch.nan)
+                for parameter in trainer.model.parameters()
+                if runtime.is_root
+            ]
+            trainer.step(batches, 0.01)
+            for hook in hooks:
+                hook.remove()
+            assert state.exchanger.last_skipped
+        trainer.step(batches, 0.01)
+    assert digests(state) == digests(twin)
+
+
+@law
+def a_dead_attack_is_a_skipped_step(runtime: Runtime, folder: Path) -> None:
+    """In eval mode statistics are looked at that training itself does not see."""
+    state, plan = started(runtime, "compression.max_skipped_in_a_row=3")
+    if not runtime.is_root:
+        next(state.trainer.model.buffers()).fill_(torch.nan)
+    before = digests(state)
+    for step in range(3):
+        try:
+            state.trainer.step(list(plan.step(step)), 0.01)
+        except UserError as error:
+            assert step == 2 and "3 steps in a row" in str(error)
+        else:
+            assert step < 2, "trained on against no attack"
+            assert digests(state) == before
+        assert state.exchanger.skipped == step + 1
+
+
+@law
+def a_run_with_a_skipped_step_ends_well_and_resumes(
+    runtime: Runtime, folder: Path
+) -> None:
+    """Its model is finite, and leaving right after the skipped step changes nothing."""
+    good_step = BatchPlan.step
+
+    def with_a_bad_batch(self: BatchPlan, step: int) -> Iterator[Batch]:
+        batches = list(good_step(self, step))
+        yield from spoilt(batches, runtime) if step == 3 else batches
+
+    overrides = ["train.ema_decay=0.8", "train.overlap=attack", "compression.name=int8"]
+    BatchPlan.step = with_a_bad_batch  # type: ignore[method-assign]
+    try:
+        for name, stops in (("whole", (0,)), ("parts", (4, 0))):
+            for stop in stops:
+                left = [f"train.max_steps={stop}"]
+                config = load_config(None, [*QUICK, *overrides, *left])
+                train(config, folder / name, runtime)
+    finally:
+        BatchPlan.step = good_step  # type: ignore[method-assign]
+    if not runtime.is_root:
+        return
+    results: list[Any] = [read_result(folder / name) for name in ("whole", "parts")]
+    for name in ("whole", "parts"):
+        rows = read_metrics(folder / name)
+        assert [row["skipped_steps"] for row in rows] == 3 * [0] + 5 * [1]
+        assert ["loss" in row for row in rows] == [row["step"] != 4 for row in rows]
+    whole, parts = results
+    for name in ("parameters_sha256", "ema_parameters_sha256", "robust_accuracy"):
+        assert whole[name] == parts[name], name
+    checkpoint = torch.load(find_checkpoints(folder / "parts")[-1] / "model.pt")
+    for value in [*checkpoint["model"].values(), *checkpoint["ema"].values()]:
+        assert value.isfinite().all()
+
+
+def main(folder: Path) -> None:
+    runtime = start("cpu")
+    torch.set_num_threads(1)
+    for name, check in LAWS.items():
+        began = time.monotonic()
+        check(runtime, folder / name)
+        if hvd.rank() == 0:
+            print(f"held: {name} ({time.monotonic() - began:.2f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
