@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from dathvd.distributed import PASS_TRAFFIC
+from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import Runtime, StopRequest
 from dathvd.training.batches import BatchPlan
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.state import TrainingState
+
+_NETWORK = 0x2E  # seeds of different uses must differ
+
+
+def step_seed(seed: int, step: int, replay: int) -> int:
+    """What the network's own random numbers follow from in one update of a run."""
+    return mix_seed(seed, _NETWORK, step, replay)
 
 
 @dataclass
@@ -45,8 +53,9 @@ class Loop:
             more = state.step + 1 < self.num_steps
             following = list(self.plan.step(state.step + 1)) if more else []
             overlap = config.train.overlap == "attack"
-            for _ in range(state.trainer.attack.replays):
-                state.trainer.step(batches, lr, following if overlap else ())
+            for replay in range(state.trainer.attack.replays):
+                seed = step_seed(config.seed, state.step, replay)
+                state.trainer.step(batches, lr, following if overlap else (), seed)
             state.step += 1
             batches = following
             asked = stop.poll()

@@ -88,6 +88,7 @@ class TrainingState:
             optimizer,
             Totals.zero(runtime.device),
             average,
+            rank=runtime.rank,
         )
         return cls(
             config,

@@ -11,17 +11,19 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dathvd.checkpoint import find_checkpoints
-from dathvd.config import load_config
+from dathvd.config import ModelConfig, load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
+from dathvd.models import MODELS, StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
 from dathvd.runtime import Runtime, start
 from dathvd.training import train
 from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.loop import step_seed
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
@@ -118,7 +120,7 @@ def a_skipped_step_leaves_no_trace(runtime: Runtime, folder: Path) -> None:
         after = digests(state)
         changed = [name for name in before if after[name] != before[name]]
         assert not changed and after.keys() == before.keys(), (variant, changed)
-        anew = [trainer._attack(batch) for batch in coming] if overlap else []
+        anew = [trainer._attack(batch, 0) for batch in coming] if overlap else []
         assert len(trainer.prepared) == len(anew)
         assert all(map(torch.equal, trainer.prepared, anew)), variant
         trainer.step(coming, 0.01)
@@ -201,6 +203,51 @@ def a_run_with_a_skipped_step_ends_well_and_resumes(
     checkpoint = torch.load(find_checkpoints(folder / "parts")[-1] / "model.pt")
     for value in [*checkpoint["model"].values(), *checkpoint["ema"].values()]:
         assert value.isfinite().all()
+
+
+class Dropping(nn.Sequential):
+    """A network with dropout, which belongs to no sample, and stochastic depth."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__(
+            nn.Flatten(),
+            StochasticDepth(0.5),
+            nn.Dropout(),
+            nn.Linear(features, outputs),
+        )
+        self.seen: list[Tensor] = []
+        self[2].register_forward_hook(lambda *call: self.seen.append(call[2]))
+
+
+def dropping(
+    config: ModelConfig, shape: tuple[int, int, int], outputs: int
+) -> nn.Module:
+    return Dropping(torch.Size(shape).numel(), outputs)
+
+
+@law
+def ranks_draw_their_own_random_numbers(runtime: Runtime, folder: Path) -> None:
+    """Each step anew, the same ones when it is repeated, also of equal images."""
+    MODELS["dropping"] = dropping
+    passed: list[list[Tensor]] = []
+    for drawn in (0, 5):
+        state, plan = started(runtime, "model.name=dropping", "attack.name=none")
+        torch.rand(drawn)
+        batches = list(plan.step(0))
+        batches[0].images.fill_(1.0)
+        for step in range(2):
+            state.trainer.step(batches, 0.0, (), step_seed(0, step, 0))
+        network = state.trainer.model
+        assert isinstance(network, Dropping)
+        passed.append(network.seen)
+    masks = torch.stack(passed[0]).ne(0)
+    assert torch.equal(torch.stack(passed[1]).ne(0), masks)
+    everyone = hvd.allgather(masks[None].to(torch.uint8), name="masks").bool()
+    for one, other in ((everyone[0], everyone[1]), (masks[0], masks[2])):
+        # of samples that both keep, half of the features differ
+        kept = one.any(-1) & other.any(-1)
+        assert kept.any() and 0.3 < (one ^ other)[kept].double().mean() < 0.7
+        assert bool((one.any(-1) != other.any(-1)).any())
 
 
 def main(folder: Path) -> None:
