@@ -16,6 +16,7 @@ from dathvd.files import explain_os_errors, make_folder, write_json, write_text
 # what may change between a run and its continuation: it does not change the result
 _FREE = {
     ("train", "device"),
+    ("train", "check_every"),
     ("train", "checkpoint_every"),
     ("train", "keep_checkpoints"),
     ("train", "max_steps"),

@@ -9,6 +9,7 @@ from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
     broadcast_parameters,
+    check_weights,
 )
 from dathvd.distributed.synchronised import synchronise_batch_norm
 
@@ -21,6 +22,7 @@ __all__ = [
     "assert_identical",
     "average_batch_norm",
     "broadcast_parameters",
+    "check_weights",
     "gather_rows",
     "synchronise_batch_norm",
 ]

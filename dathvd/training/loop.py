@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dathvd.distributed import PASS_TRAFFIC
+from dathvd.distributed import PASS_TRAFFIC, check_weights
 from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import Runtime, StopRequest
@@ -58,6 +58,7 @@ class Loop:
                 state.trainer.step(batches, lr, following if overlap else (), seed)
             state.step += 1
             batches = following
+            self._check_workers()
             asked = stop.poll()
             collapsed = self._look()
             if state.step % config.train.log_every == 0 or state.step == last or asked:
@@ -82,6 +83,12 @@ class Loop:
             num_steps=self.num_steps,
             batch_size=config.train.batch_size,
         )
+
+    def _check_workers(self) -> None:
+        """Now and then, refuse workers whose weights have come apart."""
+        every, step = self.state.config.train.check_every, self.state.step
+        if every and step % every == 0:
+            check_weights(self.state.trainer.model, f"step {step}")
 
     def _checkpoint_is_due(self) -> bool:
         state = self.state

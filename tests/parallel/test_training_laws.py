@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import horovod.torch as hvd
 import pytest
 
-from tests.parallel.training_worker import LAWS
+from tests.parallel.training_worker import LAWS, left_by_one_worker
 from tests.processes import Finished, mpirun
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Two ranks that have checked all laws."""
     folder = tmp_path_factory.mktemp("laws")
+    hvd.init()
+    left_by_one_worker(folder / "one")
     worker = "tests.parallel.training_worker"
     command = [sys.executable, "-m", worker, str(folder)]
     return mpirun(2, command, cwd=ROOT, timeout=240)

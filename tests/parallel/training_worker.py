@@ -20,12 +20,13 @@ from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import MODELS, StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
-from dathvd.runtime import Runtime, start
+from dathvd.runtime import AgreedError, Runtime, start
 from dathvd.training import train
 from dathvd.training.batches import Batch, BatchPlan
 from dathvd.training.loop import step_seed
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
+from dathvd.training.step import Trainer
 
 QUICK = [
     "data.name=synthetic", "data.image_size=8", "data.num_train=64",
@@ -44,6 +45,17 @@ def law(function: Law) -> Law:
     """Enter a law in the table of those that the worker runs."""
     LAWS[function.__name__] = function
     return function
+
+
+def left_by_one_worker(folder: Path) -> None:
+    """A checkpoint of step 2 in ``folder``; for a process alone."""
+    alone = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
+    state, plan = started(alone, "train.overlap=attack")
+    for step in range(2):
+        following = list(plan.step(step + 1))
+        state.trainer.step(list(plan.step(step)), 0.01, following)
+    state.step = 2
+    state.save(folder, alone)
 
 
 def started(runtime: Runtime, *overrides: str) -> tuple[TrainingState, BatchPlan]:
@@ -248,6 +260,67 @@ def ranks_draw_their_own_random_numbers(runtime: Runtime, folder: Path) -> None:
         kept = one.any(-1) & other.any(-1)
         assert kept.any() and 0.3 < (one ^ other)[kept].double().mean() < 0.7
         assert bool((one.any(-1) != other.any(-1)).any())
+
+
+@law
+def images_prepared_for_another_step_are_dropped(
+    runtime: Runtime, folder: Path
+) -> None:
+    """Going back to a checkpoint of one worker, as the guard does, cuts anew."""
+    state, plan = started(runtime, "train.overlap=attack")
+    for step in range(3):
+        following = list(plan.step(step + 1))
+        state.trainer.step(list(plan.step(step)), 0.01, following)
+    assert state.trainer.prepared
+    attacked: list[tuple[Tensor, Tensor]] = []
+    objective = state.trainer.objective
+
+    def watched(model: Any, images: Tensor, adversarial: Tensor, *rest: Any) -> Any:
+        attacked.append((images, adversarial))
+        return objective(model, images, adversarial, *rest)
+
+    state.trainer.objective = watched  # type: ignore[assignment]
+    state.restore(find_checkpoints(folder.parent / "one")[-1], runtime)
+    assert state.step == 2
+    state.trainer.step(list(plan.step(2)), 0.01)
+    ((images, adversarial),) = attacked
+    assert float((adversarial - images).abs().max()) < 0.1 + 1e-6
+
+
+@law
+def workers_that_come_apart_are_named_and_nothing_is_saved(
+    runtime: Runtime, folder: Path
+) -> None:
+    """Whether a step's check sees it first, or the one before a checkpoint."""
+    good_step = Trainer.step
+
+    def drifting(self: Trainer, *given: Any) -> None:
+        good_step(self, *given)
+        if runtime.rank == 1:
+            weight = next(self.model.parameters()).detach().view(-1)
+            weight[3] = torch.nextafter(weight[3], weight[3] + 1)
+
+    for every, checkpoints, found in ((2, 0, 2), (0, 1, 4), (0, 0, 8)):
+        settings = [
+            f"train.check_every={every}",
+            f"train.checkpoint_every={checkpoints}",
+        ]
+        config = load_config(None, [*QUICK, *settings])
+        run = folder / str(found)
+        Trainer.step = drifting  # type: ignore[method-assign, assignment]
+        try:
+            train(config, run, runtime)
+        except AgreedError as error:
+            assert f"step {found}: workers hold different weights: ranks 0 on" in str(
+                error
+            )
+            assert ", 1 on" in str(error) and "\n" not in str(error)
+        else:
+            raise AssertionError("went on with different weights")
+        finally:
+            Trainer.step = good_step  # type: ignore[method-assign]
+        assert not find_checkpoints(run) and not (run / "result.json").exists()
+        assert not list((run / "checkpoints").glob("*"))
 
 
 def main(folder: Path) -> None:
