@@ -28,9 +28,6 @@ from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
 
-TEMPORARY_FAILURE = 75
-"""Exit code (EX_TEMPFAIL) of a run that was asked to stop and saved: run it again."""
-
 
 class AgreedError(UserError):
     """A user's error that every rank raises together; rank 0 alone prints it."""
@@ -206,7 +203,7 @@ def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
     Args:
         runtime: this worker's place.
         values: a tensor of the same shape and type on every rank.
-        name: of the collective; equal on all ranks, unique while it is under way.
+        name: the collective's, equal on all ranks and unique while it is under way.
     """
     values = values.detach().cpu()
     if runtime.size == 1:

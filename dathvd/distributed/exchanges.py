@@ -22,16 +22,16 @@ from torch import Tensor
 from dathvd.compression import Compressor
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.feedback import Feedback
-from dathvd.distributed.seeds import mix
 from dathvd.distributed.wire import Pending, Wire
 from dathvd.errors import UserError
+from dathvd.noise import codec_seed
 
 Steps = Generator[Pending, Tensor, None]
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Of one bucket in one step; equal on all ranks but for ``worker``."""
+    """Seeds of one bucket in one step; ``owner`` is equal on all ranks."""
 
     worker: int
     owner: int
@@ -169,7 +169,7 @@ class CodedExchange(BucketExchange):
         )
         for part, (values, residual, wire, successor) in enumerate(parts):
             self.codec.encode(
-                values, residual, wire, successor, mix(seed, part), self.scale
+                values, residual, wire, successor, codec_seed(seed, part), self.scale
             )
 
     def decode_mean(self, payloads: Tensor) -> None:

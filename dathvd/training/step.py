@@ -12,8 +12,8 @@ from dathvd.attacks import Attack
 from dathvd.models import draws_from
 from dathvd.noise import mix_seed
 from dathvd.objectives import Objective, Terms
-from dathvd.training.average import WeightAverage
 from dathvd.training.batches import Batch
+from dathvd.training.ema import WeightAverage
 from dathvd.training.undo import Backup
 
 # what a network draws its own random numbers for

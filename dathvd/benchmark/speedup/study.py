@@ -1,4 +1,4 @@
-"""From measured rows to predictions, files and what is printed."""
+"""Predictions, files and printed lines, made from the measured rows of a sweep."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dathvd.benchmark.cluster_model import (
+from dathvd.benchmark.speedup.cluster_model import (
     ClusterModel,
     HeldOut,
     Prediction,
     held_out_errors,
     predictions,
 )
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plots import plot_parts, plot_speed_up
+from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.benchmark.speedup.summary import advice, to_csv, to_record
 from dathvd.files import write_json, write_text
 
@@ -29,12 +29,12 @@ class Study:
     """The rows of one rate of links (or of one cluster), and what they foretell."""
 
     rate: str | None
-    rows: list[Row]
+    rows: list[SweepRow]
     predicted: list[Prediction]
     held_out: list[HeldOut]
 
     def title(self) -> str:
-        """Above the table."""
+        """The line above the table."""
         where = f"links of {self.rate}" if self.rate else "these hosts"
         return f"measured, {where}; ratio: to the same step without communication"
 
@@ -66,11 +66,11 @@ class Study:
         )
 
 
-def studies(rows: Sequence[Row], *, shared_workers: int | None) -> list[Study]:
+def studies(rows: Sequence[SweepRow], *, shared_workers: int | None) -> list[Study]:
     """Fit and predict for each rate; a single worker's row counts for all of them.
 
     Args:
-        rows: measured.
+        rows: the measured rows.
         shared_workers: as in ``ClusterModel``, for rows from a rig.
     """
     rates = list(dict.fromkeys(row.rate for row in rows if row.num_workers > 1))
@@ -87,18 +87,21 @@ def studies(rows: Sequence[Row], *, shared_workers: int | None) -> list[Study]:
 
 
 def write_files(
-    found: Sequence[Study], rows: Sequence[Row], setting: dict[str, Any], folder: Path
+    found: Sequence[Study],
+    rows: Sequence[SweepRow],
+    setting: dict[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
     """Write ``speedup.json``, ``speedup.csv`` and two PNGs a rate.
 
     Args:
         found: the studies of ``rows``.
-        rows: measured.
-        setting: what the reader must know of how they were measured.
-        folder: where to.
+        rows: the measured rows.
+        setting: what the reader must know of how the rows were measured.
+        folder: where the files are written.
 
     Returns:
-        What ``speedup.json`` holds; measurements and predictions are lists apart.
+        The contents of ``speedup.json``; measurements and predictions are two lists.
     """
     report = {
         "setting": setting,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.rows import SweepRow
 
 Vector = NDArray[np.float64]
 
@@ -43,24 +43,24 @@ def bytes_factor(collective: str, exchange: str, num_workers: int) -> float:
 
 @dataclass(frozen=True)
 class Link:
-    """What the fit finds.
+    """The latency and bandwidths that the fit finds.
 
     Args:
         latency: seconds a round.
-        seconds_per_byte: by exchange: the reciprocal of the bandwidth it attains.
+        seconds_per_byte: the reciprocal of the bandwidth that each exchange attains.
     """
 
     latency: float
     seconds_per_byte: dict[str, float]
 
-    def communication_seconds(self, row: Row, num_workers: int) -> float:
-        """Of one step of the row's codec and exchange with so many workers."""
+    def communication_seconds(self, row: SweepRow, num_workers: int) -> float:
+        """Seconds of communication of one step by the row's codec and exchange."""
         count, sent = traffic(row, num_workers)
         return self.latency * count + self.seconds_per_byte[row.exchange] * sent
 
 
-def traffic(row: Row, num_workers: int) -> tuple[float, float]:
-    """Rounds and bytes of one worker in one step, from those that the row measured."""
+def traffic(row: SweepRow, num_workers: int) -> tuple[float, float]:
+    """Rounds and bytes of one worker in one step, scaled from the measured row's."""
     count, sent = 0.0, 0.0
     for collective, (calls, measured) in row.traffic.items():
         unit = measured / bytes_factor(collective, row.exchange, row.num_workers)
@@ -84,13 +84,13 @@ class ClusterModel:
     """
 
     link: Link
-    templates: dict[tuple[str, str, str], Row]
+    templates: dict[tuple[str, str, str], SweepRow]
     compute: dict[int, float]
     shared_workers: int | None = None
 
     @classmethod
     def fit(
-        cls, rows: Iterable[Row], *, shared_workers: int | None = None
+        cls, rows: Iterable[SweepRow], *, shared_workers: int | None = None
     ) -> ClusterModel:
         """Fit by non-negative least squares on relative errors of the step.
 
@@ -117,7 +117,11 @@ class ClusterModel:
         return self.compute[nearest] * self._slowdown(nearest, num_workers)
 
     def _slowdown(self, measured: int, num_workers: int) -> float:
-        """Of compute with that many workers, from those that share one machine."""
+        """The factor by which compute with ``num_workers`` is slower than measured.
+
+        It differs from 1 where the workers share one machine and outnumber those that
+        it runs side by side.
+        """
         if num_workers in self.compute:
             return self.compute[num_workers] / self.compute[measured]
         if self.shared_workers is None:
@@ -142,16 +146,16 @@ class ClusterModel:
         return self.compute_seconds(num_workers) + codec_seconds + exposed
 
 
-def key_of(row: Row) -> tuple[str, str, str]:
-    """What is compared over numbers of workers."""
+def key_of(row: SweepRow) -> tuple[str, str, str]:
+    """The (codec, exchange, overlap) that rows of several numbers of workers share."""
     return row.codec, row.exchange, row.overlap
 
 
-def _busy_seconds(row: Row) -> float:
+def _busy_seconds(row: SweepRow) -> float:
     return row.step_seconds - row.exposed_seconds
 
 
-def _fit_link(rows: Sequence[Row]) -> Link:
+def _fit_link(rows: Sequence[SweepRow]) -> Link:
     exchanges = sorted({row.exchange for row in rows})
     # an overlapped step tells how much is left over, not how long the exchange took
     shown = [row for row in rows if row.overlap == "none"]
@@ -229,17 +233,17 @@ class Prediction:
 class HeldOut:
     """A prediction of a measured point that the fit had not seen."""
 
-    row: Row
+    row: SweepRow
     predicted_seconds: float
 
     @property
     def error(self) -> float:
-        """Relative: positive where the prediction is too slow."""
+        """The relative error, positive where the prediction is too slow."""
         return self.predicted_seconds / self.row.step_seconds - 1
 
 
 def held_out_errors(
-    rows: Sequence[Row], *, shared_workers: int | None = None
+    rows: Sequence[SweepRow], *, shared_workers: int | None = None
 ) -> list[HeldOut]:
     """Predict the points with the most workers from those with fewer.
 

@@ -12,21 +12,22 @@ from dathvd.report.tables import plain_console
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method; accuracies in percent, one a seed."""
+class MethodRow:
+    """One training method, with one accuracy in percent for each seed."""
 
     method: str
     seeds: tuple[int, ...]
     clean: tuple[float, ...]
     pgd: tuple[float, ...]
     autoattack: tuple[float, ...]
-    """Empty where it was not asked for."""
+    """Accuracies under AutoAttack; empty where it was not asked for."""
     train_seconds: float
-    """Mean over seeds, with the runs that went before."""
+    """Seconds of training, averaged over seeds, including the runs that the method
+    needs first (a teacher, a pre-training)."""
     num_workers: int
 
 
-def print_rows(rows: Sequence[Row], title: str) -> None:
+def print_rows(rows: Sequence[MethodRow], title: str) -> None:
     """The table: means, with the lowest and highest seed."""
     table = Table(title=title)
     table.add_column("method")

@@ -13,35 +13,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dathvd.benchmark.compression.gradient import Gradient
+from dathvd.benchmark.codecs.gradient import Gradient
 from dathvd.compression import Compressor, kernels
 from dathvd.compression.fused import FusedCompressor
 from dathvd.compression.powersgd import PowerSGD
 
 
 @dataclass(frozen=True)
-class Row:
+class CodecRow:
     """One codec on one gradient; times are medians over rounds."""
 
     codec: str
     num_values: int
     memcpy_ms: float
-    """Of the float32 vector, timed in the same rounds, on the same thread."""
+    """Milliseconds of copying the float32 vector, in the same rounds and thread."""
     encode_ms: float
-    """With error feedback where the codec uses it."""
+    """Milliseconds of encoding, with error feedback where the codec uses it."""
     decode_ms: float
     ratio: float
-    """(encode + decode) / memcpy, of each round."""
+    """Median over rounds of (encode + decode) / memcpy."""
     spread: float
     """Half the distance between the quartiles of the ratio."""
     bytes: int
-    """Of one payload."""
+    """Bytes of one payload."""
     error_energy: float
     """‖Q(g) − g‖² / ‖g‖², without any residual."""
     error_feedback: bool
     threads: int
     path: str
-    """avx512, avx2 or plain: the compiled kernels; torch: its operations."""
+    """avx512, avx2 or plain for the compiled loops; torch for its operations."""
     gradient: str
 
     def to_json(self) -> dict[str, Any]:
@@ -70,11 +70,11 @@ class Subject(ABC):
 
     @abstractmethod
     def encode(self, residual: Tensor | None) -> None:
-        """Gradient (plus residual) to payload and new residual."""
+        """Encode gradient plus residual into the payload, and keep the new residual."""
 
     @abstractmethod
     def decode(self) -> None:
-        """Payload to ``out``."""
+        """Decode the payload into ``out``."""
 
     @property
     @abstractmethod
@@ -152,7 +152,9 @@ class LowRank(Subject):
         return self.first_energy
 
 
-def measure(codecs: list[Compressor], gradient: Gradient, rounds: int) -> list[Row]:
+def measure_codecs(
+    codecs: list[Compressor], gradient: Gradient, rounds: int
+) -> list[CodecRow]:
     """Time the codecs in turn, ``rounds`` times, on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -197,12 +199,12 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 def _row(
     subject: Subject, times: list[tuple[float, float, float]], gradient: Gradient
-) -> Row:
+) -> CodecRow:
     copies, encodes, decodes = zip(*times)
     ratios = [(encode + decode) / copy for copy, encode, decode in times]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
     fused = isinstance(subject.codec, FusedCompressor)
-    return Row(
+    return CodecRow(
         codec=subject.codec.name,
         num_values=gradient.values.numel(),
         memcpy_ms=median(copies),

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from dathvd.benchmark.rig.network import NETWORK, call, host_address
 from dathvd.errors import UserError
+from dathvd.rig.network import NETWORK, call, host_address
 
 # A host is a network namespace, its own host name and its own /etc/hosts. The mounts
 # are private to the process and its children: nothing of the machine's is written.
@@ -66,7 +66,7 @@ def start_sshd(folder: Path, hosts: Sequence[str]) -> None:
     server = Path("/usr/sbin/sshd")
     if not server.exists():
         raise UserError("rig: --ssh needs sshd (apt-get install openssh-server)")
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own: it refuses to start without
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without its folder
     for key in ("key", "host_key"):
         call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/{key}"])
     public = (folder / "host_key.pub").read_text(encoding="utf-8").split()[:2]

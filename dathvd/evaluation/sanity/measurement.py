@@ -14,20 +14,20 @@ from dathvd.attacks.balls import BALLS
 from dathvd.config import Config
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
-from dathvd.evaluation.cells import Grid
+from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
-from dathvd.evaluation.run import (
+from dathvd.evaluation.requests import (
     Request,
-    change,
     check_outputs,
     progress_bar,
     restore,
+    with_request,
 )
-from dathvd.evaluation.sanity import Check, Findings, Plan, run_checks, share
+from dathvd.evaluation.sanity.checks import Check, Findings, Plan, run_checks, share
+from dathvd.evaluation.sanity.surrogate import train_surrogate
+from dathvd.evaluation.sanity.transfer import TransferAttack, has_gradient
 from dathvd.evaluation.store import Store
-from dathvd.evaluation.surrogate import train_surrogate
-from dathvd.evaluation.transfer import TransferAttack, has_gradient
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
@@ -47,7 +47,7 @@ class SanityRequest:
     surrogate: str | None = None
     """Another run for the transfer attack; None trains a network for it."""
     surrogate_steps: int = 300
-    sizes: Request = Request()
+    evaluation: Request = Request()
     """Samples, batch size, seed, weights, and where the report is written."""
 
 
@@ -60,14 +60,16 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
-    model, config = restore(run, runtime, request.sizes.weights)
-    config = together(runtime, lambda: change(config, request.sizes))
+    model, config = restore(run, runtime, request.evaluation.weights)
+    config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
     surrogate = _surrogate(config, dataset, request, runtime)
-    findings = measure(model, surrogate, plan, dataset, config, request.sizes, runtime)
+    findings = gather_findings(
+        model, surrogate, plan, dataset, config, request.evaluation, runtime
+    )
     checks = run_checks(findings)
     if runtime.is_root:
         result = {
@@ -75,7 +77,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
             "num_workers": runtime.size,
             "parameters_sha256": parameters_sha256(model),
         }
-        _report(result, run, request.sizes)
+        _report(result, run, request.evaluation)
     return all(check.passed is not False for check in checks)
 
 
@@ -113,13 +115,13 @@ def _surrogate(
     return surrogate
 
 
-def measure(
+def gather_findings(
     model: nn.Module,
     surrogate: nn.Module,
     plan: Plan,
     dataset: Dataset,
     config: Config,
-    sizes: Request,
+    request: Request,
     runtime: Runtime,
 ) -> Findings:
     """Judge the test set under all that the checks compare; every rank calls it."""
@@ -138,18 +140,20 @@ def measure(
     def right_of_surrogate(*arguments: Any) -> torch.Tensor:
         return right_on_clean(surrogate, *arguments[1:])
 
-    name = parameters_sha256(surrogate)[:16]
+    # the store tells apart what other surrogates and other attacks have judged
+    surrogate_key = f"surrogate-{parameters_sha256(surrogate)[:16]}"
+    transfer_key = f"transfer-{surrogate_key}-{plan.own.key}"
     probes: dict[str, Probe] = {
         CLEAN: right_on_clean,
         "gradient": has_gradient,
-        f"surrogate-{name}": right_of_surrogate,
-        f"transfer-{name}-{plan.own.key}": survives(transfer),
+        surrogate_key: right_of_surrogate,
+        transfer_key: survives(transfer),
     }
     for cell in plan.cells():
         probes[cell.key] = survives(cell.build(num_classes))
     store = None
-    if sizes.output is not None:
-        store = Store(sizes.output, identify(model, dataset.test, config))
+    if request.output is not None:
+        store = Store(request.output, identify(model, dataset.test, config))
     with progress_bar("sanity", runtime) as on_part:
         flags = Judge(
             dataset.test,
@@ -160,9 +164,16 @@ def measure(
             store=store,
             on_part=on_part,
         )(model, probes)
-    clean, gradient, reads, moved = flags[:4]
-    held = dict(zip(list(probes)[4:], flags[4:] & clean, strict=True))
-    return Findings(plan, clean, held, moved & clean, reads, gradient)
+    right = dict(zip(probes, flags, strict=True))
+    clean = right[CLEAN]
+    return Findings(
+        plan=plan,
+        clean=clean,
+        held={cell.key: right[cell.key] & clean for cell in plan.cells()},
+        transfer=right[transfer_key] & clean,
+        surrogate=right[surrogate_key],
+        gradient=right["gradient"],
+    )
 
 
 def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
@@ -202,12 +213,12 @@ def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
     }
 
 
-def _report(result: dict[str, Any], run: str, sizes: Request) -> None:
+def _report(result: dict[str, Any], run: str, request: Request) -> None:
     print_sanity(result, title=run)
-    if sizes.json_file is not None:
-        write_json(sizes.json_file, result)
-    if sizes.output is not None:
-        folder: Path = sizes.output
+    if request.json_file is not None:
+        write_json(request.json_file, result)
+    if request.output is not None:
+        folder: Path = request.output
         make_folder(folder)
         write_json(folder / "sanity.json", result)
         plot_sanity(result, folder / "sanity.png")
