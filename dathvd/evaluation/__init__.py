@@ -1,14 +1,14 @@
 """Accuracy on the test set, clean and under attack."""
 
 from dathvd.evaluation.accuracy import Accuracy, evaluate
-from dathvd.evaluation.cells import EVALUATION_ATTACKS, Cell, Grid
-from dathvd.evaluation.run import (
+from dathvd.evaluation.grid import EVALUATION_ATTACKS, Cell, Grid
+from dathvd.evaluation.requests import (
     Request,
     describe_accuracy,
     evaluate_checkpoint,
     evaluate_test_set,
 )
-from dathvd.evaluation.sanity_run import SanityRequest, check_sanity
+from dathvd.evaluation.sanity.measurement import SanityRequest, check_sanity
 
 __all__ = [
     "EVALUATION_ATTACKS",
