@@ -24,7 +24,7 @@ MARKER = re.compile(r"<!-- (not run|exits \d+|file): (.+) -->")
 
 
 def documents() -> list[Path]:
-    """The README first, then the pages in docs/ and what else lies beside the README."""
+    """The README first, then the pages in docs/ and what lies beside the README."""
     pages = sorted(DOCS.rglob("*.md"))
     return [README, *pages, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 

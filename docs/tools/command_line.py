@@ -15,8 +15,8 @@ INTRODUCTION = """\
 `dathvd COMMAND --help` prints, generated from the code.
 
 Every command exits with 0 when it has done its work, 1 when it failed, 2 for bad input
-(one line says what and where), 75 when it was asked to stop and has saved (the same command
-goes on from there) and 130 after Ctrl-C.
+(one line says what and where), 75 when it was asked to stop and has saved (the same
+command goes on from there) and 130 after Ctrl-C.
 """
 
 

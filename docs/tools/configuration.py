@@ -16,16 +16,16 @@ from dathvd.config.base import parse_fraction
 INTRODUCTION = """\
 # Configuration
 
-A run is decided by one configuration: the defaults, changed by a YAML file (`--config`),
-changed by `--set section.field=value`. Hosts, ranks and devices are no part of it. This
-page is generated from the classes in `dathvd/config`.
+A run is decided by one configuration: the defaults, changed by a YAML file
+(`--config`), changed by `--set section.field=value`. Hosts and ranks are no part of it.
+This page is generated from the classes in `dathvd/config`.
 
 ```bash
 dathvd show-config --config configs/digits.yaml --set attack.epsilon=8/255
 ```
 
-`show-config` prints every field as a run would use it. A YAML file names only what differs
-from the defaults:
+`show-config` prints every field as a run would use it. A YAML file names only what
+differs from the defaults:
 
 ```yaml
 attack:
@@ -35,8 +35,8 @@ train:
   batch_size: 256
 ```
 
-An unknown key, a wrong type and a value out of range are refused before anything starts,
-with one line and exit code 2. So are settings that do not fit together:
+An unknown key, a wrong type and a value out of range are refused before anything
+starts, with one line and exit code 2. So are settings that do not fit together:
 
 <!-- exits 2: train.overlap: attack has nothing to hide behind -->
 ```bash
@@ -125,7 +125,9 @@ def _kind(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if schema.get("type") == "array":
         return f"list of: {_kind(schema['items'])}"
-    bounds = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
+    bounds = [
+        text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema
+    ]
     return " ".join([_TYPES[schema["type"]], ", ".join(bounds)]).strip()
 
 

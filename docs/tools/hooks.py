@@ -34,5 +34,4 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def _colours(style: str, selector: str) -> str:
-    formatter: HtmlFormatter[str] = HtmlFormatter(style=style)
-    return formatter.get_style_defs(selector)
+    return str(HtmlFormatter(style=style).get_style_defs(selector))
