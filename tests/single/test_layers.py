@@ -11,7 +11,7 @@ import dathvd
 ROOT = Path(dathvd.__file__).parent
 LAYERS = [
     {"errors"},
-    {"config", "ranks", "noise", "files", "hashing", "native"},
+    {"config", "lists", "ranks", "noise", "files", "hashing", "native"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder"},
