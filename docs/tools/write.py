@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.tools import command_line, configuration
+from docs.tools import command_line, configuration, diagrams
 
 DOCS = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration.page,
     "command-line.md": command_line.page,
+    "images/architecture.svg": diagrams.image_and_gradient,
+    "images/overlap.svg": diagrams.overlap,
 }
 
 

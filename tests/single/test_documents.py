@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dathvd.config import load_config
+from docs.tools.write import PAGES
 from tests.documents import (
     DOCS,
     MARKER,
@@ -52,10 +53,8 @@ def test_a_link_to_a_missing_heading_would_be_found(tmp_path: Path) -> None:
     assert slug("`data`") == "data"
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "command-line.md"])
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_generated_pages_are_current(page: str) -> None:
-    from docs.tools.write import PAGES
-
     assert (DOCS / page).read_text("utf-8") == PAGES[
         page
     ](), f"docs/{page} is not what the code says: run `python -m docs.tools.write`"
@@ -72,6 +71,12 @@ def test_every_field_of_the_configuration_is_explained() -> None:
         for name, field in section.model_fields.items():
             inner = isinstance(field.annotation, type) and name in found
             assert field.description or inner or not path, f"{path}.{name}"
+
+
+def test_every_recipe_is_described() -> None:
+    text = (DOCS / "recipes.md").read_text("utf-8")
+    for file in (ROOT / "configs").rglob("*.yaml"):
+        assert f"`{file.name}`" in text or f"/{file.name}`" in text, file.name
 
 
 def test_every_page_is_in_the_menu() -> None:
@@ -116,6 +121,28 @@ def test_commands_exist() -> None:
         for command in commands(block):
             for word in re.findall(r"(?:^|\s)dathvd ([a-z-]+)", command):
                 assert word in COMMANDS, f"{block.place}: {command}"
+
+
+def test_files_and_modules_that_are_named_exist() -> None:
+    """Also a name within a module, such as `dathvd.attacks.PGD`."""
+    roots = "dathvd|configs|launchers|docker|tests|examples|docs"
+    for file in documents():
+        for word in re.findall(r"`([^`\n]+)`", file.read_text("utf-8")):
+            if re.fullmatch(rf"({roots})/[\w./*-]+", word):
+                assert list(ROOT.glob(word)), f"{file.name}: {word}"
+            if re.fullmatch(r"dathvd(\.\w+)+", word):
+                assert named(word), f"{file.name}: {word}"
+
+
+def named(dotted: str) -> bool:
+    """Whether a module has that name, or a module defines or imports it."""
+    *parents, last = dotted.split(".")
+    place = ROOT.joinpath(*parents)
+    if (place / last).is_dir() or (place / f"{last}.py").is_file():
+        return True
+    module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    found = rf"\b{last}\b"
+    return module.is_file() and re.search(found, module.read_text()) is not None
 
 
 def test_figures_name_their_data() -> None:
