@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from dathvd.attacks.attack import Attack, NoAttack
+from dathvd.attacks.attack import Attack
 from dathvd.attacks.balls import BALLS, Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES
 from dathvd.attacks.pgd import PGD
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
+from dathvd.components import ATTACKS as _ATTACKS
 from dathvd.config.attack import AttackConfig
 from dathvd.errors import choose
 
+ATTACKS: Mapping[str, Callable[..., Attack]] = _ATTACKS
+"""Makers of attacks by name; their places are in ``dathvd.components``."""
 FAST_STEP = 1.25
 """Step over epsilon of fgsm_rs (Wong, Rice, Kolter: Fast Is Better than Free, 2020)."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
-    """The attack of that configuration."""
-    return choose("attack.name", config.name, ATTACKS)(config)
+    """The attack of that configuration.
+
+    Raises:
+        UserError: it lies elsewhere and cannot be imported or made.
+    """
+    attack: Attack = _ATTACKS.build(config)
+    return attack
 
 
 def _ball(config: AttackConfig) -> Ball:
@@ -48,7 +56,8 @@ def _common(config: AttackConfig) -> dict[str, Any]:
     }
 
 
-def _pgd(config: AttackConfig) -> Attack:
+def pgd(config: AttackConfig) -> PGD:
+    """PGD with all that the configuration says of it."""
     return PGD(
         _ball(config),
         step_size=config.step_size,
@@ -61,8 +70,11 @@ def _pgd(config: AttackConfig) -> Attack:
     )
 
 
-def _fgsm(config: AttackConfig) -> Attack:
-    """Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015."""
+def fgsm(config: AttackConfig) -> PGD:
+    """One step of epsilon from the image.
+
+    Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015.
+    """
     step = config.epsilon
     return PGD(
         _ball(config),
@@ -73,15 +85,12 @@ def _fgsm(config: AttackConfig) -> Attack:
     )
 
 
-def _fgsm_rs(config: AttackConfig) -> Attack:
+def fgsm_rs(config: AttackConfig) -> PGD:
+    """One step of 1.25 epsilon from a random start."""
     step = FAST_STEP * config.epsilon
     return PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
 
 
-ATTACKS: dict[str, Callable[[AttackConfig], Attack]] = {
-    "none": lambda config: NoAttack(),
-    "pgd": _pgd,
-    "fgsm": _fgsm,
-    "fgsm_rs": _fgsm_rs,
-    "free": lambda config: FreeAttack(_ball(config), replays=config.replays),
-}
+def free(config: AttackConfig) -> FreeAttack:
+    """Replayed batches, each moved along the last backward pass's gradient."""
+    return FreeAttack(_ball(config), replays=config.replays)

@@ -115,7 +115,6 @@ def test_residual_networks_start_with_signal_of_order_one() -> None:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"name": "preact_resnet81"}, "did you mean 'preact_resnet18'"),
         ({"name": "mlp", "mean": (0.5,)}, "model.mean: expected 3 values"),
         ({"name": "mlp", "std": (1.0, 1.0)}, "model.std: expected 3 values"),
     ],
