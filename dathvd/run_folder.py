@@ -13,7 +13,8 @@ from dathvd.config import Config, dump_config, load_config
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_json, write_text
 
-# what may change between a run and its continuation: it does not change the result
+# These fields may change between a run and its continuation: they do not change the
+# result.
 _FREE = {
     ("train", "device"),
     ("train", "checkpoint_every"),

@@ -76,8 +76,8 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.commands.options import fractions, integers, words
     from dathvd.evaluation import Grid, Request, evaluate_checkpoint
+    from dathvd.lists import fractions, integers, words
     from dathvd.runtime import guard, start
 
     lengths = fractions("--step-size", step_size)

@@ -43,38 +43,3 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--seeds", default="0,1,2", show_default=True, help="Seeds of the runs."
     )(function)
-
-
-def words(text: str | None) -> tuple[str, ...]:
-    """The names of an option such as ``pgd,fgsm``; none where it was not given."""
-    return tuple(word.strip() for word in text.split(",")) if text else ()
-
-
-def fractions(option: str, text: str | None) -> tuple[float, ...]:
-    """The numbers of an option such as ``0,0.1,8/255``.
-
-    Raises:
-        UserError: one is not a number.
-    """
-    from dathvd.config.base import parse_fraction
-    from dathvd.errors import UserError
-
-    values = [parse_fraction(word) for word in words(text)]
-    for value in values:
-        if not isinstance(value, float):
-            raise UserError(f"{option}: expected a number or 8/255, got {value!r}")
-    return tuple(values)
-
-
-def integers(option: str, text: str | None) -> tuple[int, ...]:
-    """The numbers of an option such as ``1,10,50``.
-
-    Raises:
-        UserError: one is not a whole number from 0 on.
-    """
-    from dathvd.errors import UserError
-
-    for word in words(text):
-        if not word.isdecimal():
-            raise UserError(f"{option}: expected a whole number, got {word!r}")
-    return tuple(int(word) for word in words(text))

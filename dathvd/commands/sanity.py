@@ -56,12 +56,12 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.commands.options import fractions
     from dathvd.evaluation import Request, SanityRequest, check_sanity
+    from dathvd.lists import fractions
     from dathvd.runtime import guard, start
 
     radius = fractions("--epsilon", epsilon)
-    sizes = Request(
+    evaluation = Request(
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,
@@ -75,7 +75,7 @@ def command(
         norm=norm,
         surrogate=surrogate,
         surrogate_steps=surrogate_steps,
-        sizes=sizes,
+        evaluation=evaluation,
     )
     runtime = start()
     with guard(runtime):

@@ -40,7 +40,7 @@ class Request:
     max_samples: int | None = None
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
-    """The last step's, or their moving average."""
+    """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
     only_survivors: bool = False
     """Each attack sees only what survived those before it: less work, and only the
     accuracy under all of them together is that of the whole grid."""

@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"registry"},
     {"components"},
-    {"config", "ranks", "noise", "files", "hashing", "native"},
+    {"config", "lists", "ranks", "noise", "files", "hashing", "native"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder"},

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dathvd import run_folder
-from dathvd.benchmark.accuracy.comparison import parse_seeds
 from dathvd.benchmark.accuracy.labelled_share import Files, prepare
 from dathvd.benchmark.accuracy.method_rows import MethodRow, print_rows
 from dathvd.config import Config, DataConfig, load_config
 from dathvd.errors import TEMPORARY_FAILURE, choose
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import write_json
+from dathvd.lists import some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
 from dathvd.training import train
@@ -29,7 +29,8 @@ from dathvd.training import train
 CONFIG = "configs/cifar10/cpu_budget.yaml"
 EXTRA_RATIO = 0.5
 PRETRAIN_SHARE = 0.25
-"""Epochs of pre-training over those of training; each image counts four times in it."""
+"""Epochs of pre-training as a share of those of training. An epoch of pre-training sees
+every image in all four rotations."""
 _PGD = ("attack.name=pgd", "attack.loss=cross_entropy")
 AT = (*_PGD, "objective.name=adversarial", "objective.clean_weight=0.0")
 FGSM_RS = ("attack.name=fgsm_rs", *AT[1:])
@@ -49,18 +50,19 @@ class Bench:
     seed: int
     runtime: Runtime
     stages: list[Path] = field(default_factory=list)
-    """The runs so far that the present method needed."""
+    """The runs that the present method has needed so far."""
 
     def train(
         self, name: str, *settings: str, epochs: float = 1.0, few: bool = False
     ) -> Path:
-        """A finished run.
+        """Train a run to its end, unless it is finished, and return its folder.
 
         Args:
-            name: of its folder.
-            settings: what it changes.
-            epochs: its length, as a multiple of the common one.
-            few: train on the labelled share alone; ``epochs`` is of it then.
+            name: the name of the run's folder.
+            settings: the ``section.field=value`` that the run changes.
+            epochs: the run's epochs, as a multiple of the table's.
+            few: train on the labelled share alone, of which ``epochs`` then counts the
+                passes.
         """
         root = self.files.labelled if few else self.files.whole
         common = load_config(self.config_file, self.overrides)
@@ -137,7 +139,7 @@ METHODS: dict[str, Callable[[Bench], Path]] = {
     "pseudo-labels": pseudo_labelled,
     "pre-trained": pretrained,
 }
-"""From the runs of one seed to the run that is judged."""
+"""The methods by name: each trains what it needs and returns the run that is judged."""
 
 
 def judge(run: Path, attack: str, samples: int, runtime: Runtime) -> dict[str, Any]:
@@ -157,13 +159,13 @@ def measure_methods(
     """Train and judge every method with every seed; every rank calls it.
 
     Args:
-        names: of ``METHODS``.
-        benches: one a seed.
+        names: the methods, keys of ``METHODS``.
+        benches: one for each seed.
         samples: test images of the clean and PGD-50 accuracy.
         hard_samples: test images of AutoAttack; 0 leaves it out.
 
     Returns:
-        A row a method (on rank 0; empty on the others).
+        One row for each method on rank 0, and an empty list on the other ranks.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for bench in benches:
@@ -221,16 +223,16 @@ def methods_table(
     hard_samples: int,
     folder: Path,
 ) -> None:
-    """What ``dathvd benchmark-methods`` does; see its options.
+    """Run ``dathvd benchmark-methods``, whose options the parameters are.
 
     Raises:
         UserError: an option is not valid, or the data set is not usable.
     """
     file = config_file or CONFIG
-    names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    names = list(words(methods)) or list(METHODS)
     for name in names:
         choose("--methods", name, METHODS)
-    numbers = parse_seeds(seeds)
+    numbers = list(some_integers("--seeds", seeds))
     source = ("data.name=image_folder", f"data.root={data}") if data else ()
     config = load_config(file, [*overrides, *source])
     runtime = start(config.train.device)
