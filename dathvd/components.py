@@ -37,6 +37,7 @@ CODECS: Registry[Any] = Registry(
         "powersgd": "dathvd.compression.powersgd:PowerSGD",
         "paper": "dathvd.compression.paper:Paper",
     },
+    offers=("error_feedback",),
 )
 """Classes of codecs, of the section ``compression``."""
 
@@ -78,6 +79,10 @@ NETWORKS: Registry[Any] = Registry(
         "convnext_small": "dathvd.models.imagenet:convnext_small",
         "convnext_base": "dathvd.models.imagenet:convnext_base",
     },
+    offers=(
+        "image_shape",
+        "num_classes",
+    ),
 )
 """Makers of networks, of the section ``model``: the small ones, those for small
 images, and torchvision's for large ones."""
@@ -94,6 +99,7 @@ OBJECTIVES: Registry[Any] = Registry(
         "mart": "dathvd.objectives.mart:Mart",
         "contrastive": "dathvd.objectives.contrastive:Contrastive",
     },
+    offers=("gather",),
 )
 """Classes of objectives, of the section ``objective``."""
 
@@ -106,5 +112,18 @@ OPTIMIZERS: Registry[Any] = Registry(
         "sgd": "dathvd.optim.build:sgd",
         "adamw": "dathvd.optim.build:adamw",
     },
+    offers=(
+        "params",
+        "lr",
+    ),
 )
 """Makers of optimizers, of the section ``optimizer``."""
+
+REGISTRIES: tuple[Registry[Any], ...] = (
+    ATTACKS,
+    CODECS,
+    DATASETS,
+    NETWORKS,
+    OBJECTIVES,
+    OPTIMIZERS,
+)

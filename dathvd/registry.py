@@ -53,11 +53,20 @@ class Registry(Mapping[str, T], Generic[T]):
         section: of the configuration, such as ``model``; errors begin with it.
         product: the place of the class that every component gives an instance of.
         places: name to ``package.module:attribute``.
+        offers: what the program gives to a component beside the section, by the names
+            of its parameters.
     """
 
-    def __init__(self, section: str, product: str, places: dict[str, str]) -> None:
+    def __init__(
+        self,
+        section: str,
+        product: str,
+        places: dict[str, str],
+        offers: tuple[str, ...] = (),
+    ) -> None:
         self.section = section
         self.places = places
+        self.offers = offers
         self._product = product
 
     def __getitem__(self, name: str) -> T:
@@ -103,14 +112,17 @@ class Registry(Mapping[str, T], Generic[T]):
 
         Args:
             choice: the section with the component's name and its options.
-            offers: what the program gives, such as ``num_classes`` to a network.
+            offers: the values of this registry's ``offers``.
 
         Raises:
             UserError: it cannot be imported or called so, or makes something else.
         """
-        component, own = self.resolve(choice.name), not is_foreign(choice.name)
-        given = {**(_fields(choice) if own else {}), "config": choice, **offers}
-        made = _call(component, given, choice, self.section)
+        assert set(offers) == set(self.offers), offers
+        component, options = self._prepare(choice)
+        given = {**self._given(choice), **offers}
+        named = _parameters(component)
+        arguments = {name: given[name] for name in named if name in given}
+        made = component(**arguments, **options)
         product = _attribute(self._product)
         if not isinstance(made, product):
             raise UserError(
@@ -119,9 +131,80 @@ class Registry(Mapping[str, T], Generic[T]):
             )
         return made
 
+    def check(self, choice: Choice) -> None:
+        """Import the chosen component and check its options, without calling it.
+
+        Raises:
+            UserError: it cannot be imported, or not be called so.
+        """
+        self._prepare(choice)
+
     def takes(self, name: str) -> set[str]:
         """The names of a registered component's parameters."""
-        return set(inspect.signature(self[name]).parameters)  # type: ignore[arg-type]
+        component: Any = self[name]
+        return set(_parameters(component))
+
+    def _given(self, choice: Choice) -> dict[str, Any]:
+        """What parameters of these names get; of ``offers`` the names alone."""
+        assert isinstance(choice, BaseModel)
+        fields = {name: getattr(choice, name) for name in type(choice).model_fields}
+        own = {} if is_foreign(choice.name) else fields
+        return {**own, "config": choice, **dict.fromkeys(self.offers)}
+
+    def _giver(self, name: str) -> str:
+        given = name in ("config", *self.offers)
+        return "dathvd itself" if given else f"{self.section}.{name}"
+
+    def _prepare(self, choice: Choice) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The chosen component and its checked options."""
+        component: Any = self.resolve(choice.name)
+        given = self._given(choice)
+        try:
+            named = _parameters(component)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{self.section}.name: {choice.name} cannot be called by name"
+            ) from None
+        own = {name: named[name] for name in named if name not in given}
+        self._refuse_unknown(choice, own, given)
+        for name, parameter in own.items():
+            needed = parameter.default is parameter.empty
+            if needed and parameter.kind is not parameter.VAR_KEYWORD:
+                if name not in choice.options:
+                    raise UserError(
+                        f"{self.section}.name: {choice.name} needs {name!r}: set "
+                        f"{self.section}.options.{name} (dathvd itself gives "
+                        f"{', '.join(['config', *self.offers])})"
+                    )
+        hints = _annotations(component)
+        return component, {
+            name: _checked(
+                value, hints.get(name, Any), f"{self.section}.options.{name}"
+            )
+            for name, value in choice.options.items()
+        }
+
+    def _refuse_unknown(
+        self,
+        choice: Choice,
+        own: Mapping[str, inspect.Parameter],
+        given: Mapping[str, object],
+    ) -> None:
+        kinds = [parameter.kind for parameter in own.values()]
+        anything = inspect.Parameter.VAR_KEYWORD in kinds
+        names = [name for name in own if own[name].kind is not own[name].VAR_KEYWORD]
+        for name in choice.options:
+            if name in given:
+                raise UserError(
+                    f"{self.section}.options.{name}: {choice.name} gets it from "
+                    f"{self._giver(name)}; leave it out here"
+                )
+            if name not in names and not anything:
+                hint = nearest(name, names) if names else "(it has none)"
+                raise UserError(
+                    f"{self.section}.options: {choice.name} has no option {name!r} "
+                    f"{hint}"
+                )
 
 
 class _NotFound(Exception):
@@ -167,59 +250,21 @@ def _is_part(missing: str | None, module: str) -> bool:
     return missing is not None and f"{module}.".startswith(f"{missing}.")
 
 
-def _fields(choice: Choice) -> dict[str, Any]:
-    assert isinstance(choice, BaseModel)
-    return {name: getattr(choice, name) for name in type(choice).model_fields}
+def _parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters that can be given by name, and ``**`` for any other.
 
-
-def _call(component: Any, given: dict[str, Any], choice: Choice, section: str) -> Any:
-    """Call a component with what its parameters name of ``given``, and the options."""
-    try:
-        parameters = dict(inspect.signature(component).parameters)
-    except (TypeError, ValueError):
-        raise UserError(f"{section}.name: {choice.name} has no signature") from None
-    rest = [p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD]
-    named = {
+    Raises:
+        TypeError, ValueError: it has no signature, or a parameter without a name.
+    """
+    found = dict(inspect.signature(component).parameters)
+    for parameter in found.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(parameter.name)
+    return {
         name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        for name, parameter in found.items()
+        if parameter.kind is not parameter.VAR_POSITIONAL
     }
-    arguments = {name: given[name] for name in named if name in given}
-    own = {name: named[name] for name in named if name not in given}
-    _refuse_unknown(choice, own, given, section, anything=bool(rest))
-    for name, parameter in own.items():
-        if parameter.default is parameter.empty and name not in choice.options:
-            offered = ", ".join(sorted(given))
-            raise UserError(
-                f"{section}.name: {choice.name} needs {name!r}: set "
-                f"{section}.options.{name}, or name what dathvd gives ({offered})"
-            )
-    hints = _annotations(component)
-    for name, value in choice.options.items():
-        where = f"{section}.options.{name}"
-        arguments[name] = _checked(value, hints.get(name, Any), where)
-    return component(**arguments)
-
-
-def _refuse_unknown(
-    choice: Choice,
-    own: Mapping[str, object],
-    given: Mapping[str, object],
-    section: str,
-    *,
-    anything: bool,
-) -> None:
-    for name in choice.options:
-        if name in given:
-            raise UserError(
-                f"{section}.options.{name}: {choice.name} gets {name!r} from "
-                f"{section}.{name}, or from dathvd; leave it out here"
-            )
-        if name not in own and not anything:
-            hint = nearest(name, own) if own else "(it has no options)"
-            raise UserError(
-                f"{section}.options: {choice.name} has no option {name!r} {hint}"
-            )
 
 
 def _annotations(component: Callable[..., Any]) -> dict[str, Any]:

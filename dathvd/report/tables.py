@@ -15,7 +15,8 @@ def describe_attack(attack: AttackConfig) -> str:
     """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
     if attack.name == "none":
         return "none"
-    name = {"fgsm": "FGSM", "fgsm_rs": "FGSM-RS"}.get(attack.name, "PGD")
+    published = {"fgsm": "FGSM", "fgsm_rs": "FGSM-RS", "pgd": "PGD"}
+    name = published.get(attack.name, attack.name)
     if name == "PGD":
         name += "-margin" if attack.loss == "margin" else ""
         name += f"-{attack.num_steps}"
