@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
 from dathvd.components import NETWORKS
@@ -11,6 +12,7 @@ from dathvd.config import ModelConfig
 from dathvd.errors import UserError
 from dathvd.models.head import put_projection
 from dathvd.models.layers import ACTIVATIONS, Normalize
+from dathvd.registry import is_foreign
 
 ImageShape = tuple[int, int, int]
 
@@ -31,10 +33,14 @@ def build_model(
         num_classes: number of logits.
 
     Raises:
-        UserError: it lies elsewhere and cannot be imported or made, or mean and std do
-            not fit the channels.
+        UserError: it lies elsewhere and cannot be imported or made, or does not give
+            so many logits; or mean and std do not fit the channels.
     """
-    network = NETWORKS.build(config, image_shape=image_shape, num_classes=num_classes)
+    network: nn.Module = NETWORKS.build(
+        config, image_shape=image_shape, num_classes=num_classes
+    )
+    if is_foreign(config.name):
+        _check_outputs(network, config.name, image_shape, num_classes)
     return finish_model(network, config, image_shape)
 
 
@@ -65,3 +71,29 @@ def finish_model(
                 f"got {len(values)}"
             )
     return nn.Sequential(Normalize(mean, std), network)
+
+
+def _check_outputs(
+    network: nn.Module, name: str, image_shape: ImageShape, num_classes: int
+) -> None:
+    """Refuse a network that does not give ``[batch, num_classes]``."""
+    weight = next(network.parameters(), torch.zeros(()))
+    images = torch.zeros(2, *image_shape, device=weight.device)
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            outputs = network.eval()(images)
+    except Exception as error:
+        raise UserError(
+            f"model.name: {name} does not run on images {tuple(images.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    shape = tuple(getattr(outputs, "shape", ()))
+    if shape != (2, num_classes):
+        raise UserError(
+            f"model.name: {name} gives outputs {shape} for 2 images, expected "
+            f"{(2, num_classes)}: does it take num_classes?"
+        )
