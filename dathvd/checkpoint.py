@@ -191,14 +191,18 @@ def require_trust(
     Raises:
         UserError: one of the components lies outside of dathvd and is not trusted.
     """
-    for field, place in config.foreign().items():
-        known = trust if isinstance(trust, bool) else place in trust
-        if field in fields and not known:
-            raise UserError(
-                f"checkpoint {name}: {field} is {place}, code outside of dathvd, which "
-                "loading a checkpoint does not run; if you trust it, say --trust, or "
-                "load_model(run, network=...)"
-            )
+    refused = [
+        f"{field} {place}"
+        for field, place in config.foreign().items()
+        if field in fields
+        and not (trust if isinstance(trust, bool) else place in trust)
+    ]
+    if refused:
+        raise UserError(
+            f"checkpoint {name}: names code outside of dathvd ({', '.join(refused)}), "
+            "which loading a checkpoint does not run; if you trust it, say --trust, or "
+            "load_model(run, network=...) in Python"
+        )
 
 
 def restore_model(

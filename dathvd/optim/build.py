@@ -10,8 +10,10 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from dathvd.components import OPTIMIZERS as _OPTIMIZERS
 from dathvd.config import OptimizerConfig
+from dathvd.errors import UserError
 from dathvd.optim.lamb import LAMB
 from dathvd.optim.lars import LARS
+from dathvd.registry import is_foreign
 
 Groups = list[dict[str, Any]]
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = _OPTIMIZERS
@@ -69,10 +71,13 @@ def build_optimizer(
     of their own where the configuration treats them apart.
 
     Raises:
-        UserError: it lies elsewhere and cannot be imported or made.
+        UserError: it lies elsewhere and cannot be imported or made, or its class not be
+            called with parameter groups alone, as Horovod does.
     """
     groups = _groups(config, [tensor for _, tensor in named_parameters])
     optimizer: Optimizer = _OPTIMIZERS.build(config, params=groups, lr=config.lr)
+    if is_foreign(config.name):
+        _check_groups(optimizer, config.name)
     return optimizer
 
 
@@ -89,3 +94,15 @@ def _groups(config: OptimizerConfig, parameters: list[Tensor]) -> Groups:
         {"params": [weight for weight in parameters if weight.ndim <= 1], **vectors},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _check_groups(optimizer: Optimizer, name: str) -> None:
+    """Refuse a class that Horovod, whose optimizer is a subclass, cannot make anew."""
+    rebuild: Callable[..., Optimizer] = type(optimizer)
+    try:
+        rebuild(optimizer.param_groups)
+    except TypeError as error:
+        raise UserError(
+            f"optimizer.name: {name} cannot be made from its parameter groups alone "
+            f"(give its other parameters defaults): {error}"
+        ) from None
