@@ -58,6 +58,13 @@ def test_logits_of_every_image_shape(name: str, shape: tuple[int, int, int]) -> 
     assert model(torch.rand(2, *shape)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_network_gives_logits(name: str) -> None:
+    with torch.device("meta"):
+        model = build(name, (3, 64, 64), classes=7).eval()
+        assert model(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
 @pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "resnet18"])
 @pytest.mark.parametrize("normalization", ["none", "batch", "group"])
 def test_normalization_by_configuration(name: str, normalization: str) -> None:

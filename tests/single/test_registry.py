@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,26 @@ import pytest
 import torch
 from torch import nn
 
-from dathvd.attacks import build_attack
+from dathvd.attacks import BALLS, LOSSES, build_attack
+from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.components import REGISTRIES
 from dathvd.compression import build_compressor
-from dathvd.config import Config, dump_config, load_config
+from dathvd.config import (
+    AttackConfig,
+    CompressionConfig,
+    Config,
+    ModelConfig,
+    Section,
+    TrainConfig,
+    dump_config,
+    load_config,
+)
 from dathvd.data import load_dataset
+from dathvd.distributed import PUBLISHED_BATCH_NORM
+from dathvd.distributed.exchange_choice import EXCHANGES
 from dathvd.errors import UserError
 from dathvd.models import build_model
+from dathvd.models.layers import ACTIVATIONS, NORMALIZATIONS
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
 from dathvd.registry import Registry, is_foreign
@@ -226,6 +240,29 @@ def test_a_changed_field_of_another_component_is_warned_of() -> None:
     config = load_config(None, ["compression.name=topk", "compression.density=0.5"])
     assert list(ignored_options(config)) == []
     assert list(ignored_options(load_config(None, settings()))) == []
+
+
+LITERALS: list[tuple[type[Section], str, set[str]]] = [
+    (AttackConfig, "norm", set(BALLS)),
+    (AttackConfig, "loss", set(LOSSES)),
+    (AttackConfig, "target", set(TARGETS)),
+    (AttackConfig, "step_schedule", set(STEP_SCHEDULES)),
+    (CompressionConfig, "exchange", {"auto", *EXCHANGES}),
+    (ModelConfig, "normalization", {None, *NORMALIZATIONS}),  # type: ignore[arg-type]
+    (ModelConfig, "activation", {None, *ACTIVATIONS}),  # type: ignore[arg-type]
+    (TrainConfig, "batch_norm", set(PUBLISHED_BATCH_NORM)),
+]
+
+
+@pytest.mark.parametrize("section, field, names", LITERALS, ids=lambda x: str(x)[:40])
+def test_the_other_names_of_a_configuration_are_those_of_their_tables(
+    section: type[Section], field: str, names: set[str]
+) -> None:
+    annotation = section.model_fields[field].annotation
+    words: set[Any] = set()
+    for part in typing.get_args(annotation):
+        words |= set(typing.get_args(part)) or {None if part is type(None) else part}
+    assert words == names
 
 
 def test_a_name_with_a_colon_lies_outside() -> None:
