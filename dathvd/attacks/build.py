@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from dathvd.attacks.attack import Attack, NoAttack
@@ -15,13 +16,32 @@ from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.config.attack import AttackConfig
 from dathvd.errors import choose
 
+
+@dataclass(frozen=True)
+class AttackKind:
+    """An entry of ``ATTACKS``: how an attack is made and described."""
+
+    build: Callable[[AttackConfig], Attack]
+    describe: Callable[[AttackConfig], str]
+    """The attack with its settings in words."""
+
+
 FAST_STEP = 1.25
 """Step over epsilon of fgsm_rs (Wong, Rice, Kolter: Fast Is Better than Free, 2020)."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
     """The attack of that configuration."""
-    return choose("attack.name", config.name, ATTACKS)(config)
+    return choose("attack.name", config.name, ATTACKS).build(config)
+
+
+def describe_attack(config: AttackConfig) -> str:
+    """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``.
+
+    Raises:
+        UserError: there is no attack of that name.
+    """
+    return choose("attack.name", config.name, ATTACKS).describe(config)
 
 
 def _ball(config: AttackConfig) -> Ball:
@@ -78,10 +98,31 @@ def _fgsm_rs(config: AttackConfig) -> Attack:
     return PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
 
 
-ATTACKS: dict[str, Callable[[AttackConfig], Attack]] = {
-    "none": lambda config: NoAttack(),
-    "pgd": _pgd,
-    "fgsm": _fgsm,
-    "fgsm_rs": _fgsm_rs,
-    "free": lambda config: FreeAttack(_ball(config), replays=config.replays),
+def _in_ball(label: str, config: AttackConfig) -> str:
+    return f"{label} {config.norm} epsilon {config.epsilon:.4g}"
+
+
+def _restarts(config: AttackConfig) -> str:
+    return f"{config.restarts} restart{'' if config.restarts == 1 else 's'}"
+
+
+def _describe_pgd(config: AttackConfig) -> str:
+    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    start = _in_ball(f"PGD{loss}-{config.num_steps}", config)
+    return f"{start} step {config.step_size:.4g}, {_restarts(config)}"
+
+
+ATTACKS: dict[str, AttackKind] = {
+    "none": AttackKind(lambda config: NoAttack(), lambda config: "none"),
+    "pgd": AttackKind(_pgd, _describe_pgd),
+    "fgsm": AttackKind(
+        _fgsm, lambda config: f"{_in_ball('FGSM', config)}, {_restarts(config)}"
+    ),
+    "fgsm_rs": AttackKind(
+        _fgsm_rs, lambda config: f"{_in_ball('FGSM-RS', config)}, {_restarts(config)}"
+    ),
+    "free": AttackKind(
+        lambda config: FreeAttack(_ball(config), replays=config.replays),
+        lambda config: _in_ball(f"free-{config.replays}", config),
+    ),
 }
