@@ -8,6 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+TEMPORARY_FAILURE = 75
+"""Exit code (EX_TEMPFAIL) of a run that was asked to stop and saved: run it again."""
+
 
 class UserError(Exception):
     """Bad input: its message is one clear line, and the exit code is 2."""

@@ -56,6 +56,15 @@ def mix_seed(*parts: int) -> int:
     return hash_word(*parts) & (_WORD >> 1)
 
 
+def codec_seed(*parts: int) -> int:
+    """One 63-bit seed of a stochastic codec, from integers such as (seed, step).
+
+    It takes the high bits of the hash where :func:`mix_seed` takes the low ones: a
+    codec's draws and a sample's differ also where both are made of equal integers.
+    """
+    return hash_word(*parts) >> 1
+
+
 class SampleNoise:
     """Draws for a batch of samples.
 

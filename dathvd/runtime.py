@@ -28,9 +28,6 @@ from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
 
-TEMPORARY_FAILURE = 75
-"""Exit code (EX_TEMPFAIL) of a run that was asked to stop and saved: run it again."""
-
 
 class AgreedError(UserError):
     """A user's error that every rank raises together; rank 0 alone prints it."""

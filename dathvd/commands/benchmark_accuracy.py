@@ -35,7 +35,7 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.benchmark.accuracy import check_variants, compare, report
+    from dathvd.benchmark.accuracy.comparison import check_variants, compare, report
     from dathvd.runtime import guard, start
 
     variants, numbers = check_variants(texts, seeds)

@@ -46,7 +46,7 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.benchmark.large_batch import batches_table
+    from dathvd.benchmark.accuracy.large_batch import batches_table
 
     rates = {"lamb": lamb_lr, "sgd": sgd_lr}
     batches_table(config_file, overrides, base, multiples, seeds, rates, Path(out))

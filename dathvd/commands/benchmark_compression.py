@@ -71,8 +71,8 @@ def command(
 
     from pathlib import Path
 
-    from dathvd.benchmark.compression import gradient, report, timing
-    from dathvd.benchmark.step import device_name
+    from dathvd.benchmark.codecs import gradient, report, timing
+    from dathvd.benchmark.step.timing import device_name
     from dathvd.compression import COMPRESSORS, build_compressor
     from dathvd.errors import UserError
 
@@ -90,7 +90,7 @@ def command(
     ]
     import torch
 
-    rows = timing.measure(codecs, subject, rounds)
+    rows = timing.measure_codecs(codecs, subject, rounds)
     report.print_table(rows, device_name(torch.device("cpu")))
     if json_file is not None:
         report.write_lines(rows, Path(json_file))

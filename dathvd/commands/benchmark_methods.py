@@ -59,7 +59,7 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.benchmark.method_table import methods_table
+    from dathvd.benchmark.accuracy.method_table import methods_table
 
     methods_table(
         config_file,

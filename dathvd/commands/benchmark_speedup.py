@@ -136,7 +136,7 @@ def command(
     from dathvd.benchmark.speedup.study import studies, write_files
     from dathvd.benchmark.speedup.summary import to_table
     from dathvd.benchmark.speedup.sweep import Sweep, points_of
-    from dathvd.benchmark.trainers import synthetic_data, with_batch_size
+    from dathvd.benchmark.step.trainers import synthetic_data, with_batch_size
     from dathvd.errors import UserError
     from dathvd.files import make_folder, write_json
     from dathvd.launch import LaunchOptions, parse_hostfile, parse_hosts

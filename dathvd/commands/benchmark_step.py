@@ -50,8 +50,8 @@ def command(
 
     import torch
 
-    from dathvd.benchmark.step import benchmark_step
-    from dathvd.benchmark.trainers import synthetic_data
+    from dathvd.benchmark.step.timing import benchmark_step
+    from dathvd.benchmark.step.trainers import synthetic_data
     from dathvd.data import load_dataset
     from dathvd.files import write_json
     from dathvd.runtime import AgreedDevice

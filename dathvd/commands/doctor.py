@@ -34,8 +34,8 @@ def command(num_proc: int | None, hosts: str | None, mpi: bool, gloo: bool) -> i
     if launched_size() > 1:
         return _on_ranks()
 
-    from dathvd.doctor.hosts import host_findings
     from dathvd.doctor.local import local_findings
+    from dathvd.doctor.reachability import host_findings
     from dathvd.errors import UserError
     from dathvd.launch import LaunchOptions, parse_hosts
 
@@ -76,7 +76,7 @@ def _launch(options: object) -> int:
     import os
 
     from dathvd.launch import LaunchOptions
-    from dathvd.launch.run import launch, make_plan
+    from dathvd.launch.attempts import launch, make_plan
 
     assert isinstance(options, LaunchOptions)
     plan = make_plan(options, ["doctor"], os.environ)

@@ -73,7 +73,7 @@ def command(
 
     from dathvd.errors import UserError
     from dathvd.launch import LaunchOptions, parse_hostfile, parse_hosts
-    from dathvd.launch.run import launch, make_plan
+    from dathvd.launch.attempts import launch, make_plan
 
     if hosts and hostfile:
         raise UserError("give -H or --hostfile, not both")

@@ -25,7 +25,7 @@ def command() -> None:
 @click.option("--ssh", is_flag=True, help="Start an sshd on every host.")
 def up_command(hosts: int, rate: str, ssh: bool) -> None:
     """Make a rig and print its name."""
-    from dathvd.benchmark.rig import up
+    from dathvd.rig import up
 
     click.echo(up(hosts, rate=rate, ssh=ssh).name)
 
@@ -35,8 +35,8 @@ def up_command(hosts: int, rate: str, ssh: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Also rigs that are in use.")
 def down_command(names: tuple[str, ...], everything: bool) -> None:
     """Remove the rigs NAMES; without names, all but those of a running process."""
-    from dathvd.benchmark.rig import down
-    from dathvd.benchmark.rig.rig import find, rigs, stale_rigs
+    from dathvd.rig import down
+    from dathvd.rig.rig import find, rigs, stale_rigs
 
     chosen = [find(name) for name in names] or (rigs() if everything else stale_rigs())
     for rig in chosen:
@@ -47,7 +47,7 @@ def down_command(names: tuple[str, ...], everything: bool) -> None:
 @command.command("list")
 def list_command() -> None:
     """List the rigs, their hosts, and what each host has sent."""
-    from dathvd.benchmark.rig.rig import rigs
+    from dathvd.rig.rig import rigs
 
     for rig in rigs():
         for host, counters in zip(rig.hosts, rig.counters(), strict=True):
@@ -59,7 +59,7 @@ def list_command() -> None:
 @click.argument("rate")
 def rate_command(name: str, rate: str) -> None:
     """Change the rate of the rig NAME's links."""
-    from dathvd.benchmark.rig.rig import find
+    from dathvd.rig.rig import find
 
     find(name).set_rate(rate)
 
@@ -76,7 +76,7 @@ def exec_command(name: str, host: str, arguments: tuple[str, ...]) -> None:
     """Run a command on a host: dathvd rig exec NAME node0 horovodrun …"""
     import os
 
-    from dathvd.benchmark.rig.rig import find
+    from dathvd.rig.rig import find
 
     words = find(name).command(host, arguments)
     os.execvp(words[0], words)
@@ -93,7 +93,7 @@ def mpirun_command(
     """Run a command as one rank on each host: dathvd rig mpirun -np 2 NAME python …"""
     import os
 
-    from dathvd.benchmark.rig.rig import find
+    from dathvd.rig.rig import find
 
     words = find(name).mpirun(arguments, size=size, ssh=ssh)
     os.execvp(words[0], words)

@@ -31,7 +31,8 @@ def command(
 
     from pathlib import Path
 
-    from dathvd.runtime import TEMPORARY_FAILURE, guard, start
+    from dathvd.errors import TEMPORARY_FAILURE
+    from dathvd.runtime import guard, start
     from dathvd.training import train
 
     runtime = start(config.train.device)

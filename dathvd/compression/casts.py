@@ -37,10 +37,6 @@ class _Cast(Compressor):
             out.add_(wire.view(self.wire_dtype)[: out.numel()])
         out.mul_(inverse(len(wires)))
 
-    def to_wire(self, values: Tensor) -> Tensor:
-        """``values`` in the format that an allreduce sums: a new tensor, same shape."""
-        return values.to(self.wire_dtype, copy=True)
-
 
 class NoCompression(_Cast):
     """``none``: float32 as it is; 4 bytes a value, and nothing lost.

@@ -1,16 +1,19 @@
 """Codecs on Horovod: the only join of the two."""
 
-from dathvd.distributed.batch_norm import PUBLISHED_BATCH_NORM, average_batch_norm
+from dathvd.distributed.batch_norm import (
+    PUBLISHED_BATCH_NORM,
+    average_batch_norm,
+    synchronise_batch_norm,
+)
+from dathvd.distributed.blocking import PASS_TRAFFIC
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.gather import gather_rows
 from dathvd.distributed.optimizer import DistributedOptimizer
-from dathvd.distributed.passes import PASS_TRAFFIC
 from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
     broadcast_parameters,
 )
-from dathvd.distributed.synchronised import synchronise_batch_norm
 
 __all__ = [
     "DistributedOptimizer",

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
-from dathvd.distributed import state
+from dathvd.distributed import residuals
+from dathvd.distributed.bucket_transfer import Transfer
 from dathvd.distributed.buckets import Slot
 from dathvd.distributed.exchanges import BucketExchange, Seeds
 from dathvd.distributed.ledger import Ledger
-from dathvd.distributed.seeds import mix
-from dathvd.distributed.transfer import Transfer
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError
+from dathvd.noise import codec_seed
 from dathvd.runtime import AgreedError
 
 _PAUSE = 1e-4  # seconds between looks at collectives; Horovod's own cycle is 1e-3
@@ -30,7 +29,7 @@ class Exchanger:
     submitted at once, and nothing waits before ``synchronize``. An exchange of several
     collectives moves on whenever ``poll`` is called, which every later gradient does
     and which a caller who has other work to do meanwhile (an attack) should do now and
-    then, by hand or with ``polling``. There is no thread: nothing depends on timing, no
+    then. There is no thread: nothing depends on timing, no
     lock is needed, the codecs do not compete with the attack for cores, and a poll
     costs microseconds.
 
@@ -126,19 +125,6 @@ class Exchanger:
             transfer.advance()
         return any(transfer.pending for transfer in self._transfers)
 
-    @contextmanager
-    def polling(self, module: nn.Module) -> Iterator[None]:
-        """Poll before each forward pass of ``module``, such as an attack's many."""
-
-        def poll(module: nn.Module, inputs: object) -> None:
-            self.poll()
-
-        hook = module.register_forward_pre_hook(poll)
-        try:
-            yield
-        finally:
-            hook.remove()
-
     def finish(self) -> None:
         """Wait for every bucket. All gradients must have been submitted."""
         while True:
@@ -172,7 +158,7 @@ class Exchanger:
                 "training has diverged: lower the learning rate or lengthen its warm-up"
             )
 
-    def state_dict(self) -> state.State:
+    def state_dict(self) -> residuals.State:
         """This rank's residuals and counters, for ``torch.load(weights_only=True)``.
 
         Raises:
@@ -185,15 +171,15 @@ class Exchanger:
             "step": self.step,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
-            "buckets": [state.save_bucket(each) for each in self.exchanges],
+            "buckets": [residuals.save_bucket(each) for each in self.exchanges],
         }
 
-    def load_state_dict(self, states: Sequence[state.State]) -> None:
+    def load_state_dict(self, states: Sequence[residuals.State]) -> None:
         """Go on where the old workers stopped.
 
         With as many workers and the same buckets as before each takes its own state and
         the run goes on exactly. Otherwise what is owed is shared out anew, see
-        :mod:`dathvd.distributed.state`.
+        :mod:`dathvd.distributed.residuals`.
 
         Args:
             states: the ``state_dict()`` of every old rank, by rank; where their number
@@ -204,7 +190,7 @@ class Exchanger:
             RuntimeError: an exchange is in flight.
         """
         self._check_idle()
-        state.load(self.exchanges, states, self._wire.rank, self._wire.size)
+        residuals.load(self.exchanges, states, self._wire.rank, self._wire.size)
         self.step = int(states[0]["step"])
         self.skipped = int(states[0]["skipped"])
         self.skipped_in_a_row = int(states[0]["skipped_in_a_row"])
@@ -233,5 +219,5 @@ class Exchanger:
 
         Owners share one: with their chunks' offsets they draw as one would for all.
         """
-        owner = mix(self._seed, self.step, transfer.exchange.bucket.index)
-        return Seeds(worker=mix(owner, self._wire.rank + 1), owner=owner)
+        owner = codec_seed(self._seed, self.step, transfer.exchange.bucket.index)
+        return Seeds(worker=codec_seed(owner, self._wire.rank + 1), owner=owner)

@@ -22,9 +22,9 @@ from torch import Tensor
 from dathvd.compression import Compressor
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.feedback import Feedback
-from dathvd.distributed.seeds import mix
 from dathvd.distributed.wire import Pending, Wire
 from dathvd.errors import UserError
+from dathvd.noise import codec_seed
 
 Steps = Generator[Pending, Tensor, None]
 
@@ -169,7 +169,7 @@ class CodedExchange(BucketExchange):
         )
         for part, (values, residual, wire, successor) in enumerate(parts):
             self.codec.encode(
-                values, residual, wire, successor, mix(seed, part), self.scale
+                values, residual, wire, successor, codec_seed(seed, part), self.scale
             )
 
     def decode_mean(self, payloads: Tensor) -> None:

@@ -8,7 +8,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from dathvd.distributed.passes import all_rows, sum_over_workers
+from dathvd.distributed.blocking import all_rows, sum_over_workers
 
 _PURPOSE = "rows of all workers"
 

@@ -28,8 +28,8 @@ from dathvd.distributed.buckets import (
     fingerprint,
     plan_buckets,
 )
-from dathvd.distributed.choice import bucket_exchange, choose_exchange, suits
 from dathvd.distributed.describe import describe
+from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange, suits
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.wire import Wire

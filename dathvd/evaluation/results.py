@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dathvd.evaluation.cells import Cell, radii
+from dathvd.evaluation.grid import Cell, radii
 
 
 @dataclass(frozen=True)

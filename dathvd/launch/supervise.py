@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, BinaryIO
 
+from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.keeper import Keeper
 from dathvd.launch.report import RankEnded, first_cause, read_line
 from dathvd.launch.tree import ask_to_save, end_tree
-from dathvd.launch.worker import STOPPED_AND_SAVED
 
 _SETTLE = 1.0  # seconds for the other failed ranks to be heard of
 _END_BY_ITSELF = (
@@ -44,7 +44,7 @@ class Outcome:
 
         Once one has left with its checkpoint, the launcher ends the others.
         """
-        failed = [end for end in self.ends if end.code != STOPPED_AND_SAVED]
+        failed = [end for end in self.ends if end.code != TEMPORARY_FAILURE]
         if self.stopped_by is not None and len(failed) < len(self.ends):
             return [end for end in failed if end.code <= 128]
         return failed
@@ -62,7 +62,7 @@ class Outcome:
         if self.cause is not None:
             return 2 if self.cause.code == 2 else 1
         if self.ends:
-            return STOPPED_AND_SAVED
+            return TEMPORARY_FAILURE
         return 1 if self.code else 0
 
 
@@ -129,7 +129,7 @@ class Attempt:
         said = read_line(line)
         if isinstance(said, RankEnded):
             self._outcome.ends.append(said)
-            if said.code != STOPPED_AND_SAVED and self._deadline is None:
+            if said.code != TEMPORARY_FAILURE and self._deadline is None:
                 self._end_within(_SETTLE + _END_BY_ITSELF)
         elif self._outcome.failures or self._outcome.stopped_by is not None:
             self._outcome.held.append(said)

@@ -22,11 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, BinaryIO
 
+from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.report import RankEnded, error_text
 from dathvd.ranks import launched_rank
 
-STOPPED_AND_SAVED = 75
-"""Exit code of a rank that was asked to stop and saved (EX_TEMPFAIL)."""
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
@@ -101,7 +100,7 @@ def run(command: Sequence[str], logs: Path | None) -> int:
             with contextlib.suppress(OSError):
                 # one write: mpirun puts its tag into a line that arrives in pieces
                 os.write(2, end.to_line().encode() + b"\n")
-    return 0 if code == STOPPED_AND_SAVED else code
+    return 0 if code == TEMPORARY_FAILURE else code
 
 
 @contextlib.contextmanager

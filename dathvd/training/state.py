@@ -30,9 +30,9 @@ from dathvd.noise import mix_seed
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
 from dathvd.runtime import Runtime, read_on_root, together
-from dathvd.training.average import WeightAverage
+from dathvd.training.ema import WeightAverage
 from dathvd.training.guard import Guard
-from dathvd.training.initial import initialise
+from dathvd.training.pretrained import initialise
 from dathvd.training.step import Totals, Trainer
 
 _WEIGHTS = 0x3E

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dathvd.attacks import Attack
 from dathvd.objectives import Objective, Terms
-from dathvd.training.average import WeightAverage
 from dathvd.training.batches import Batch
+from dathvd.training.ema import WeightAverage
 
 
 @dataclass

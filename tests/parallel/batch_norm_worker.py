@@ -9,7 +9,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from dathvd.benchmark.trainers import batch_plan, build_trainer
+from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.distributed import (

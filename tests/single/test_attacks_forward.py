@@ -17,7 +17,7 @@ from dathvd.attacks import build_attack
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.network import attacked
 from dathvd.attacks.twin import fold, twin_of
-from dathvd.benchmark import attack_options
+from dathvd.benchmark.step import attack_options
 from dathvd.config import AttackConfig, ModelConfig
 from dathvd.models import build_model
 from dathvd.models.layers import layers_of

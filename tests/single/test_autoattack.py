@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.errors import UserError
 from dathvd.evaluation.autoattack import AutoAttack
-from dathvd.evaluation.cells import Grid
+from dathvd.evaluation.grid import Grid
 from dathvd.noise import SampleNoise
 from tests.single.small_models import nothing_changes
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dathvd.benchmark.step import (
+from dathvd.benchmark.step.timing import (
     benchmark_step,
     count_flops,
     matmul_flops_per_second,
     spread,
 )
-from dathvd.benchmark.trainers import (
+from dathvd.benchmark.step.trainers import (
     Stopwatch,
     batch_plan,
     build_trainer,

@@ -12,7 +12,7 @@ import torch
 from dathvd.compression import COMPRESSORS
 from dathvd.config.model import ModelConfig
 from dathvd.distributed.buckets import plan_buckets
-from dathvd.distributed.choice import bucket_exchange
+from dathvd.distributed.exchange_choice import bucket_exchange
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.wire import Wire
 from dathvd.models import build_model

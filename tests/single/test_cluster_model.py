@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dathvd.benchmark.cluster_model import (
+from dathvd.benchmark.speedup.cluster_model import (
     ClusterModel,
     bytes_factor,
     held_out_errors,
@@ -19,7 +19,7 @@ from dathvd.benchmark.cluster_model import (
     rounds,
     traffic,
 )
-from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.rows import SweepRow
 
 VALUES = 11_200_000
 LATENCY = 2e-4
@@ -58,12 +58,14 @@ def communication(codec: str, workers: int) -> float:
     return LATENCY * calls + SECONDS_PER_BYTE[exchange] * sent
 
 
-def row(codec: str, workers: int, overlap: str = "none", crowding: float = 1.0) -> Row:
+def row(
+    codec: str, workers: int, overlap: str = "none", crowding: float = 1.0
+) -> SweepRow:
     """A noiseless measurement."""
     hidden = ATTACK * crowding if overlap == "attack" else 0.0
     exposed = max(0.0, communication(codec, workers) - hidden) if workers > 1 else 0.0
     codec_seconds = CODEC * crowding if workers > 1 else 0.0
-    return Row(
+    return SweepRow(
         num_workers=workers,
         codec=codec,
         exchange=CODECS[codec][0],
@@ -85,7 +87,7 @@ def row(codec: str, workers: int, overlap: str = "none", crowding: float = 1.0) 
     )
 
 
-def rows(*sizes: int) -> list[Row]:
+def rows(*sizes: int) -> list[SweepRow]:
     return [
         row(codec, size, overlap)
         for size in sizes

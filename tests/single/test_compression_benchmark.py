@@ -10,8 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from dathvd.benchmark.compression.gradient import random_gradient, training_gradient
-from dathvd.benchmark.compression.timing import measure
+from dathvd.benchmark.codecs.gradient import random_gradient, training_gradient
+from dathvd.benchmark.codecs.timing import measure_codecs
 from dathvd.cli import cli
 from dathvd.compression import COMPRESSORS, Compression
 from dathvd.config import load_config
@@ -47,7 +47,7 @@ def test_rows_and_files(tmp_path: Path) -> None:
 def test_error_energy_is_that_of_the_payload() -> None:
     gradient = random_gradient(5000, seed=3)
     codec = Compression.topk(density=0.05)
-    (row,) = measure([codec], gradient, 2)
+    (row,) = measure_codecs([codec], gradient, 2)
     ours = decoded(codec, encoded(codec, gradient.values)[0], 5000) - gradient.values
     expected = ours.square().sum() / gradient.values.square().sum()
     assert row.error_energy == pytest.approx(float(expected), rel=1e-5)

@@ -14,7 +14,7 @@ from dathvd.config import Config
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
-from dathvd.evaluation.cells import Cell, Grid
+from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
 from dathvd.evaluation.random_points import RandomPoints

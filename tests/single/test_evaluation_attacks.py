@@ -19,8 +19,8 @@ from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
 from dathvd.evaluation import EVALUATION_ATTACKS, EvaluationAttack, Grid, Request
 from dathvd.evaluation.attack_kind import GRID_OPTIONS, place
-from dathvd.evaluation.cells import Cell
-from dathvd.evaluation.run import evaluate_cells
+from dathvd.evaluation.grid import Cell
+from dathvd.evaluation.requests import evaluate_cells
 from dathvd.noise import SampleNoise
 from dathvd.report.evaluation import print_grid
 from dathvd.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dathvd.benchmark.trainers import batch_plan, build_trainer
+from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
 from dathvd.runtime import Runtime

@@ -18,10 +18,10 @@ from dathvd.launch import (
     parse_hostfile,
     parse_hosts,
 )
+from dathvd.launch.attempts import Plan, with_run_dir
 from dathvd.launch.hosts import is_local
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
-from dathvd.launch.run import Plan, with_run_dir
 from dathvd.launch.supervise import Outcome
 from tests.processes import DATHVD, run
 

@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"config", "ranks", "noise", "files", "hashing", "native"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},
-    {"torchvision_shim"},
+    {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder"},
     {"distributed", "checkpoint"},
     {"evaluation", "pseudo_labels"},

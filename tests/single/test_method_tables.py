@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dathvd.benchmark.accuracy import Row
-from dathvd.benchmark.labelled_share import choose_labelled, prepare
-from dathvd.benchmark.large_batch import RULES, points, variants
-from dathvd.benchmark.method_table import (
+from dathvd.benchmark.accuracy.comparison import VariantRow
+from dathvd.benchmark.accuracy.labelled_share import choose_labelled, prepare
+from dathvd.benchmark.accuracy.large_batch import RULES, points, variants
+from dathvd.benchmark.accuracy.method_table import (
     AT,
     FGSM_RS,
     PLAIN,
@@ -121,7 +121,7 @@ def test_batches_grow_and_rates_with_them() -> None:
     assert configs[1].train.backward_passes_per_step == 2
     robust = [(50.0, 52.0), (49.0, 50.0), (48.0, 50.0), (30.0, 34.0)]
     rows = [
-        Row(
+        VariantRow(
             variant=one.name,
             settings=one.settings,
             seeds=(0, 1),

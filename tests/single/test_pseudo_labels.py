@@ -20,7 +20,7 @@ from dathvd.errors import UserError
 from dathvd.models import build_model
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime
-from dathvd.training.initial import initialise
+from dathvd.training.pretrained import initialise
 
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 SYNTHETIC = ["data.name=synthetic", "data.image_size=8", "model.width=2"]

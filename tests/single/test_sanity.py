@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from dathvd.attacks import build_attack
 from dathvd.config import Config, load_config
 from dathvd.data import Dataset, load_dataset
-from dathvd.evaluation.run import Request
-from dathvd.evaluation.sanity import Plan, run_checks
-from dathvd.evaluation.sanity_run import describe, measure
-from dathvd.evaluation.surrogate import train_surrogate
+from dathvd.evaluation.requests import Request
+from dathvd.evaluation.sanity.checks import Plan, run_checks
+from dathvd.evaluation.sanity.measurement import describe, gather_findings
+from dathvd.evaluation.sanity.surrogate import train_surrogate
 from dathvd.report.sanity import plot_sanity
 from dathvd.runtime import Runtime
 
@@ -65,7 +65,7 @@ def report(
     """Each check's outcome; the picture is drawn too."""
     plan = Plan.make(CONFIG.evaluation.attack, dataset.image_shape)
     sizes = Request(output=folder)
-    found = measure(model, surrogate, plan, dataset, CONFIG, sizes, ALONE)
+    found = gather_findings(model, surrogate, plan, dataset, CONFIG, sizes, ALONE)
     checks = run_checks(found)
     plot_sanity(describe(found, checks), folder / "sanity.png")
     assert (folder / "sanity.png").read_bytes().startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from dathvd.benchmark.trainers import build_trainer, synthetic_data
+from dathvd.benchmark.step.trainers import build_trainer, synthetic_data
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.noise import SampleNoise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dathvd.benchmark.rows import LOCAL, Row
+from dathvd.benchmark.speedup.rows import LOCAL, SweepRow
 from dathvd.benchmark.speedup.study import SIZES, studies, write_files
 from dathvd.benchmark.speedup.summary import advice, speed_up, to_csv, to_table
 
@@ -20,12 +20,12 @@ SECONDS = {"none": 0.88, "sign": 0.08}
 
 def row(
     codec: str, workers: int, overlap: str = "none", rate: str | None = None
-) -> Row:
+) -> SweepRow:
     exchanged = codec != LOCAL
     sent = 2 * 44e6 * (workers - 1) / workers * (SECONDS.get(codec, 0) / 0.88)
     took = sent / 50e6
     exposed = max(0.0, took - (0.2 if overlap == "attack" else 0.0))
-    return Row(
+    return SweepRow(
         num_workers=workers,
         codec=codec,
         exchange="allreduce" if exchanged else "none",
@@ -48,7 +48,7 @@ def row(
     )
 
 
-def sweep(*sizes: int, rate: str | None = None) -> list[Row]:
+def sweep(*sizes: int, rate: str | None = None) -> list[SweepRow]:
     rows = [row(LOCAL, size, rate=rate) for size in sizes]
     for size in sizes:
         if size > 1:

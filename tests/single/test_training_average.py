@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dathvd.benchmark.trainers import batch_plan, build_trainer
+from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import load_config
 from dathvd.data import load_dataset
-from dathvd.training.average import WeightAverage
+from dathvd.training.ema import WeightAverage
 
 CPU = torch.device("cpu")
 SMALL = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dathvd.benchmark.trainers import batch_plan, build_trainer
+from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import Config, load_config
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError

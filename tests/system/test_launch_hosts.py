@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dathvd.benchmark.rig.rig import Rig, network_is_available
 from dathvd.checkpoint import find_checkpoints
+from dathvd.rig.rig import Rig, network_is_available
 from tests.processes import environment
 
 SSHD = Path("/usr/sbin/sshd")

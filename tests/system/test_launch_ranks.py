@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dathvd.launch.attempts import find_horovodrun
 from dathvd.launch.command import Controller, LaunchOptions, launch_command
-from dathvd.launch.run import find_horovodrun
 from tests.processes import DATHVD, environment, run
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, pathlib, sys
 from dathvd.launch import LaunchOptions, tree
-from dathvd.launch.run import Plan, launch
+from dathvd.launch.attempts import Plan, launch
 tree.WORKER = ["-m", "tests.system.launched_rank"]
 command, restarts, run_dir = sys.argv[3:], int(sys.argv[1]), pathlib.Path(sys.argv[2])
 options = LaunchOptions(num_proc=2)

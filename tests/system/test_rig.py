@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dathvd.benchmark.rig import Rig, down, network, network_is_available, stale_rigs
 from dathvd.errors import UserError
+from dathvd.rig import Rig, down, network, network_is_available, stale_rigs
 
 pytestmark = [
     pytest.mark.root,
@@ -105,7 +105,7 @@ def test_ranks_that_outlive_the_limit_are_killed(rig: Rig) -> None:
 def _start_maker() -> tuple[subprocess.Popen[str], str]:
     """A process that makes a rig and runs something on it; and the rig's name."""
     script = (
-        "import subprocess, time; from dathvd.benchmark.rig import Rig\n"
+        "import subprocess, time; from dathvd.rig import Rig\n"
         "with Rig.create(2) as rig:\n"
         "    subprocess.Popen(rig.command('node1', ['sleep', '86421']))\n"
         "    print(rig.name, flush=True); time.sleep(60)"

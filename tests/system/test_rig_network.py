@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dathvd.benchmark.rig import Counters, Rig, up
-from dathvd.benchmark.rig.hosts import mpirun_command
-from dathvd.benchmark.rig.network import bits_per_second, create_commands, rate_commands
 from dathvd.errors import UserError
+from dathvd.rig import Counters, Rig, up
+from dathvd.rig.entry import mpirun_command
+from dathvd.rig.network import bits_per_second, create_commands, rate_commands
 
 
 def test_two_hosts_take_these_commands_and_no_others() -> None:

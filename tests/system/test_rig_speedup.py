@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dathvd.benchmark.rig import network_is_available
-from dathvd.benchmark.rig.rig import PREFIX
+from dathvd.rig import network_is_available
+from dathvd.rig.rig import PREFIX
 from tests.processes import DATHVD, run
 
 pytestmark = [

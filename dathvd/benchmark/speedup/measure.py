@@ -11,11 +11,11 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from dathvd.benchmark.rows import LOCAL
 from dathvd.benchmark.speedup.counters import payload_bytes_sent
 from dathvd.benchmark.speedup.plan import PLAIN, Point
+from dathvd.benchmark.speedup.rows import LOCAL
 from dathvd.benchmark.speedup.samples import Sample
-from dathvd.benchmark.trainers import (
+from dathvd.benchmark.step.trainers import (
     NamedParameters,
     Stopwatch,
     Wrap,
@@ -25,7 +25,7 @@ from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.distributed import DistributedOptimizer
-from dathvd.distributed.choice import choose_exchange
+from dathvd.distributed.exchange_choice import choose_exchange
 from dathvd.training.batches import Batch, BatchPlan
 from dathvd.training.step import Trainer
 

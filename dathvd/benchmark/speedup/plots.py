@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dathvd.benchmark.cluster_model import Prediction, key_of
-from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.cluster_model import Prediction, key_of
+from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.benchmark.speedup.summary import speed_up
 from dathvd.report.plots import new_figure, save_figure
 
@@ -14,7 +14,7 @@ PARTS = ("data", "attack", "update", "exposed")
 
 
 def plot_speed_up(
-    rows: Sequence[Row], predictions: Sequence[Prediction], path: Path
+    rows: Sequence[SweepRow], predictions: Sequence[Prediction], path: Path
 ) -> None:
     """Speed-up and efficiency over workers: measured points, predicted lines.
 
@@ -58,7 +58,7 @@ def plot_speed_up(
     save_figure(figure, path)
 
 
-def plot_parts(rows: Sequence[Row], path: Path) -> None:
+def plot_parts(rows: Sequence[SweepRow], path: Path) -> None:
     """Stacked bars of each measured step's parts.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN, Plan, Point
-from dathvd.benchmark.step import spread
+from dathvd.benchmark.speedup.rows import SweepRow
+from dathvd.benchmark.step.timing import spread
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Launch:
     num_values: int
     """Of the gradient."""
 
-    def row(self, point: Point, ranks: Samples, compute_seconds: float) -> Row:
+    def row(self, point: Point, ranks: Samples, compute_seconds: float) -> SweepRow:
         """A point's row.
 
         Args:
@@ -68,7 +68,7 @@ class Launch:
             sent = 2 * (self.size - 1) / self.size * 4 * self.num_values
         kernel = fmean(sample.kernel for rank in ranks for sample in rank)
         alone = self.hosts == self.size > 1
-        return Row(
+        return SweepRow(
             num_workers=self.size,
             codec=point.codec,
             exchange=point.exchange,

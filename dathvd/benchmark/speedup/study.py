@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dathvd.benchmark.cluster_model import (
+from dathvd.benchmark.speedup.cluster_model import (
     ClusterModel,
     HeldOut,
     Prediction,
     held_out_errors,
     predictions,
 )
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plots import plot_parts, plot_speed_up
+from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.benchmark.speedup.summary import advice, to_csv, to_record
 from dathvd.files import write_json, write_text
 
@@ -29,7 +29,7 @@ class Study:
     """The rows of one rate of links (or of one cluster), and what they foretell."""
 
     rate: str | None
-    rows: list[Row]
+    rows: list[SweepRow]
     predicted: list[Prediction]
     held_out: list[HeldOut]
 
@@ -66,7 +66,7 @@ class Study:
         )
 
 
-def studies(rows: Sequence[Row], *, shared_workers: int | None) -> list[Study]:
+def studies(rows: Sequence[SweepRow], *, shared_workers: int | None) -> list[Study]:
     """Fit and predict for each rate; a single worker's row counts for all of them.
 
     Args:
@@ -87,7 +87,10 @@ def studies(rows: Sequence[Row], *, shared_workers: int | None) -> list[Study]:
 
 
 def write_files(
-    found: Sequence[Study], rows: Sequence[Row], setting: dict[str, Any], folder: Path
+    found: Sequence[Study],
+    rows: Sequence[SweepRow],
+    setting: dict[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
     """Write ``speedup.json``, ``speedup.csv`` and two PNGs a rate.
 

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN
+from dathvd.benchmark.speedup.rows import SweepRow
 
 
-def single_worker(rows: Sequence[Row]) -> Row | None:
+def single_worker(rows: Sequence[SweepRow]) -> SweepRow | None:
     """The one-worker step that speed-ups are relative to."""
     alone = [row for row in rows if row.num_workers == 1 and not row.oversubscribed]
     return alone[0] if alone else None
 
 
-def speed_up(row: Row, rows: Sequence[Row]) -> float | None:
+def speed_up(row: SweepRow, rows: Sequence[SweepRow]) -> float | None:
     """Images per second as a multiple of one worker's.
 
     None where there is no claim to make: an oversubscribed row, a row that exchanges
@@ -30,7 +30,7 @@ def speed_up(row: Row, rows: Sequence[Row]) -> float | None:
     return row.images_per_second / one.images_per_second
 
 
-def to_record(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+def to_record(row: SweepRow, rows: Sequence[SweepRow]) -> dict[str, Any]:
     """A row with what follows from it, as plain values."""
     claimed = speed_up(row, rows)
     return {
@@ -43,7 +43,7 @@ def to_record(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[SweepRow]) -> str:
     """The records without what does not fit a cell."""
     records = [to_record(row, rows) for row in rows]
     names = [name for name in records[0] if name != "traffic"]
@@ -54,7 +54,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_table(rows: Sequence[Row], title: str) -> str:
+def to_table(rows: Sequence[SweepRow], title: str) -> str:
     """The measured rows as aligned text.
 
     Args:
@@ -75,7 +75,7 @@ def to_table(rows: Sequence[Row], title: str) -> str:
     return "\n".join([title, *lines])
 
 
-def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
+def _cells(row: SweepRow, rows: Sequence[SweepRow]) -> list[str]:
     claimed = speed_up(row, rows)
     claim = ["-", "oversubscribed" if row.oversubscribed else "-"]
     if claimed is not None:
@@ -95,7 +95,7 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def advice(rows: Sequence[Row]) -> list[str]:
+def advice(rows: Sequence[SweepRow]) -> list[str]:
     """A sentence for each rate at its largest number of workers."""
     sentences = []
     for rate in dict.fromkeys(row.rate for row in rows if row.num_workers > 1):
@@ -105,7 +105,7 @@ def advice(rows: Sequence[Row]) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _advice(rows: Sequence[Row]) -> str:
+def _advice(rows: Sequence[SweepRow]) -> str:
     exchanged = [row for row in rows if not row.is_local]
     if not exchanged:
         return ""

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dathvd.benchmark.rig import Rig
-from dathvd.benchmark.rig.network import bits_per_second
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
+from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.compression import COMPRESSORS
 from dathvd.config import Config
 from dathvd.errors import UserError, choose
@@ -25,7 +23,9 @@ from dathvd.launch import (
     launch_command,
     launch_environment,
 )
-from dathvd.launch.run import find_horovodrun
+from dathvd.launch.attempts import find_horovodrun
+from dathvd.rig import Rig
+from dathvd.rig.network import bits_per_second
 
 Say = Callable[[str], None]
 Command = tuple[list[str], dict[str, str]]
@@ -65,9 +65,9 @@ class Sweep:
             "order": "points take steps in turn, in another order each round",
         }
 
-    def on_hosts(self, options: LaunchOptions, say: Say) -> list[Row]:
+    def on_hosts(self, options: LaunchOptions, say: Say) -> list[SweepRow]:
         """Launch each size by horovodrun (by mpirun where that is missing)."""
-        rows: list[Row] = []
+        rows: list[SweepRow] = []
         for size in self.sizes:
             plan, out = self._write_plan(size, None)
             command, environment = self._launch(options, size, _worker(plan, out))
@@ -78,14 +78,14 @@ class Sweep:
 
     def on_rig(
         self, rates: Sequence[str], say: Say, *, gloo: bool = False
-    ) -> list[Row]:
+    ) -> list[SweepRow]:
         """One worker a host, over links of each of the rates.
 
         mpirun starts the ranks by the rig's own agent; over Gloo, horovodrun by ssh.
         """
         for rate in rates:
             bits_per_second(rate)  # a bad one is to be told now, not an hour later
-        rows: list[Row] = []
+        rows: list[SweepRow] = []
         with Rig.create(max(self.sizes), ssh=gloo) as rig:
             for rate in rates:
                 rig.set_rate(rate)
@@ -184,7 +184,7 @@ def points_of(
     return tuple(found)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[SweepRow]:
     """The rows that rank 0 wrote.
 
     Raises:
@@ -198,7 +198,7 @@ def read_rows(path: Path) -> list[Row]:
             "first host sees too?"
         ) from None
     return [
-        Row(**{**r, "traffic": {k: tuple(v) for k, v in r["traffic"].items()}})
+        SweepRow(**{**r, "traffic": {k: tuple(v) for k, v in r["traffic"].items()}})
         for r in records
     ]
 

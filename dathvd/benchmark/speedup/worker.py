@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from dathvd.benchmark.rows import LOCAL, Row
 from dathvd.benchmark.speedup.plan import Plan, Point
+from dathvd.benchmark.speedup.rows import LOCAL, SweepRow
 from dathvd.ranks import launched_rank
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main() -> None:
 
     runtime = start(plan.config.train.device)
     with guard(runtime):
-        rows = measure(plan, runtime)
+        rows = measure_plan(plan, runtime)
         if runtime.is_root:
             write_json(Path(sys.argv[2]), [asdict(row) for row in rows])
 
@@ -52,13 +52,13 @@ def _pin() -> None:
     os.sched_setaffinity(0, own)
 
 
-def measure(plan: Plan, runtime: Runtime) -> list[Row]:
+def measure_plan(plan: Plan, runtime: Runtime) -> list[SweepRow]:
     """Rows of all points, the step without communication first; a collective."""
     import horovod.torch as hvd
 
     from dathvd.benchmark.speedup.measure import Runner, num_values
     from dathvd.benchmark.speedup.samples import Launch, critical
-    from dathvd.benchmark.trainers import batch_plan
+    from dathvd.benchmark.step.trainers import batch_plan
     from dathvd.data import load_dataset
 
     config = plan.config

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dathvd.benchmark.rows import Row
+from dathvd.benchmark.speedup.rows import SweepRow
 
 Vector = NDArray[np.float64]
 
@@ -53,13 +53,13 @@ class Link:
     latency: float
     seconds_per_byte: dict[str, float]
 
-    def communication_seconds(self, row: Row, num_workers: int) -> float:
+    def communication_seconds(self, row: SweepRow, num_workers: int) -> float:
         """Of one step of the row's codec and exchange with so many workers."""
         count, sent = traffic(row, num_workers)
         return self.latency * count + self.seconds_per_byte[row.exchange] * sent
 
 
-def traffic(row: Row, num_workers: int) -> tuple[float, float]:
+def traffic(row: SweepRow, num_workers: int) -> tuple[float, float]:
     """Rounds and bytes of one worker in one step, from those that the row measured."""
     count, sent = 0.0, 0.0
     for collective, (calls, measured) in row.traffic.items():
@@ -84,13 +84,13 @@ class ClusterModel:
     """
 
     link: Link
-    templates: dict[tuple[str, str, str], Row]
+    templates: dict[tuple[str, str, str], SweepRow]
     compute: dict[int, float]
     shared_workers: int | None = None
 
     @classmethod
     def fit(
-        cls, rows: Iterable[Row], *, shared_workers: int | None = None
+        cls, rows: Iterable[SweepRow], *, shared_workers: int | None = None
     ) -> ClusterModel:
         """Fit by non-negative least squares on relative errors of the step.
 
@@ -142,16 +142,16 @@ class ClusterModel:
         return self.compute_seconds(num_workers) + codec_seconds + exposed
 
 
-def key_of(row: Row) -> tuple[str, str, str]:
+def key_of(row: SweepRow) -> tuple[str, str, str]:
     """What is compared over numbers of workers."""
     return row.codec, row.exchange, row.overlap
 
 
-def _busy_seconds(row: Row) -> float:
+def _busy_seconds(row: SweepRow) -> float:
     return row.step_seconds - row.exposed_seconds
 
 
-def _fit_link(rows: Sequence[Row]) -> Link:
+def _fit_link(rows: Sequence[SweepRow]) -> Link:
     exchanges = sorted({row.exchange for row in rows})
     # an overlapped step tells how much is left over, not how long the exchange took
     shown = [row for row in rows if row.overlap == "none"]
@@ -229,7 +229,7 @@ class Prediction:
 class HeldOut:
     """A prediction of a measured point that the fit had not seen."""
 
-    row: Row
+    row: SweepRow
     predicted_seconds: float
 
     @property
@@ -239,7 +239,7 @@ class HeldOut:
 
 
 def held_out_errors(
-    rows: Sequence[Row], *, shared_workers: int | None = None
+    rows: Sequence[SweepRow], *, shared_workers: int | None = None
 ) -> list[HeldOut]:
     """Predict the points with the most workers from those with fewer.
 

@@ -14,9 +14,9 @@ from dathvd.distributed.exchanges import (
     TwoWay,
 )
 from dathvd.distributed.low_rank import LowRank
-from dathvd.distributed.seeds import mix
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, nearest
+from dathvd.noise import codec_seed
 
 EXCHANGES: dict[str, type[CodedExchange]] = {
     "allreduce": LinearAllreduce,
@@ -75,5 +75,5 @@ def bucket_exchange(
     if not bucket.compressed:
         return PlainAllreduce(bucket, wire, scale)
     if isinstance(compressor, PowerSGD):
-        return LowRank(bucket, wire, scale, compressor, mix(seed, bucket.index))
+        return LowRank(bucket, wire, scale, compressor, codec_seed(seed, bucket.index))
     return EXCHANGES[exchange](bucket, wire, scale, compressor)

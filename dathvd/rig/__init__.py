@@ -6,8 +6,8 @@ host sends and what it receives. Everything lives in these namespaces and in a f
 under /run, so that deleting those leaves nothing behind.
 """
 
-from dathvd.benchmark.rig.network import Counters
-from dathvd.benchmark.rig.rig import (
+from dathvd.rig.network import Counters
+from dathvd.rig.rig import (
     Rig,
     down,
     network_is_available,

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from dathvd import run_folder
 from dathvd.config import load_config
-from dathvd.errors import UserError
+from dathvd.errors import TEMPORARY_FAILURE, UserError
 from dathvd.files import write_json
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
-from dathvd.runtime import TEMPORARY_FAILURE, Runtime
+from dathvd.runtime import Runtime
 from dathvd.training import train
 
 
@@ -46,7 +46,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantRow:
     """One variant's accuracies in percent, over its seeds."""
 
     variant: str
@@ -74,7 +74,7 @@ def compare(
     overrides: Sequence[str],
     folder: Path,
     runtime: Runtime,
-) -> list[Row]:
+) -> list[VariantRow]:
     """Train every variant with every seed; every rank calls it.
 
     Args:
@@ -104,7 +104,7 @@ def compare(
     return [_row(variant, seeds, folder) for variant in variants]
 
 
-def _row(variant: Variant, seeds: Sequence[int], folder: Path) -> Row:
+def _row(variant: Variant, seeds: Sequence[int], folder: Path) -> VariantRow:
     results, sent = [], []
     for seed in seeds:
         run = folder / f"{variant.name}-seed{seed}"
@@ -114,7 +114,7 @@ def _row(variant: Variant, seeds: Sequence[int], folder: Path) -> Row:
         results.append(result)
         metrics = run_folder.read_metrics(run)
         sent.append(sum(row["bytes_sent"] for row in metrics) / metrics[-1]["step"])
-    return Row(
+    return VariantRow(
         variant=variant.name,
         settings=variant.settings,
         seeds=tuple(seeds),
@@ -127,7 +127,9 @@ def _row(variant: Variant, seeds: Sequence[int], folder: Path) -> Row:
     )
 
 
-def report(rows: Sequence[Row], title: str, json_file: Path, png_file: Path) -> None:
+def report(
+    rows: Sequence[VariantRow], title: str, json_file: Path, png_file: Path
+) -> None:
     """Print the table, write JSON and a plot. The first row is the reference."""
     table = Table(title=f"{title}; {rows[0].attack}; {rows[0].num_workers} workers")
     for name in ("variant", "clean %", "robust %", "spread", "to first", "kB/step"):
@@ -146,7 +148,7 @@ def report(rows: Sequence[Row], title: str, json_file: Path, png_file: Path) -> 
     _plot(rows, title, png_file)
 
 
-def _plot(rows: Sequence[Row], title: str, path: Path) -> None:
+def _plot(rows: Sequence[VariantRow], title: str, path: Path) -> None:
     figure = new_figure(8, 0.5 * len(rows) + 1.4)
     axes = figure.subplots()
     for place, row in enumerate(rows):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dathvd.attacks.winograd import direct_sums
-from dathvd.benchmark.trainers import Stopwatch, batch_plan, build_trainer
+from dathvd.benchmark.step.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.training.batches import Batch

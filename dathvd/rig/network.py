@@ -16,9 +16,9 @@ NETWORK = "10.231.0.0/24"
 DEVICE = "eth0"
 UNLIMITED = "unlimited"
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-# Ethernet 14, IPv4 20, TCP 20 with its time stamps 12: of each counted packet, also
-# of one that the kernel has not cut into frames yet (segmentation offload)
-_HEADERS = 66
+HEADER_BYTES = 66
+"""Ethernet 14, IPv4 20, TCP 20 with its time stamps 12: of each packet that the kernel
+counts, also of one that it has not cut into frames yet (segmentation offload)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Counters:
     @property
     def payload(self) -> int:
         """Bytes sent without the Ethernet, IP and TCP headers."""
-        return self.bytes - _HEADERS * self.packets
+        return self.bytes - HEADER_BYTES * self.packets
 
     def since(self, before: Counters) -> Counters:
         """What was sent after ``before`` was read."""

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from dathvd import run_folder
-from dathvd.benchmark.accuracy import parse_seeds
-from dathvd.benchmark.labelled_share import Files, prepare
-from dathvd.benchmark.method_rows import Row, print_rows
+from dathvd.benchmark.accuracy.comparison import parse_seeds
+from dathvd.benchmark.accuracy.labelled_share import Files, prepare
+from dathvd.benchmark.accuracy.method_rows import MethodRow, print_rows
 from dathvd.config import Config, DataConfig, load_config
-from dathvd.errors import choose
+from dathvd.errors import TEMPORARY_FAILURE, choose
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import write_json
 from dathvd.pseudo_labels import pseudo_label
-from dathvd.runtime import TEMPORARY_FAILURE, Runtime, from_root, guard, start, together
+from dathvd.runtime import Runtime, from_root, guard, start, together
 from dathvd.training import train
 
 CONFIG = "configs/cifar10/cpu_budget.yaml"
@@ -151,9 +151,9 @@ def judge(run: Path, attack: str, samples: int, runtime: Runtime) -> dict[str, A
     return dict(json.loads(text))
 
 
-def measure(
+def measure_methods(
     names: Sequence[str], benches: Sequence[Bench], samples: int, hard_samples: int
-) -> list[Row]:
+) -> list[MethodRow]:
     """Train and judge every method with every seed; every rank calls it.
 
     Args:
@@ -197,9 +197,9 @@ def _entry(
     }
 
 
-def _row(name: str, seeds: tuple[int, ...], entries: list[dict[str, Any]]) -> Row:
+def _row(name: str, seeds: tuple[int, ...], entries: list[dict[str, Any]]) -> MethodRow:
     hard = [entry["autoattack"] for entry in entries]
-    return Row(
+    return MethodRow(
         name,
         seeds,
         clean=tuple(entry["clean"] for entry in entries),
@@ -239,7 +239,7 @@ def methods_table(
         benches = [
             Bench(file, overrides, files, folder, seed, runtime) for seed in numbers
         ]
-        rows = measure(names, benches, samples, hard_samples)
+        rows = measure_methods(names, benches, samples, hard_samples)
         if rows:
             print_rows(rows, f"{file}, {len(benches)} seeds: mean (lowest–highest)")
             write_json(folder / "methods.json", [asdict(row) for row in rows])

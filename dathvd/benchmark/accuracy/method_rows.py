@@ -12,7 +12,7 @@ from dathvd.report.tables import plain_console
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """One method; accuracies in percent, one a seed."""
 
     method: str
@@ -26,7 +26,7 @@ class Row:
     num_workers: int
 
 
-def print_rows(rows: Sequence[Row], title: str) -> None:
+def print_rows(rows: Sequence[MethodRow], title: str) -> None:
     """The table: means, with the lowest and highest seed."""
     table = Table(title=title)
     table.add_column("method")

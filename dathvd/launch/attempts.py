@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dathvd.errors import UserError
+from dathvd.errors import TEMPORARY_FAILURE, UserError
 from dathvd.launch.command import LaunchOptions, launch_command, launch_environment
 from dathvd.launch.reach import check_hosts
 from dathvd.launch.supervise import Attempt, Outcome
@@ -123,7 +123,7 @@ def _tell(outcome: Outcome, plan: Plan) -> None:
     logs = f"; logs: {plan.run_dir / 'logs'}" if plan.run_dir else ""
     if outcome.stopped_by is not None:
         how = signal.Signals(outcome.stopped_by).name
-        saved = any(end.code == 75 for end in outcome.ends)
+        saved = any(end.code == TEMPORARY_FAILURE for end in outcome.ends)
         state = "a checkpoint is saved; the same command goes on" if saved else "ended"
         _say(f"stopped by {how}: {state}{logs}")
     elif outcome.cause is not None:

@@ -14,20 +14,20 @@ from dathvd.attacks.balls import BALLS
 from dathvd.config import Config
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
-from dathvd.evaluation.cells import Grid
+from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
-from dathvd.evaluation.run import (
+from dathvd.evaluation.requests import (
     Request,
-    change,
     check_outputs,
     progress_bar,
     restore,
+    with_request,
 )
-from dathvd.evaluation.sanity import Check, Findings, Plan, run_checks, share
+from dathvd.evaluation.sanity.checks import Check, Findings, Plan, run_checks, share
+from dathvd.evaluation.sanity.surrogate import train_surrogate
+from dathvd.evaluation.sanity.transfer import TransferAttack, has_gradient
 from dathvd.evaluation.store import Store
-from dathvd.evaluation.surrogate import train_surrogate
-from dathvd.evaluation.transfer import TransferAttack, has_gradient
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
@@ -61,13 +61,15 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
     model, config = restore(run, runtime, request.sizes.weights)
-    config = together(runtime, lambda: change(config, request.sizes))
+    config = together(runtime, lambda: with_request(config, request.sizes))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
     surrogate = _surrogate(config, dataset, request, runtime)
-    findings = measure(model, surrogate, plan, dataset, config, request.sizes, runtime)
+    findings = gather_findings(
+        model, surrogate, plan, dataset, config, request.sizes, runtime
+    )
     checks = run_checks(findings)
     if runtime.is_root:
         result = {
@@ -113,7 +115,7 @@ def _surrogate(
     return surrogate
 
 
-def measure(
+def gather_findings(
     model: nn.Module,
     surrogate: nn.Module,
     plan: Plan,

@@ -15,10 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dathvd.benchmark.rig import hosts as host_files
-from dathvd.benchmark.rig import network
-from dathvd.benchmark.rig.network import Counters
 from dathvd.errors import UserError, choose, nearest
+from dathvd.rig import entry, network
+from dathvd.rig.network import Counters
 
 PREFIX = "dathvd-rig-"
 """Of every namespace and folder of a rig; the number after it is the maker's pid."""
@@ -62,14 +61,14 @@ class Rig:
         """The arguments that run ``command`` on ``host``."""
         if host not in self.hosts:
             raise UserError(f"rig: unknown host {host!r} {nearest(host, self.hosts)}")
-        return host_files.enter_command(self.folder, host, command)
+        return entry.enter_command(self.folder, host, command)
 
     def mpirun(
         self, command: Sequence[str], *, size: int | None = None, ssh: bool = False
     ) -> list[str]:
         """The arguments that run ``command`` as one rank on each of ``size`` hosts."""
         chosen = self.hosts[:size]
-        inner = host_files.mpirun_command(self.folder, chosen, command, ssh=ssh)
+        inner = entry.mpirun_command(self.folder, chosen, command, ssh=ssh)
         return self.command(self.hosts[0], inner)
 
     def run(
@@ -166,13 +165,13 @@ def up(num_hosts: int, *, rate: str = network.UNLIMITED, ssh: bool = False) -> R
         rig.folder.mkdir(parents=True)
         state = {"hosts": names, "started": _start_time(os.getpid())}
         (rig.folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        host_files.write_files(rig.folder, rig.name, names)
+        entry.write_files(rig.folder, rig.name, names)
         switch = rig.namespace("switch")
         for command in network.create_commands(switch, rig._namespaces):
             network.call(command)
         rig.set_rate(rate)
         if ssh:
-            host_files.start_sshd(rig.folder, names)
+            entry.start_sshd(rig.folder, names)
     except BaseException:
         down(rig)
         raise

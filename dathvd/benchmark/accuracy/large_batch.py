@@ -16,7 +16,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from dathvd.benchmark.accuracy import Row, Variant, check_names, compare, parse_seeds
+from dathvd.benchmark.accuracy.comparison import (
+    Variant,
+    VariantRow,
+    check_names,
+    compare,
+    parse_seeds,
+)
 from dathvd.errors import UserError
 from dathvd.files import write_json
 from dathvd.report.plots import new_figure, save_figure
@@ -51,7 +57,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Point:
+class BatchPoint:
     """One optimizer at one batch size; accuracies in percent, one a seed."""
 
     optimizer: str
@@ -91,7 +97,9 @@ def variants(
     ]
 
 
-def points(rows: Sequence[Row], base: int, multiples: Sequence[int]) -> list[Point]:
+def points(
+    rows: Sequence[VariantRow], base: int, multiples: Sequence[int]
+) -> list[BatchPoint]:
     """What the rows of ``variants`` say, in the same order."""
     found = []
     for (name, multiple), row in zip(product(RULES, multiples), rows, strict=True):
@@ -99,12 +107,12 @@ def points(rows: Sequence[Row], base: int, multiples: Sequence[int]) -> list[Poi
             reference = row.robust_mean
         loss = reference - row.robust_mean
         found.append(
-            Point(name, multiple * base, multiple, row.clean, row.robust, loss)
+            BatchPoint(name, multiple * base, multiple, row.clean, row.robust, loss)
         )
     return found
 
 
-def print_points(rows: Sequence[Point], title: str) -> None:
+def print_points(rows: Sequence[BatchPoint], title: str) -> None:
     """The table: means, with the lowest and highest seed."""
     table = Table(title=title)
     table.add_column("optimizer")
@@ -122,7 +130,7 @@ def print_points(rows: Sequence[Point], title: str) -> None:
     plain_console().print(table)
 
 
-def plot_points(rows: Sequence[Point], attack: str, path: Path) -> None:
+def plot_points(rows: Sequence[BatchPoint], attack: str, path: Path) -> None:
     """Robust accuracy over the batch size, each seed and the mean."""
     figure = new_figure(6, 4)
     axes = figure.subplots()

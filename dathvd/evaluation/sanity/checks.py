@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dathvd.config.evaluation import EvaluationAttackConfig
-from dathvd.evaluation.cells import REACH, Cell, Grid
+from dathvd.evaluation.grid import REACH, Cell, Grid
 
 MIN_STEPS = 10
 """Fewer steps are taken for none at all when steps are compared."""

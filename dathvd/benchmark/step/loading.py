@@ -1,6 +1,6 @@
 """Augmented batches per second: in-memory and vectorised against a DataLoader.
 
-``python -m dathvd.benchmark.loading`` prints a table of medians over interleaved
+``python -m dathvd.benchmark.step.loading`` prints a table of medians over interleaved
 repeats. The DataLoader runs torchvision's usual transforms (padded random crop, flip,
 to tensor) on one image at a time.
 """

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from dathvd.benchmark.compression.timing import Row
+from dathvd.benchmark.codecs.timing import CodecRow
 from dathvd.files import write_text
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 
 
-def print_table(rows: list[Row], device: str) -> None:
+def print_table(rows: list[CodecRow], device: str) -> None:
     """All codecs; the caption says what was encoded, where and how."""
     first = rows[0]
     paths = sorted({row.path for row in rows} - {"torch"})
@@ -52,13 +52,13 @@ def print_table(rows: list[Row], device: str) -> None:
     plain_console().print(table)
 
 
-def write_lines(rows: list[Row], path: Path) -> None:
+def write_lines(rows: list[CodecRow], path: Path) -> None:
     """One JSON object a line."""
     lines = [json.dumps(row.to_json(), ensure_ascii=False) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def plot(rows: list[CodecRow], path: Path) -> None:
     """Cost, bytes and error energy of each codec."""
     figure = new_figure(11, 3.6)
     names = [row.codec for row in rows]

@@ -9,7 +9,7 @@ LOCAL = "local"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class SweepRow:
     """One number of workers, codec, exchange and overlap mode, timed over many steps.
 
     Seconds are medians over steps; of each step, the worker counts that the others

@@ -1,6 +1,6 @@
 """What each way to run the attack's network is worth, on this machine.
 
-    python -m dathvd.benchmark.attack_options --model preact_resnet18 --threads 2
+    python -m dathvd.benchmark.step.attack_options --model preact_resnet18 --threads 2
 
 takes whole training steps (attack, both passes of the objective, update) of every
 variant in turn, so that what else the machine does hits all of them alike, and prints
@@ -116,7 +116,7 @@ def _step(config: Config, name: str) -> Callable[[], None]:
     """Takes one training step of a network of its own."""
     import torch
 
-    from dathvd.benchmark.trainers import build_trainer
+    from dathvd.benchmark.step.trainers import build_trainer
     from dathvd.data import load_dataset
     from dathvd.noise import SampleNoise
     from dathvd.training.batches import Batch

@@ -19,7 +19,7 @@ from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
-from dathvd.evaluation.cells import Cell, Grid
+from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
 from dathvd.evaluation.results import Results
@@ -106,7 +106,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
             folder of another evaluation.
     """
     model, config = restore(run, runtime, request.weights)
-    config = together(runtime, lambda: change(config, request))
+    config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
     model = model.to(runtime.device)
@@ -216,7 +216,7 @@ def restore(
     )
 
 
-def change(config: Config, request: Request) -> Config:
+def with_request(config: Config, request: Request) -> Config:
     """The configuration with the request's seed and sizes.
 
     Raises:

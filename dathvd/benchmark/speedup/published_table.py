@@ -1,4 +1,6 @@
-"""The published tables: ``python -m dathvd.benchmark.published_table`` (needs root).
+"""The published tables, measured on a rig (needs root).
+
+``python -m dathvd.benchmark.speedup.published_table --output DIR`` makes them.
 
 Steps on a rig of 2 and 4 hosts with one worker each, as multiples of the same step
 without any communication, interleaved with it. The first table is in the regime of GPUs
@@ -15,12 +17,12 @@ from pathlib import Path
 
 import click
 
-from dathvd.benchmark.rows import Row
 from dathvd.benchmark.speedup.plan import PLAIN
+from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.benchmark.speedup.study import studies, write_files
 from dathvd.benchmark.speedup.summary import to_table
 from dathvd.benchmark.speedup.sweep import Sweep, points_of
-from dathvd.benchmark.trainers import synthetic_data
+from dathvd.benchmark.step.trainers import synthetic_data
 from dathvd.config import Config, load_config
 from dathvd.errors import UserError
 from dathvd.files import make_folder, write_text
@@ -80,7 +82,9 @@ def regime_config(regime: Regime, overrides: Sequence[str]) -> Config:
     return synthetic_data(config, 4 * max(regime.sizes) * config.train.batch_size)
 
 
-def measure(regime: Regime, folder: Path, overrides: Sequence[str]) -> list[Row]:
+def measure_regime(
+    regime: Regime, folder: Path, overrides: Sequence[str]
+) -> list[SweepRow]:
     """The regime's rows, measured now on a rig."""
     config = regime_config(regime, overrides)
     sweep = Sweep(
@@ -106,7 +110,7 @@ def measure(regime: Regime, folder: Path, overrides: Sequence[str]) -> list[Row]
     return rows
 
 
-def to_markdown(regime: Regime, rows: Sequence[Row]) -> str:
+def to_markdown(regime: Regime, rows: Sequence[SweepRow]) -> str:
     """The regime's tables: a row a codec and overlap mode, a column a rate."""
     lines = []
     for size in sorted({row.num_workers for row in rows} - {1}):
@@ -123,7 +127,7 @@ def to_markdown(regime: Regime, rows: Sequence[Row]) -> str:
             "| codec | exchange | overlap | MB sent | " + " | ".join(rates) + " |",
             "|---|---|---|---:|" + "---:|" * len(rates),
         ]
-        by_point: dict[tuple[str, str, str], dict[str | None, Row]] = {}
+        by_point: dict[tuple[str, str, str], dict[str | None, SweepRow]] = {}
         for row in here:
             if not row.is_local:
                 key = (row.codec, row.exchange, row.overlap)
@@ -137,7 +141,7 @@ def to_markdown(regime: Regime, rows: Sequence[Row]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _cell(row: Row) -> str:
+def _cell(row: SweepRow) -> str:
     return f"{row.ratio:.2f} ± {row.step_spread / row.compute_seconds:.2f}"
 
 
@@ -167,7 +171,7 @@ def main(
             if only in (None, regime.name):
                 if seconds is not None:
                     regime = replace(regime, seconds=seconds)
-                rows = measure(regime, Path(output) / regime.name, overrides)
+                rows = measure_regime(regime, Path(output) / regime.name, overrides)
                 click.echo(to_markdown(regime, rows))
     except UserError as error:
         raise click.ClickException(str(error)) from None

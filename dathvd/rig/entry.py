@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from dathvd.benchmark.rig.network import NETWORK, call, host_address
 from dathvd.errors import UserError
+from dathvd.rig.network import NETWORK, call, host_address
 
 # A host is a network namespace, its own host name and its own /etc/hosts. The mounts
 # are private to the process and its children: nothing of the machine's is written.

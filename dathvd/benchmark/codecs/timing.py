@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dathvd.benchmark.compression.gradient import Gradient
+from dathvd.benchmark.codecs.gradient import Gradient
 from dathvd.compression import Compressor, kernels
 from dathvd.compression.fused import FusedCompressor
 from dathvd.compression.powersgd import PowerSGD
 
 
 @dataclass(frozen=True)
-class Row:
+class CodecRow:
     """One codec on one gradient; times are medians over rounds."""
 
     codec: str
@@ -152,7 +152,9 @@ class LowRank(Subject):
         return self.first_energy
 
 
-def measure(codecs: list[Compressor], gradient: Gradient, rounds: int) -> list[Row]:
+def measure_codecs(
+    codecs: list[Compressor], gradient: Gradient, rounds: int
+) -> list[CodecRow]:
     """Time the codecs in turn, ``rounds`` times, on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -197,12 +199,12 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 def _row(
     subject: Subject, times: list[tuple[float, float, float]], gradient: Gradient
-) -> Row:
+) -> CodecRow:
     copies, encodes, decodes = zip(*times)
     ratios = [(encode + decode) / copy for copy, encode, decode in times]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
     fused = isinstance(subject.codec, FusedCompressor)
-    return Row(
+    return CodecRow(
         codec=subject.codec.name,
         num_values=gradient.values.numel(),
         memcpy_ms=median(copies),

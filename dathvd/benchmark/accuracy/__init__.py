@@ -1,0 +1,1 @@
+"""Accuracy of variants, methods and batch sizes, each over several seeds."""

@@ -1,0 +1,1 @@
+"""How fast one device takes adversarial training steps."""

@@ -1,0 +1,1 @@
+"""Whether robust accuracy is real: masked gradients and how they are found."""
