@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dathvd.attacks.attack import Attack, NoAttack
@@ -16,23 +15,13 @@ from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.config.attack import AttackConfig
 from dathvd.errors import choose
 
-
-@dataclass(frozen=True)
-class AttackKind:
-    """An entry of ``ATTACKS``: how an attack is made and described."""
-
-    build: Callable[[AttackConfig], Attack]
-    describe: Callable[[AttackConfig], str]
-    """The attack with its settings in words."""
-
-
 FAST_STEP = 1.25
 """Step over epsilon of fgsm_rs (Wong, Rice, Kolter: Fast Is Better than Free, 2020)."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
     """The attack of that configuration."""
-    return choose("attack.name", config.name, ATTACKS).build(config)
+    return choose("attack.name", config.name, ATTACKS)(config)
 
 
 def describe_attack(config: AttackConfig) -> str:
@@ -41,7 +30,20 @@ def describe_attack(config: AttackConfig) -> str:
     Raises:
         UserError: there is no attack of that name.
     """
-    return choose("attack.name", config.name, ATTACKS).describe(config)
+    return build_attack(config).description
+
+
+def _called(
+    attack: Attack, label: str, config: AttackConfig, *details: str, step: str = ""
+) -> Attack:
+    """The attack, described by a label, its ball, its step and those details."""
+    place = f"{label} {config.norm} epsilon {config.epsilon:.4g}{step}"
+    attack.description = ", ".join([place, *details])
+    return attack
+
+
+def _restarts(config: AttackConfig) -> str:
+    return f"{config.restarts} restart{'' if config.restarts == 1 else 's'}"
 
 
 def _ball(config: AttackConfig) -> Ball:
@@ -69,7 +71,8 @@ def _common(config: AttackConfig) -> dict[str, Any]:
 
 
 def _pgd(config: AttackConfig) -> Attack:
-    return PGD(
+    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    attack = PGD(
         _ball(config),
         step_size=config.step_size,
         num_steps=config.num_steps,
@@ -79,50 +82,39 @@ def _pgd(config: AttackConfig) -> Attack:
         schedule=choose("attack.step_schedule", config.step_schedule, STEP_SCHEDULES),
         **_common(config),
     )
+    step = f" step {config.step_size:.4g}"
+    label = f"PGD{loss}-{config.num_steps}"
+    return _called(attack, label, config, _restarts(config), step=step)
 
 
 def _fgsm(config: AttackConfig) -> Attack:
     """Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015."""
     step = config.epsilon
-    return PGD(
+    attack = PGD(
         _ball(config),
         step_size=step,
         num_steps=1,
         random_start=False,
         **_common(config),
     )
+    return _called(attack, "FGSM", config, _restarts(config))
 
 
 def _fgsm_rs(config: AttackConfig) -> Attack:
     step = FAST_STEP * config.epsilon
-    return PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    attack = PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    return _called(attack, "FGSM-RS", config, _restarts(config))
 
 
-def _in_ball(label: str, config: AttackConfig) -> str:
-    return f"{label} {config.norm} epsilon {config.epsilon:.4g}"
+def _free(config: AttackConfig) -> Attack:
+    attack = FreeAttack(_ball(config), replays=config.replays)
+    return _called(attack, f"free-{config.replays}", config)
 
 
-def _restarts(config: AttackConfig) -> str:
-    return f"{config.restarts} restart{'' if config.restarts == 1 else 's'}"
-
-
-def _describe_pgd(config: AttackConfig) -> str:
-    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
-    start = _in_ball(f"PGD{loss}-{config.num_steps}", config)
-    return f"{start} step {config.step_size:.4g}, {_restarts(config)}"
-
-
-ATTACKS: dict[str, AttackKind] = {
-    "none": AttackKind(lambda config: NoAttack(), lambda config: "none"),
-    "pgd": AttackKind(_pgd, _describe_pgd),
-    "fgsm": AttackKind(
-        _fgsm, lambda config: f"{_in_ball('FGSM', config)}, {_restarts(config)}"
-    ),
-    "fgsm_rs": AttackKind(
-        _fgsm_rs, lambda config: f"{_in_ball('FGSM-RS', config)}, {_restarts(config)}"
-    ),
-    "free": AttackKind(
-        lambda config: FreeAttack(_ball(config), replays=config.replays),
-        lambda config: _in_ball(f"free-{config.replays}", config),
-    ),
+ATTACKS: dict[str, Callable[[AttackConfig], Attack]] = {
+    "none": lambda config: NoAttack(),
+    "pgd": _pgd,
+    "fgsm": _fgsm,
+    "fgsm_rs": _fgsm_rs,
+    "free": _free,
 }

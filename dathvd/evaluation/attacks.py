@@ -21,6 +21,9 @@ def _as_in_training(*options: str, **fixed: Any) -> EvaluationAttack:
     )
 
 
+OWN = _as_in_training()
+"""The run's own attack, as its configuration has it."""
+
 EVALUATION_ATTACKS: dict[str, EvaluationAttack] = {
     "none": EvaluationAttack(
         build=lambda settings, num_classes: build_attack(settings),

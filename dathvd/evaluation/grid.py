@@ -15,7 +15,7 @@ from dathvd.config import explain
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.errors import UserError, choose
 from dathvd.evaluation.attack_kind import GRID_OPTIONS, EvaluationAttack
-from dathvd.evaluation.attacks import EVALUATION_ATTACKS
+from dathvd.evaluation.attacks import EVALUATION_ATTACKS, OWN
 
 REACH = 2.5
 """Length of all steps together over epsilon, at least: every point of the ball can be
@@ -42,9 +42,9 @@ class Cell:
         """What the registry says of the attack.
 
         Raises:
-            UserError: it has no entry.
+            UserError: it has no entry and is not the run's own.
         """
-        return choose("--attack", self.attack, EVALUATION_ATTACKS)
+        return _kind(self.attack, self.settings)
 
     def takes(self, option: str) -> bool:
         """Whether one of ``GRID_OPTIONS`` means something for it."""
@@ -88,7 +88,7 @@ class Grid:
             UserError: a name or a value is not valid.
         """
         attacks = self.attacks or (own.name,)
-        self._check_options(attacks)
+        self._check_options(attacks, own)
         found: dict[str, Cell] = {}
         for epsilon in sorted(set(self.epsilons)) or [own.epsilon]:
             # within radius 0 all attacks are the same
@@ -98,13 +98,15 @@ class Grid:
                     found.setdefault(cell.key, cell)
         return list(found.values())
 
-    def _check_options(self, attacks: Sequence[str]) -> None:
+    def _check_options(
+        self, attacks: Sequence[str], own: EvaluationAttackConfig
+    ) -> None:
         """Refuse names without an entry, and options that no attack here takes.
 
         Raises:
             UserError: there is one.
         """
-        kinds = [choose("--attack", name, EVALUATION_ATTACKS) for name in attacks]
+        kinds = [_kind(name, own) for name in attacks]
         for option in GRID_OPTIONS:
             if getattr(self, option) in (None, ()):
                 continue
@@ -120,7 +122,7 @@ class Grid:
     def _cell(
         self, own: EvaluationAttackConfig, attack: str, epsilon: float, num_steps: int
     ) -> Cell:
-        kind = EVALUATION_ATTACKS[attack]
+        kind = _kind(attack, own)
         base = own.model_dump() if kind.inherits else {"norm": own.norm}
         given: dict[str, Any] = {
             "num_steps": num_steps,
@@ -151,6 +153,17 @@ class Grid:
         if (epsilon, num_steps) == (own.epsilon, own.num_steps):
             return own.step_size
         return max(share, REACH / max(num_steps, 1)) * epsilon
+
+
+def _kind(name: str, settings: EvaluationAttackConfig) -> EvaluationAttack:
+    """The entry of that name; the run's own attack may do without one.
+
+    Raises:
+        UserError: there is no entry.
+    """
+    if name == settings.name and name not in EVALUATION_ATTACKS:
+        return OWN
+    return choose("--attack", name, EVALUATION_ATTACKS)
 
 
 def radii(cells: Sequence[Cell]) -> Iterator[tuple[float, list[int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from dathvd.attacks import ATTACKS, Attack, AttackKind, NoAttack, describe_attack
+from dathvd.attacks import ATTACKS, Attack, describe_attack
 from dathvd.attacks.attack import correct_on
 from dathvd.commands.evaluate import command
 from dathvd.config import AttackConfig, Config
@@ -34,6 +35,9 @@ class Bleach(Attack):
 
     def __init__(self, epsilon: float, rounds: int) -> None:
         self.epsilon, self.rounds = epsilon, rounds
+
+    def __repr__(self) -> str:
+        return f"Bleach({self.epsilon}, rounds={self.rounds})"
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -169,10 +173,13 @@ def test_every_attack_of_training_is_described_by_its_own_name(
     lines = {describe_attack(AttackConfig(name=name)) for name in names}
     assert len(lines) == len(names)
     assert describe_attack(AttackConfig(loss="kl")).startswith("PGD-KL-5 linf")
-    kind = AttackKind(lambda config: NoAttack(), lambda config: "still life")
-    monkeypatch.setitem(ATTACKS, "still", kind)
-    still = AttackConfig().model_copy(update={"name": "still"})
-    assert describe_attack(still) == "still life"
+    kind: Callable[[AttackConfig], Attack] = lambda config: Bleach(0.5, rounds=3)
+    monkeypatch.setitem(ATTACKS, "bleach", kind)
+    own = EvaluationAttackConfig().model_copy(update={"name": "bleach"})
+    assert describe_attack(own) == "Bleach(0.5, rounds=3)"
+    cell = Cell("bleach", own)
+    assert cell.describe() == "Bleach(0.5, rounds=3)"
+    assert isinstance(cell.build(2), Bleach)
 
 
 def test_the_help_names_every_attack() -> None:
