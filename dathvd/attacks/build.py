@@ -32,6 +32,28 @@ def build_attack(config: AttackConfig) -> Attack:
     return attack
 
 
+def describe_attack(config: AttackConfig) -> str:
+    """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``.
+
+    Raises:
+        UserError: there is no attack of that name.
+    """
+    return build_attack(config).description
+
+
+def _called(
+    attack: Attack, label: str, config: AttackConfig, *details: str, step: str = ""
+) -> Attack:
+    """The attack, described by a label, its ball, its step and those details."""
+    place = f"{label} {config.norm} epsilon {config.epsilon:.4g}{step}"
+    attack.description = ", ".join([place, *details])
+    return attack
+
+
+def _restarts(config: AttackConfig) -> str:
+    return f"{config.restarts} restart{'' if config.restarts == 1 else 's'}"
+
+
 def _ball(config: AttackConfig) -> Ball:
     return choose("attack.norm", config.norm, BALLS)(config.epsilon)
 
@@ -56,9 +78,10 @@ def _common(config: AttackConfig) -> dict[str, Any]:
     }
 
 
-def pgd(config: AttackConfig) -> PGD:
+def pgd(config: AttackConfig) -> Attack:
     """PGD with all that the configuration says of it."""
-    return PGD(
+    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    attack = PGD(
         _ball(config),
         step_size=config.step_size,
         num_steps=config.num_steps,
@@ -68,29 +91,35 @@ def pgd(config: AttackConfig) -> PGD:
         schedule=choose("attack.step_schedule", config.step_schedule, STEP_SCHEDULES),
         **_common(config),
     )
+    step = f" step {config.step_size:.4g}"
+    label = f"PGD{loss}-{config.num_steps}"
+    return _called(attack, label, config, _restarts(config), step=step)
 
 
-def fgsm(config: AttackConfig) -> PGD:
+def fgsm(config: AttackConfig) -> Attack:
     """One step of epsilon from the image.
 
     Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015.
     """
     step = config.epsilon
-    return PGD(
+    attack = PGD(
         _ball(config),
         step_size=step,
         num_steps=1,
         random_start=False,
         **_common(config),
     )
+    return _called(attack, "FGSM", config, _restarts(config))
 
 
-def fgsm_rs(config: AttackConfig) -> PGD:
+def fgsm_rs(config: AttackConfig) -> Attack:
     """One step of 1.25 epsilon from a random start."""
     step = FAST_STEP * config.epsilon
-    return PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    attack = PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    return _called(attack, "FGSM-RS", config, _restarts(config))
 
 
-def free(config: AttackConfig) -> FreeAttack:
+def free(config: AttackConfig) -> Attack:
     """Replayed batches, each moved along the last backward pass's gradient."""
-    return FreeAttack(_ball(config), replays=config.replays)
+    attack = FreeAttack(_ball(config), replays=config.replays)
+    return _called(attack, f"free-{config.replays}", config)

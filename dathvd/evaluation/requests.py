@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dathvd import checkpoint
+from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
@@ -27,7 +28,7 @@ from dathvd.files import write_json, write_text
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
-from dathvd.report.tables import describe_attack, print_accuracy
+from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, read_on_root, together
 
 

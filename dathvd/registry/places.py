@@ -34,6 +34,8 @@ def import_component(field: str, place: str) -> Callable[..., Any]:
     Raises:
         UserError: there is none, or its module cannot be imported.
     """
+    if not PLACE.fullmatch(place):
+        raise UserError(f"{field}: expected package.module:attribute, got {place!r}")
     module, _, path = place.partition(":")
     found: Any = _import(field, place, module)
     for part in path.split("."):

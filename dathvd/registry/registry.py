@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from dathvd.errors import UserError, nearest
+from dathvd.errors import UserError, choose, nearest
 from dathvd.registry.places import PLACE, attribute, import_component
 from dathvd.registry.signature import Signature
 
@@ -116,14 +116,11 @@ class Registry(Mapping[str, T], Generic[T]):
     ) -> tuple[Callable[..., Any], list[str], dict[str, Any]]:
         """The chosen component, the names of its parameters, its checked options."""
         field = f"{self.section}.name"
-        problem = self.problem(choice.name)
-        if problem is not None:
-            raise UserError(f"{field}: {problem}, got {choice.name!r}")
-        component: Any = (
-            import_component(field, choice.name)
-            if is_foreign(choice.name)
-            else self[choice.name]
-        )
+        component: Any
+        if is_foreign(choice.name):
+            component = import_component(field, choice.name)
+        else:
+            component = attribute(choose(field, choice.name, self.places))
         try:
             signature = Signature(component)
         except ValueError as error:

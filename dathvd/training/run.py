@@ -24,6 +24,7 @@ from dathvd.data import (
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
+from dathvd.evaluation.pairs import evaluate_pairs
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.optim import scaled_lr
@@ -31,12 +32,11 @@ from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, together
-from dathvd.training.batches import BatchPlan, extra_of
+from dathvd.training.batches import BatchPlan, check_pairs, extra_of
 from dathvd.training.components import check_components, ignored_options
 from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
 from dathvd.training.metrics import MetricsLog
-from dathvd.training.pairs import check_pairs, evaluate_pairs
 from dathvd.training.state import TrainingState
 
 

@@ -20,9 +20,9 @@ from dathvd.components import NETWORKS
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset, self_supervised
 from dathvd.evaluation import evaluate_test_set
+from dathvd.evaluation.pairs import evaluate_pairs
 from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
-from dathvd.training.pairs import evaluate_pairs
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
