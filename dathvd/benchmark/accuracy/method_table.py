@@ -26,7 +26,7 @@ from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
 from dathvd.training import train
 
-CONFIG = "configs/cifar10/cpu_budget.yaml"
+CONFIG = "cifar10/cpu_budget"
 EXTRA_RATIO = 0.5
 PRETRAIN_SHARE = 0.25
 """Epochs of pre-training as a share of those of training. An epoch of pre-training sees
