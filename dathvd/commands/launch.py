@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from dathvd.components import ENGINES
+
 
 @click.command("launch")
 @click.option(
@@ -33,8 +35,8 @@ import click
 @click.option(
     "--engine",
     metavar="NAME",
-    help="What starts the ranks, such as horovodrun or mpirun.  [default: the first "
-    "one that is installed]",
+    help=f"What starts the ranks: {', '.join(ENGINES)}.  [default: the first of them "
+    "that is installed]",
 )
 @click.option("--network-interface", metavar="NAME", help="Such as eth0.")
 @click.option("--ssh-port", type=click.IntRange(1, 65535), help="On all hosts.")

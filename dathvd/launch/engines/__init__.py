@@ -1,21 +1,19 @@
-"""The engines that start ranks: one line each, the preferred ones first."""
+"""The engines that start ranks, and which of them does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dathvd.components import ENGINES as _ENGINES
 from dathvd.errors import UserError, choose
 from dathvd.launch.engines.engine import Engine
-from dathvd.launch.engines.horovodrun import HOROVODRUN
-from dathvd.launch.engines.mpirun import MPIRUN
 from dathvd.launch.options import LaunchOptions
 
 __all__ = ["ENGINES", "Engine", "choose_engine", "installed_engines"]
 
-ENGINES: dict[str, Engine] = {
-    "horovodrun": HOROVODRUN,
-    "mpirun": MPIRUN,
-}
+ENGINES: Mapping[str, Engine] = _ENGINES
+"""The engines by name, the preferred ones first; their places are in
+``dathvd.components``."""
 
 
 def installed_engines() -> dict[str, str]:
