@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -13,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dathvd.errors import TEMPORARY_FAILURE, UserError
-from dathvd.launch.command import LaunchOptions, launch_command, launch_environment
+from dathvd.errors import TEMPORARY_FAILURE
+from dathvd.launch.command import launch_command, launch_environment
+from dathvd.launch.engines import installed_engines
+from dathvd.launch.options import LaunchOptions
 from dathvd.launch.reach import check_hosts
 from dathvd.launch.supervise import Attempt, Outcome
 
@@ -51,26 +52,17 @@ def make_plan(
         environ: This process's environment.
 
     Raises:
-        UserError: neither horovodrun nor mpirun is there, or an option is not valid.
+        UserError: no engine is there, or an option is not valid.
     """
     words, run_dir = with_run_dir(arguments)
-    horovodrun = find_horovodrun()
-    if horovodrun is None and shutil.which("mpirun") is None:
-        raise UserError("neither horovodrun nor mpirun is installed here")
     cores = os.cpu_count() or 1
     environment = launch_environment(environ, options, cores=cores)
     logs = ["--logs", str(run_dir / "logs")] if run_dir else []
     worker = [sys.executable, "-m", "dathvd.launch.worker", *logs, "--", *words]
     command = launch_command(
-        options, worker, horovodrun=horovodrun, environment=environment
+        options, worker, installed=installed_engines(), environment=environment
     )
     return Plan(command, environment, run_dir)
-
-
-def find_horovodrun() -> str | None:
-    """horovodrun beside this Python, else the one on PATH."""
-    beside = Path(sys.executable).with_name("horovodrun")
-    return str(beside) if beside.exists() else shutil.which("horovodrun")
 
 
 def with_run_dir(arguments: Sequence[str]) -> tuple[list[str], Path | None]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from dathvd.errors import UserError
-from dathvd.launch.hosts import Host
-
-Controller = Literal["mpi", "gloo"]
+from dathvd.launch.engines import ENGINES, choose_engine
+from dathvd.launch.options import LaunchOptions
 
 # What a rank may need. horovodrun writes every variable's value on each rank's command
 # line under Gloo, where all users of a host can read it, so there nothing else goes
@@ -24,37 +21,11 @@ _SAFE = re.compile(
 _SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|_KEY$|^KEY$|AUTH", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """How many ranks, where, and over what."""
-
-    num_proc: int
-    """Ranks in total."""
-    hosts: tuple[Host, ...] = ()
-    """Where they run; empty: all on this machine."""
-    controller: Controller = "mpi"
-    """What coordinates the ranks and carries CPU tensors."""
-    network_interface: str | None = None
-    """Restricts traffic between ranks to one interface, such as eth0."""
-    ssh_port: int | None = None
-    ssh_identity_file: str | None = None
-    forward: tuple[str, ...] = ()
-    """Further environment variables, by name, that ranks get over Gloo."""
-
-    def __post_init__(self) -> None:
-        slots = sum(host.slots for host in self.hosts)
-        if self.hosts and self.num_proc > slots:
-            raise UserError(
-                f"-np {self.num_proc}: the hosts have {slots} slots in total "
-                f"({', '.join(map(str, self.hosts))}); give -np {slots} or more slots"
-            )
-
-
 def launch_command(
     options: LaunchOptions,
     worker: Sequence[str],
     *,
-    horovodrun: str | None,
+    installed: Mapping[str, str],
     environment: Mapping[str, str],
 ) -> list[str]:
     """The command that starts ``worker`` on every rank.
@@ -62,42 +33,15 @@ def launch_command(
     Args:
         options: What to start.
         worker: One rank's program and its arguments.
-        horovodrun: Path of horovodrun; None where only mpirun is there.
+        installed: Path of each engine that is there, by its name.
         environment: What the ranks get; only names reach a command line of MPI.
+
+    Raises:
+        UserError: no engine is there that can start the ranks.
     """
-    if horovodrun is not None:
-        return [horovodrun, *_horovodrun_options(options), *worker]
-    if options.controller == "gloo":
-        raise UserError("--gloo needs horovodrun, which is not installed (use --mpi)")
-    return ["mpirun", *_mpirun_options(options, sorted(environment)), *worker]
-
-
-def _horovodrun_options(options: LaunchOptions) -> list[str]:
-    words = ["-np", str(options.num_proc)]
-    if options.hosts:
-        words += ["-H", ",".join(map(str, options.hosts))]
-    words.append(f"--{options.controller}")
-    if options.network_interface:
-        words += ["--network-interface", options.network_interface]
-    if options.ssh_port is not None:
-        words += ["--ssh-port", str(options.ssh_port)]
-    if options.ssh_identity_file:
-        words += ["--ssh-identity-file", options.ssh_identity_file]
-    return words
-
-
-def _mpirun_options(options: LaunchOptions, names: Sequence[str]) -> list[str]:
-    hosts = options.hosts or (Host("localhost", options.num_proc),)
-    words = ["--allow-run-as-root", "--tag-output", "-np", str(options.num_proc)]
-    words += ["-H", ",".join(map(str, hosts)), "--bind-to", "none", "--map-by", "slot"]
-    words += ["-mca", "pml", "ob1", "-mca", "btl", "^openib"]
-    if options.network_interface:
-        for component in ("btl_tcp_if_include", "oob_tcp_if_include"):
-            words += ["-mca", component, options.network_interface]
-    for name in names:
-        if re.fullmatch(r"[A-Za-z_]\w*", name) and not name.startswith("OMPI_MCA_"):
-            words += ["-x", name]
-    return words
+    engine = choose_engine(options, installed)
+    arguments = ENGINES[engine].arguments(options, environment)
+    return [installed[engine], *arguments, *worker]
 
 
 def launch_environment(

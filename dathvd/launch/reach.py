@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dathvd.errors import UserError
-from dathvd.launch.command import LaunchOptions
 from dathvd.launch.hosts import is_local
+from dathvd.launch.options import LaunchOptions
 
 CONNECT_TIMEOUT = 8
 """Seconds that a host gets to answer."""

@@ -59,11 +59,9 @@ class TrainingState:
     ) -> TrainingState:
         """A fresh network, equal on all workers, with its optimizer."""
         torch.manual_seed(mix_seed(config.seed, _WEIGHTS))
-        model = build_model(
-            config.model,
-            image_shape=dataset.image_shape,
-            num_classes=len(dataset.classes),
-        ).to(runtime.device)
+        shape, classes = dataset.image_shape, len(dataset.classes)
+        model = together(runtime, lambda: build_model(config.model, shape, classes))
+        model = model.to(runtime.device)
         origin = initialise(model, config.model, runtime)
         if config.train.batch_norm == "synchronised":
             model = synchronise_batch_norm(model)

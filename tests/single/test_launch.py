@@ -19,7 +19,9 @@ from dathvd.launch import (
     parse_hosts,
 )
 from dathvd.launch.attempts import Plan, with_run_dir
+from dathvd.launch.engines import ENGINES, choose_engine
 from dathvd.launch.hosts import is_local
+from dathvd.launch.options import Controller
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
 from dathvd.launch.supervise import Outcome
@@ -31,7 +33,10 @@ TWO_HOSTS = (Host("a", 2), Host("b", 1))
 
 def test_local_ranks_over_mpi() -> None:
     command = launch_command(
-        LaunchOptions(num_proc=4), WORKER, horovodrun="/v/horovodrun", environment={}
+        LaunchOptions(num_proc=4),
+        WORKER,
+        installed={"horovodrun": "/v/horovodrun"},
+        environment={},
     )
     assert command == ["/v/horovodrun", "-np", "4", "--mpi", *WORKER]
 
@@ -46,7 +51,10 @@ def test_hosts_interface_and_ssh_over_gloo() -> None:
         ssh_identity_file="/k",
     )
     command = launch_command(
-        options, WORKER, horovodrun="horovodrun", environment={"SECRET": "x"}
+        options,
+        WORKER,
+        installed={"horovodrun": "horovodrun"},
+        environment={"SECRET": "x"},
     )
     assert command == [
         *["horovodrun", "-np", "3", "-H", "a:2,b:1", "--gloo"],
@@ -60,7 +68,7 @@ def test_mpirun_alone_gets_names_and_never_values() -> None:
     command = launch_command(
         LaunchOptions(num_proc=2, hosts=TWO_HOSTS, network_interface="eth0"),
         WORKER,
-        horovodrun=None,
+        installed={"mpirun": "mpirun"},
         environment=environment,
     )
     assert command == [
@@ -73,10 +81,54 @@ def test_mpirun_alone_gets_names_and_never_values() -> None:
     assert "hush" not in " ".join(command)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
+    name: str,
+) -> None:
+    engine = ENGINES[name]
+    for controller in engine.controllers:
+        options = LaunchOptions(
+            num_proc=3, hosts=TWO_HOSTS, controller=controller, engine=name
+        )
+        environment = {"HF_TOKEN": "hush", "PATH": "/bin"}
+        command = launch_command(
+            options, WORKER, installed={name: f"/v/{name}"}, environment=environment
+        )
+        assert command[0] == f"/v/{name}" and command[-len(WORKER) :] == WORKER
+        arguments = command[1 : -len(WORKER)]
+        assert "3" in arguments
+        assert not any("hush" in word or "/bin" in word for word in arguments)
+
+
+@pytest.mark.parametrize(
+    "engine, controller, installed, message",
+    [
+        ("mprun", "mpi", ["mpirun"], "--engine: unknown 'mprun' (did you mean 'mpiru"),
+        ("mpirun", "mpi", ["horovodrun"], "--engine mpirun: it is not installed here"),
+        ("mpirun", "gloo", ["mpirun"], "--engine mpirun: cannot start ranks over gloo"),
+        (None, "mpi", [], "none of horovodrun, mpirun is installed here"),
+    ],
+)
+def test_an_engine_that_cannot_start_the_ranks_is_refused(
+    engine: str | None, controller: Controller, installed: list[str], message: str
+) -> None:
+    options = LaunchOptions(num_proc=2, controller=controller, engine=engine)
+    with pytest.raises(UserError) as caught:
+        choose_engine(options, dict.fromkeys(installed, "/v/program"))
+    assert str(caught.value).startswith(message)
+
+
+def test_the_first_installed_engine_is_taken_and_the_named_one_where_named() -> None:
+    both = {"mpirun": "m", "horovodrun": "h"}
+    assert choose_engine(LaunchOptions(num_proc=2), both) == "horovodrun"
+    assert choose_engine(LaunchOptions(num_proc=2), {"mpirun": "m"}) == "mpirun"
+    assert choose_engine(LaunchOptions(num_proc=2, engine="mpirun"), both) == "mpirun"
+
+
 def test_gloo_needs_horovodrun() -> None:
     options = LaunchOptions(num_proc=2, controller="gloo")
     with pytest.raises(UserError, match="horovodrun, which is not installed"):
-        launch_command(options, WORKER, horovodrun=None, environment={})
+        launch_command(options, WORKER, installed={"mpirun": "mpirun"}, environment={})
 
 
 def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
