@@ -36,6 +36,15 @@ budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
 
 
+trust_option: Decorator = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import components outside of dathvd that RUN names (package.module:name); "
+    "this runs their code.",
+)
+"""Add ``--trust``."""
+
+
 def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--seeds`` and ``--out``."""
     function = click.option(
