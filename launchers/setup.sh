@@ -8,7 +8,7 @@
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
 #   DATHVD_TORCH_INDEX  a further wheel index for torch, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
-#   DATHVD_EXTRAS       extras of the package to install          (dev,test)
+#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
 #   CUDA_HOME           the CUDA toolkit                          (nvcc's on PATH, else the
 #                       wheels that NVIDIA publishes, which are installed where needed)
@@ -20,7 +20,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
 cache=${DATHVD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dathvd}
-extras=${DATHVD_EXTRAS-dev,test}
+extras=${DATHVD_EXTRAS-dev,test,docs}
 stage=${DATHVD_STAGE:-all}
 constraints=$root/launchers/constraints.txt
 horovod_sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0

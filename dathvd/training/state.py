@@ -253,7 +253,7 @@ class TrainingState:
             if trainer.average is not None:
                 buffers = own[0]["ema_buffers"]
                 trainer.average.network.load_state_dict(buffers, strict=False)
-            saved = Config.model_validate_json(shared["config"])
+            saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
             if same_batches(saved, self.config):
                 trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
         self.step = int(shared["step"])

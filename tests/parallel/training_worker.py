@@ -252,7 +252,7 @@ def ranks_draw_their_own_random_numbers(runtime: Runtime, folder: Path) -> None:
             state.trainer.step(batches, 0.0, (), step_seed(0, step, 0))
         # this file is imported again under its own name: the class is another one
         seen = cast(Dropping, state.trainer.model).seen
-        passed.append(seen[-2:])  # the first pass only checked its outputs
+        passed.append(seen[1:])  # the first pass only checked its outputs
     masks = torch.stack(passed[0]).ne(0)
     assert torch.equal(torch.stack(passed[1]).ne(0), masks)
     everyone = hvd.allgather(masks[None].to(torch.uint8), name="masks").bool()
