@@ -15,7 +15,7 @@ run = PATH="$(VENV)/bin:$$PATH"
 parallel = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format docs clean docker-build docker-train docker-test
+.PHONY: help setup train test test-fast test-tools lint format docs clean docker-build docker-train docker-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,13 @@ setup: ## set up .venv: system packages, Python packages, Horovod
 train: setup ## set up, then train a robust model with NP workers (2)
 	$(run) horovodrun -np $(NP) dathvd train $(ARGS)
 
-test: setup ## set up, then run the tests
+test-tools: ## install what the tests drive, such as sshd and Slurm, where that may be
+	@DATHVD_STAGE=test-tools launchers/setup.sh
+
+test-fast: setup ## set up, then run the quick tests: one process, no ranks, no services
+	$(run) OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" tests/single $(ARGS)
+
+test: setup test-tools ## set up, then run the tests
 	$(run) python -m pytest $(parallel) $(ARGS)
 
 lint: setup ## check formatting, style and types
