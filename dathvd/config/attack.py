@@ -40,14 +40,16 @@ class AttackConfig(ComponentSection):
     random_start: bool = True
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
-    """The law of that point; gaussian has a standard deviation of start_std."""
+    """The law of that point; gaussian has a standard deviation of start_std. Where it
+    is not set, objective trades and mart take gaussian, as published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
     """Runs from different starts; the worst one counts for each image."""
     loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
-    prediction on the clean image, as TRADES does."""
+    prediction on the clean image, as TRADES does: objective trades takes it where it is
+    not set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dathvd import checkpoint, run_folder
-from dathvd.attacks import build_attack
+from dathvd.attacks import build_attack, describe_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import (
@@ -127,6 +127,18 @@ def describe_rate(config: Config) -> str:
     return f"{line}, {config.schedule.name} schedule"
 
 
+def describe_attacks(config: Config) -> Iterator[str]:
+    """Two lines: the attack of training with what it maximises, and the evaluation's."""
+    attack = config.attack
+    line = f"trained on {describe_attack(attack)}"
+    if attack.name in ("pgd", "fgsm", "fgsm_rs"):
+        line += f", which maximises {attack.loss}"
+        if attack.name == "pgd" and attack.random_start:
+            line += f" from a {attack.start} start"
+    yield line
+    yield f"judged by {describe_attack(config.evaluation.attack)}"
+
+
 def compression_warmup(config: Config, total: int) -> int:
     """How many exchanges of a run of ``total`` steps come before compression."""
     share = config.compression.warmup
@@ -192,6 +204,8 @@ def _train(
     if state.exchanger.warmup_steps:
         say(f"the first {state.exchanger.warmup_steps} exchanges compress nothing")
     say(describe_rate(config))
+    for line in describe_attacks(config):
+        say(line)
     if state.origin is not None:
         say(state.origin)
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
