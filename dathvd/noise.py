@@ -90,6 +90,10 @@ class SampleNoise:
         """The draws of some of the samples, by their int64 places in this batch."""
         return SampleNoise(self._seed, self._ids[indices])
 
+    def reseeded(self, seed: int) -> SampleNoise:
+        """Other draws for the same samples."""
+        return SampleNoise(seed, self._ids)
+
     def repeat(self, count: int) -> SampleNoise:
         """Draws for ``count`` views of each sample, a sample's beside each other."""
         places = torch.arange(count, device=self._ids.device)

@@ -203,7 +203,7 @@ def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
     Args:
         runtime: this worker's place.
         values: a tensor of the same shape and type on every rank.
-        name: of the collective; equal on all ranks, unique while it is under way.
+        name: the collective's, equal on all ranks and unique while it is under way.
     """
     values = values.detach().cpu()
     if runtime.size == 1:

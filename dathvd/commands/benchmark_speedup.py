@@ -81,7 +81,7 @@ from dathvd.commands.options import config_options
 @click.option("--timeout", default=900.0, show_default=True, help="Seconds a launch.")
 @click.option(
     "--output",
-    default="speedup",
+    default="runs/speedup",
     show_default=True,
     metavar="DIR",
     help="Folder of speedup.json, speedup.csv and PNGs; all hosts must see it.",
@@ -128,10 +128,8 @@ def command(
     from pathlib import Path
 
     from dathvd.benchmark.speedup.options import (
-        numbers,
         overlap_modes,
         threads_per_worker,
-        words,
     )
     from dathvd.benchmark.speedup.study import studies, write_files
     from dathvd.benchmark.speedup.summary import to_table
@@ -140,10 +138,11 @@ def command(
     from dathvd.errors import UserError
     from dathvd.files import make_folder, write_json
     from dathvd.launch import LaunchOptions, parse_hostfile, parse_hosts
+    from dathvd.lists import some_integers, words
 
     if sum(option is not None for option in (hosts, hostfile, rig_rates)) > 1:
         raise UserError("give one of -H, --hostfile and --rig-rates")
-    workers = numbers("--np", sizes)
+    workers = tuple(sorted(set(some_integers("--np", sizes, 1))))
     config = with_batch_size(config, batch_size_per_worker)
     if not real_data:
         images = 4 * max(workers) * config.train.batch_size

@@ -22,8 +22,9 @@ def _configured(default: str) -> Decorator:
         return click.option(
             "--config",
             "config_file",
-            metavar="FILE",
-            help=f"A YAML file; without it, {default}.",
+            metavar="FILE|NAME",
+            help="A YAML file, or a configuration that comes along, such as "
+            f"cifar10/fast; without it, {default}.",
         )(function)
 
     return add
@@ -31,8 +32,17 @@ def _configured(default: str) -> Decorator:
 
 config_options = _configured("the defaults (scikit-learn's digits)")
 """Add ``--config FILE`` and ``--set section.field=value``."""
-budget_options = _configured("configs/cifar10/cpu_budget.yaml, a small network")
+budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
+
+
+trust_option: Decorator = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import components outside of dathvd that RUN names (package.module:name); "
+    "this runs their code.",
+)
+"""Add ``--trust``."""
 
 
 def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,38 +53,3 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--seeds", default="0,1,2", show_default=True, help="Seeds of the runs."
     )(function)
-
-
-def words(text: str | None) -> tuple[str, ...]:
-    """The names of an option such as ``pgd,fgsm``; none where it was not given."""
-    return tuple(word.strip() for word in text.split(",")) if text else ()
-
-
-def fractions(option: str, text: str | None) -> tuple[float, ...]:
-    """The numbers of an option such as ``0,0.1,8/255``.
-
-    Raises:
-        UserError: one is not a number.
-    """
-    from dathvd.config.base import parse_fraction
-    from dathvd.errors import UserError
-
-    values = [parse_fraction(word) for word in words(text)]
-    for value in values:
-        if not isinstance(value, float):
-            raise UserError(f"{option}: expected a number or 8/255, got {value!r}")
-    return tuple(values)
-
-
-def integers(option: str, text: str | None) -> tuple[int, ...]:
-    """The numbers of an option such as ``1,10,50``.
-
-    Raises:
-        UserError: one is not a whole number from 0 on.
-    """
-    from dathvd.errors import UserError
-
-    for word in words(text):
-        if not word.isdecimal():
-            raise UserError(f"{option}: expected a whole number, got {word!r}")
-    return tuple(int(word) for word in words(text))

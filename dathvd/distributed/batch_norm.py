@@ -148,7 +148,7 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _pooled(sums: Tensor, name: str) -> Tensor:
-    """The sum over all workers, in float64."""
+    """The sum over all workers in float64."""
     return sum_over_workers(sums.to(torch.float64, copy=True), name, "batch norm")
 
 
@@ -200,8 +200,10 @@ class _Normalise(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor, *others: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        """With g the gradient, x' the normalised input, means over all workers' values:
-        ``weight / sqrt(var + eps) * (g - mean(g) - x' mean(g x'))``.
+        """The gradient ``weight / sqrt(var + eps) * (g - mean(g) - x' mean(g x'))``.
+
+        Here g is the gradient of the output and x' the normalised input, and the means
+        are over all workers' values.
 
         The gradients of weight and bias stay this worker's: the optimizer's exchange
         takes their mean, as of all others.

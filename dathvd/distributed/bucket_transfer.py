@@ -13,7 +13,7 @@ class Transfer:
     """Counts a bucket's gradients, then drives its exchange; never waits.
 
     Args:
-        exchange: the bucket's.
+        exchange: how the bucket's gradients become their mean.
         ledger: takes the seconds that encoding and decoding cost.
     """
 
@@ -29,7 +29,7 @@ class Transfer:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of a step is in it."""
+        """Whether the bucket is empty and no exchange of it is under way."""
         complete = self._missing == len(self.exchange.bucket.slots)
         return complete and self.pending is None and not self.finished
 

@@ -29,15 +29,14 @@ class Exchanger:
     submitted at once, and nothing waits before ``synchronize``. An exchange of several
     collectives moves on whenever ``poll`` is called, which every later gradient does
     and which a caller who has other work to do meanwhile (an attack) should do now and
-    then. There is no thread: nothing depends on timing, no
-    lock is needed, the codecs do not compete with the attack for cores, and a poll
-    costs microseconds.
+    then. There is no thread: nothing depends on timing, no lock is needed, the codecs
+    do not compete with the attack for cores, and a poll costs microseconds.
 
     Args:
-        parameters: by the names in the buckets' slots.
-        exchanges: one a bucket, the same on all ranks.
-        wire: their collectives.
-        seed: of stochastic codecs, equal on all ranks.
+        parameters: names, as in the buckets' slots, and parameters.
+        exchanges: one for each bucket, in the same order on all ranks.
+        wire: the collectives that the exchanges submit.
+        seed: the seed of stochastic codecs, equal on all ranks.
         max_skipped_in_a_row: non-finite steps in a row that end the job.
         warmup_steps: steps at the start that compress nothing.
         description: what ``describe`` says of codec and exchange.

@@ -31,7 +31,7 @@ Steps = Generator[Pending, Tensor, None]
 
 @dataclass(frozen=True)
 class Seeds:
-    """Of one bucket in one step; equal on all ranks but for ``worker``."""
+    """Seeds of one bucket in one step; ``owner`` is equal on all ranks."""
 
     worker: int
     owner: int

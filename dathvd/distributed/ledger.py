@@ -16,7 +16,8 @@ class Entry:
     sent_bytes: float = 0.0
     """Bytes that this worker sends: those handed over times the collective's factor."""
     in_flight_seconds: float = 0.0
-    """From submission until it was seen to be complete (polled: an upper bound)."""
+    """Seconds from submission until the collective was seen to be complete. It is an
+    upper bound, as completion is polled."""
     waited_seconds: float = 0.0
     """The part of it in which the caller had nothing to do but wait (exposed)."""
 

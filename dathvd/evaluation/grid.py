@@ -124,6 +124,8 @@ class Grid:
     ) -> Cell:
         kind = _kind(attack, own)
         base = own.model_dump() if kind.inherits else {"norm": own.norm}
+        if kind.fixed.get("name", own.name) != own.name:
+            base.pop("options", None)  # they are the other attack's
         given: dict[str, Any] = {
             "num_steps": num_steps,
             "step_size": self._step_size(own, epsilon, num_steps),

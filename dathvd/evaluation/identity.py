@@ -29,7 +29,7 @@ def identify(
     Args:
         model: the network.
         images: the test set.
-        config: of the run.
+        config: the run's configuration.
         only_survivors: the keys of all cells, where each depends on those before it.
     """
     return {
@@ -45,7 +45,7 @@ def identify(
 
 
 def _data_sha256(images: ImageSet, count: int) -> str:
-    """Of all labels and the first images; all images may be too many to decode."""
+    """SHA-256 of all labels and the first images: decoding all may take too long."""
     first = images.batch(torch.arange(min(count, len(images))))
     parts = tensor_sha256("labels", images.labels), tensor_sha256("images", first)
     return hashlib.sha256(b"".join(parts)).hexdigest()

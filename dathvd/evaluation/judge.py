@@ -28,11 +28,12 @@ CLEAN = "clean"
 """The key of the unattacked images."""
 
 Probe = Callable[[nn.Module, Tensor, Tensor, SampleNoise], Tensor]
-"""(model in eval mode, images, labels, noise) to bool ``[batch]``: holds, or fails."""
+"""A function of (model in eval mode, images, labels, noise) that returns bool
+``[batch]``: whether the model is right on each sample, after whatever is done to it."""
 
 
 def survives(attack: Attack) -> Probe:
-    """Right on the clean image and on the adversarial image of every restart."""
+    """A probe: right on the clean image and on every restart's adversarial image."""
 
     def probe(
         model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise

@@ -33,7 +33,7 @@ class RandomPoints(Attack):
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Tensor:
-        """For each image the first point that the model gets wrong, else the last."""
+        """The first point for each image that the model gets wrong, else the last."""
         return self.worst_case(model, images, labels, noise)[0]
 
     def worst_case(

@@ -1,4 +1,4 @@
-"""From flags of samples to accuracies."""
+"""Accuracies, made from flags of samples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Results:
     """A cell saw only the samples that were right in all cells before it."""
 
     def worst_case(self) -> list[dict[str, float]]:
-        """For each radius the accuracy under all attacks that stay within it."""
+        """The accuracy at each radius under all attacks that stay within it."""
         rows = []
         for epsilon, places in radii(self.cells):
             held = self.clean & self.right[places].all(dim=0)
@@ -36,7 +36,7 @@ class Results:
         return rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """One for each cell; settings that an attack does not have are None."""
+        """One row for each cell; settings that its attack does not have are None."""
         return [
             {
                 "attack": cell.attack,

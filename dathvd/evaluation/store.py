@@ -27,7 +27,7 @@ class Part:
     start: int
     stop: int
     right: dict[str, list[bool]] = field(default_factory=dict)
-    """From a cell's key to one flag a sample."""
+    """Whether each sample is right, a list for each cell by the cell's key."""
 
 
 class Store:

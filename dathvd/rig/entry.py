@@ -66,7 +66,7 @@ def start_sshd(folder: Path, hosts: Sequence[str]) -> None:
     server = Path("/usr/sbin/sshd")
     if not server.exists():
         raise UserError("rig: --ssh needs sshd (apt-get install openssh-server)")
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own: it refuses to start without
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without its folder
     for key in ("key", "host_key"):
         call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/{key}"])
     public = (folder / "host_key.pub").read_text(encoding="utf-8").split()[:2]

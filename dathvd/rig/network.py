@@ -49,7 +49,7 @@ def bits_per_second(rate: str) -> float | None:
     """``"200mbit"`` as 2e8; None for ``"unlimited"``.
 
     Raises:
-        UserError: it is neither.
+        UserError: the text is neither a rate nor ``unlimited``.
     """
     if rate == UNLIMITED:
         return None

@@ -20,7 +20,8 @@ from dathvd.rig import entry, network
 from dathvd.rig.network import Counters
 
 PREFIX = "dathvd-rig-"
-"""Of every namespace and folder of a rig; the number after it is the maker's pid."""
+"""The first part of the name of every namespace and folder of a rig. The number after
+it is the pid of the process that made the rig."""
 FOLDER = Path("/run/dathvd-rig")
 MAX_HOSTS = 64
 _TOOLS = ("ip", "tc", "unshare", "mount", "hostname")

@@ -144,6 +144,7 @@ def strengthened(attack: AttackConfig, added: int) -> AttackConfig:
         return attack.model_copy(update={"num_steps": attack.num_steps + added})
     change = {
         "name": "pgd",
+        "options": {},
         "num_steps": 1 + added,
         "step_size": REACH * attack.epsilon / (1 + added),
         "random_start": True,

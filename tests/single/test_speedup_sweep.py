@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dathvd.benchmark.speedup.options import numbers, overlap_modes, words
+from dathvd.benchmark.speedup.options import overlap_modes
 from dathvd.benchmark.speedup.plan import Plan, Point
 from dathvd.benchmark.speedup.sweep import Sweep, _run, points_of, read_rows
 from dathvd.config import Config
 from dathvd.errors import UserError
+from dathvd.lists import fractions, integers, some_integers, words
 
 
 def test_points_are_the_combinations_that_exist() -> None:
@@ -59,11 +60,16 @@ def test_a_misspelt_name_is_answered_with_the_nearest(
 
 def test_lists_on_the_command_line() -> None:
     assert words("a, b,,a") == ("a", "b")
-    assert numbers("--np", "4,1,2,2") == (1, 2, 4)
+    assert words(None) == words("") == ()
+    assert integers("--seeds", None) == ()
+    assert some_integers("--np", "4,1,2,2", 1) == (4, 1, 2)
+    assert fractions("--epsilon", "0, 8/255") == (0.0, 8 / 255)
+    with pytest.raises(UserError, match="--epsilon: expected a number .* got 'x'"):
+        fractions("--epsilon", "0.1,x")
     assert overlap_modes("none,attack") == ("none", "attack")
     for bad in ("", "0", "1,x", "-2"):
-        with pytest.raises(UserError, match="--np: expected numbers such as 1,2,4"):
-            numbers("--np", bad)
+        with pytest.raises(UserError, match="--np: expected whole numbers .*1,2,4"):
+            some_integers("--np", bad, 1)
     with pytest.raises(UserError, match="did you mean 'attack'"):
         overlap_modes("atack")
 

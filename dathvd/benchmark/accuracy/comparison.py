@@ -18,6 +18,7 @@ from dathvd import run_folder
 from dathvd.config import load_config
 from dathvd.errors import TEMPORARY_FAILURE, UserError
 from dathvd.files import write_json
+from dathvd.lists import some_integers
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import Runtime
@@ -57,9 +58,9 @@ class VariantRow:
     num_workers: int
     attack: str
     train_seconds: float
-    """Mean over seeds."""
+    """Seconds of training, averaged over seeds."""
     bytes_sent: float
-    """Mean over the reported steps of one worker's bytes per step."""
+    """Bytes that one worker sends in a step, averaged over the reported steps."""
 
     @property
     def robust_mean(self) -> float:
@@ -79,14 +80,14 @@ def compare(
 
     Args:
         variants: the first one is the reference of the table.
-        seeds: of the runs.
+        seeds: one run of each variant is trained with each of them.
         config_file: the common configuration.
-        overrides: common ``section.field=value``.
-        folder: one run folder a run is made in it.
+        overrides: settings ``section.field=value`` that all variants share.
+        folder: holds one run folder for each run.
         runtime: this worker's place.
 
     Returns:
-        A row a variant (on rank 0; empty on the others).
+        One row for each variant on rank 0, and an empty list on the other ranks.
     """
     configs = {
         (variant.name, seed): load_config(
@@ -169,32 +170,20 @@ def check_variants(texts: Sequence[str], seeds: str) -> tuple[list[Variant], lis
     """The variants and seeds of the command line.
 
     Raises:
-        UserError: one is not valid, or two variants share a name.
+        UserError: a variant or a seed is not valid, or two variants share a name.
     """
     variants = [Variant.parse(text) for text in texts]
     check_names(variants)
-    return variants, parse_seeds(seeds)
+    return variants, list(some_integers("--seeds", seeds))
 
 
 def check_names(variants: Sequence[Variant]) -> None:
     """Refuse variants that would share run folders.
 
     Raises:
-        UserError: two of them have one name.
+        UserError: two variants have the same name.
     """
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--vary: two variants are named {name!r}")
-
-
-def parse_seeds(text: str) -> list[int]:
-    """The seeds of an option such as ``0,1,2``.
-
-    Raises:
-        UserError: one is not a number.
-    """
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text}: expected integers such as 0,1,2") from None

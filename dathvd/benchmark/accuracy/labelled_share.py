@@ -16,7 +16,8 @@ from dathvd.errors import UserError
 from dathvd.files import make_folder, write_atomically
 
 SHUFFLE_SEED = 0
-"""Decides which images are labelled, and the order of the test images."""
+"""The seed that decides which images keep their labels, and the order of the test
+images."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Files:
     labelled: Path
     """The labelled share of each class, and the same test images."""
     unlabelled: Path
-    """The images of all others."""
+    """The images that lost their labels."""
     num_train: int
     num_labelled: int
 
@@ -36,13 +37,13 @@ class Files:
 def prepare(config: DataConfig, folder: Path, share: float) -> Files:
     """Write the three files, where they are not there yet.
 
-    The first test images are a fair sample thereafter; in a folder of classes they
-    would all be of one class.
+    The test images are shuffled, so that the first of them are a fair sample: a folder
+    of classes lists the images of one class after another.
 
     Args:
         config: the data set.
         folder: where the files are kept.
-        share: of each class that keeps its labels, in (0, 1).
+        share: the share of each class's images that keep their labels, in (0, 1).
 
     Raises:
         UserError: the data set is not usable, or a class would keep no label.

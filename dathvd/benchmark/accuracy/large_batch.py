@@ -21,15 +21,14 @@ from dathvd.benchmark.accuracy.comparison import (
     VariantRow,
     check_names,
     compare,
-    parse_seeds,
 )
-from dathvd.errors import UserError
 from dathvd.files import write_json
+from dathvd.lists import some_integers
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import guard, start
 
-CONFIG = "configs/cifar10/cpu_budget.yaml"
+CONFIG = "cifar10/cpu_budget"
 PASS_SIZE = 512
 """Images of one backward pass over all workers: larger batches take several."""
 
@@ -40,7 +39,7 @@ class Rule:
 
     label: str
     settings: tuple[str, ...]
-    """Beside the rate for the base batch."""
+    """Settings of the optimizer besides its learning rate for the base batch."""
 
 
 RULES = {
@@ -58,7 +57,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class BatchPoint:
-    """One optimizer at one batch size; accuracies in percent, one a seed."""
+    """One optimizer at one batch size, with one accuracy in percent for each seed."""
 
     optimizer: str
     batch_size: int
@@ -76,8 +75,8 @@ def variants(
 
     Args:
         base: the base batch size.
-        multiples: of it.
-        rates: learning rate of each of ``RULES`` at the base batch.
+        multiples: the batch sizes, as multiples of the base batch size.
+        rates: the learning rate of each of ``RULES`` at the base batch size.
     """
     return [
         Variant(
@@ -100,7 +99,7 @@ def variants(
 def points(
     rows: Sequence[VariantRow], base: int, multiples: Sequence[int]
 ) -> list[BatchPoint]:
-    """What the rows of ``variants`` say, in the same order."""
+    """The points that the rows of ``variants`` stand for, in the same order."""
     found = []
     for (name, multiple), row in zip(product(RULES, multiples), rows, strict=True):
         if multiple == multiples[0]:
@@ -160,15 +159,15 @@ def batches_table(
     rates: dict[str, float],
     folder: Path,
 ) -> None:
-    """What ``dathvd benchmark-batches`` does; see its options.
+    """Run ``dathvd benchmark-batches``, whose options the parameters are.
 
     Raises:
         UserError: an option is not valid.
     """
-    sizes = parse_multiples(multiples)
+    sizes = list(some_integers("--multiples", multiples, 1))
     asked = variants(base, sizes, rates)
     check_names(asked)
-    numbers = parse_seeds(seeds)
+    numbers = list(some_integers("--seeds", seeds))
     file = config_file or CONFIG
     runtime = start()
     with guard(runtime):
@@ -179,15 +178,3 @@ def batches_table(
             content = [asdict(point) for point in found]
             write_json(folder / "large_batch.json", content)
             plot_points(found, rows[0].attack, folder / "large_batch.png")
-
-
-def parse_multiples(text: str) -> list[int]:
-    """The multiples of an option such as ``1,16,64``.
-
-    Raises:
-        UserError: one is not a whole number from 1 on.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UserError(f"--multiples {text}: expected whole numbers such as 1,16,64")
-    return [int(word) for word in words]

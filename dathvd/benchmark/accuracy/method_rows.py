@@ -13,16 +13,17 @@ from dathvd.report.tables import plain_console
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method; accuracies in percent, one a seed."""
+    """One training method, with one accuracy in percent for each seed."""
 
     method: str
     seeds: tuple[int, ...]
     clean: tuple[float, ...]
     pgd: tuple[float, ...]
     autoattack: tuple[float, ...]
-    """Empty where it was not asked for."""
+    """Accuracies under AutoAttack; empty where it was not asked for."""
     train_seconds: float
-    """Mean over seeds, with the runs that went before."""
+    """Seconds of training, averaged over seeds, including the runs that the method
+    needs first (a teacher, a pre-training)."""
     num_workers: int
 
 

@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from dathvd import run_folder
-from dathvd.benchmark.accuracy.comparison import parse_seeds
 from dathvd.benchmark.accuracy.labelled_share import Files, prepare
 from dathvd.benchmark.accuracy.method_rows import MethodRow, print_rows
 from dathvd.config import Config, DataConfig, load_config
 from dathvd.errors import TEMPORARY_FAILURE, choose
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import write_json
+from dathvd.lists import some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
 from dathvd.training import train
 
-CONFIG = "configs/cifar10/cpu_budget.yaml"
+CONFIG = "cifar10/cpu_budget"
 EXTRA_RATIO = 0.5
 PRETRAIN_SHARE = 0.25
-"""Epochs of pre-training over those of training; each image counts four times in it."""
+"""Epochs of pre-training as a share of those of training. An epoch of pre-training sees
+every image in all four rotations."""
 _PGD = ("attack.name=pgd", "attack.loss=cross_entropy")
 AT = (*_PGD, "objective.name=adversarial", "objective.clean_weight=0.0")
 FGSM_RS = ("attack.name=fgsm_rs", *AT[1:])
@@ -49,18 +50,19 @@ class Bench:
     seed: int
     runtime: Runtime
     stages: list[Path] = field(default_factory=list)
-    """The runs so far that the present method needed."""
+    """The runs that the present method has needed so far."""
 
     def train(
         self, name: str, *settings: str, epochs: float = 1.0, few: bool = False
     ) -> Path:
-        """A finished run.
+        """Train a run to its end, unless it is finished, and return its folder.
 
         Args:
-            name: of its folder.
-            settings: what it changes.
-            epochs: its length, as a multiple of the common one.
-            few: train on the labelled share alone; ``epochs`` is of it then.
+            name: the name of the run's folder.
+            settings: the ``section.field=value`` that the run changes.
+            epochs: the run's epochs, as a multiple of the table's.
+            few: train on the labelled share alone, of which ``epochs`` then counts the
+                passes.
         """
         root = self.files.labelled if few else self.files.whole
         common = load_config(self.config_file, self.overrides)
@@ -76,6 +78,11 @@ class Bench:
             sys.exit(TEMPORARY_FAILURE)
         self.stages.append(run)
         return run
+
+    @property
+    def trusted(self) -> list[str]:
+        """The components outside of dathvd that the table's configuration names."""
+        return list(load_config(self.config_file, self.overrides).foreign().values())
 
     @property
     def few_epochs(self) -> float:
@@ -110,7 +117,13 @@ def pseudo_labelled(bench: Bench) -> Path:
     labels = bench.folder / f"pseudo-labels-seed{bench.seed}.npz"
     there = from_root(bench.runtime, labels.exists())
     if not there:
-        pseudo_label(str(teacher), bench.files.unlabelled, labels, bench.runtime)
+        pseudo_label(
+            str(teacher),
+            bench.files.unlabelled,
+            labels,
+            bench.runtime,
+            trust=bench.trusted,
+        )
     return bench.train(
         "semi-supervised",
         *AT,
@@ -137,17 +150,17 @@ METHODS: dict[str, Callable[[Bench], Path]] = {
     "pseudo-labels": pseudo_labelled,
     "pre-trained": pretrained,
 }
-"""From the runs of one seed to the run that is judged."""
+"""The methods by name: each trains what it needs and returns the run that is judged."""
 
 
-def judge(run: Path, attack: str, samples: int, runtime: Runtime) -> dict[str, Any]:
+def judge(run: Path, attack: str, samples: int, bench: Bench) -> dict[str, Any]:
     """The result of one attack on a run's first test images, computed once."""
     output = run / "evaluations" / attack
-    if not from_root(runtime, (output / "result.json").exists()):
+    if not from_root(bench.runtime, (output / "result.json").exists()):
         grid = Grid(attacks=(attack,), num_steps=(50,), restarts=1)
-        request = Request(grid, max_samples=samples, output=output)
-        evaluate_checkpoint(str(run), request, runtime)
-    text = (output / "result.json").read_text() if runtime.is_root else "{}"
+        request = Request(grid, max_samples=samples, trust=bench.trusted, output=output)
+        evaluate_checkpoint(str(run), request, bench.runtime)
+    text = (output / "result.json").read_text() if bench.runtime.is_root else "{}"
     return dict(json.loads(text))
 
 
@@ -157,25 +170,21 @@ def measure_methods(
     """Train and judge every method with every seed; every rank calls it.
 
     Args:
-        names: of ``METHODS``.
-        benches: one a seed.
+        names: the methods, keys of ``METHODS``.
+        benches: one for each seed.
         samples: test images of the clean and PGD-50 accuracy.
         hard_samples: test images of AutoAttack; 0 leaves it out.
 
     Returns:
-        A row a method (on rank 0; empty on the others).
+        One row for each method on rank 0, and an empty list on the other ranks.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for bench in benches:
         for name in names:
             bench.stages.clear()
             run = METHODS[name](bench)
-            pgd = judge(run, "pgd", samples, bench.runtime)
-            hard = (
-                judge(run, "autoattack", hard_samples, bench.runtime)
-                if hard_samples
-                else {}
-            )
+            pgd = judge(run, "pgd", samples, bench)
+            hard = judge(run, "autoattack", hard_samples, bench) if hard_samples else {}
             if bench.runtime.is_root:
                 found[name].append(_entry(bench.stages, pgd, hard))
     if not benches[0].runtime.is_root:
@@ -221,16 +230,16 @@ def methods_table(
     hard_samples: int,
     folder: Path,
 ) -> None:
-    """What ``dathvd benchmark-methods`` does; see its options.
+    """Run ``dathvd benchmark-methods``, whose options the parameters are.
 
     Raises:
         UserError: an option is not valid, or the data set is not usable.
     """
     file = config_file or CONFIG
-    names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    names = list(words(methods)) or list(METHODS)
     for name in names:
         choose("--methods", name, METHODS)
-    numbers = parse_seeds(seeds)
+    numbers = list(some_integers("--seeds", seeds))
     source = ("data.name=image_folder", f"data.root={data}") if data else ()
     config = load_config(file, [*overrides, *source])
     runtime = start(config.train.device)

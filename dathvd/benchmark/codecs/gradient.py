@@ -33,13 +33,13 @@ class Gradient:
 
 
 def random_gradient(num_values: int, seed: int = 0) -> Gradient:
-    """Independent standard normal values."""
+    """A gradient of independent standard normal values."""
     values = torch.randn(num_values, generator=torch.Generator().manual_seed(seed))
     return Gradient(values, _as_matrix(num_values), None, "random normal values")
 
 
 def read_gradient(path: Path) -> Gradient:
-    """A float array of a .npy file, or a tensor of a file of ``torch.save``.
+    """The gradient in a .npy file of floats, or in a tensor saved by ``torch.save``.
 
     Raises:
         UserError: the file cannot be read, or holds anything else.

@@ -14,7 +14,7 @@ from dathvd.report.tables import plain_console
 
 
 def print_table(rows: list[CodecRow], device: str) -> None:
-    """All codecs; the caption says what was encoded, where and how."""
+    """Print a row for each codec; the caption says what was encoded, where and how."""
     first = rows[0]
     paths = sorted({row.path for row in rows} - {"torch"})
     compiled = f" Compiled kernels: {', '.join(paths) or 'not built'}."
@@ -53,13 +53,13 @@ def print_table(rows: list[CodecRow], device: str) -> None:
 
 
 def write_lines(rows: list[CodecRow], path: Path) -> None:
-    """One JSON object a line."""
+    """Write each row as one line of JSON."""
     lines = [json.dumps(row.to_json(), ensure_ascii=False) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
 def plot(rows: list[CodecRow], path: Path) -> None:
-    """Cost, bytes and error energy of each codec."""
+    """Draw cost, bytes and error energy of each codec."""
     figure = new_figure(11, 3.6)
     names = [row.codec for row in rows]
     panels: dict[str, list[float]] = {

@@ -26,22 +26,22 @@ class CodecRow:
     codec: str
     num_values: int
     memcpy_ms: float
-    """Of the float32 vector, timed in the same rounds, on the same thread."""
+    """Milliseconds of copying the float32 vector, in the same rounds and thread."""
     encode_ms: float
-    """With error feedback where the codec uses it."""
+    """Milliseconds of encoding, with error feedback where the codec uses it."""
     decode_ms: float
     ratio: float
-    """(encode + decode) / memcpy, of each round."""
+    """Median over rounds of (encode + decode) / memcpy."""
     spread: float
     """Half the distance between the quartiles of the ratio."""
     bytes: int
-    """Of one payload."""
+    """Bytes of one payload."""
     error_energy: float
     """‖Q(g) − g‖² / ‖g‖², without any residual."""
     error_feedback: bool
     threads: int
     path: str
-    """avx512, avx2 or plain: the compiled kernels; torch: its operations."""
+    """avx512, avx2 or plain for the compiled loops; torch for its operations."""
     gradient: str
 
     def to_json(self) -> dict[str, Any]:
@@ -70,11 +70,11 @@ class Subject(ABC):
 
     @abstractmethod
     def encode(self, residual: Tensor | None) -> None:
-        """Gradient (plus residual) to payload and new residual."""
+        """Encode gradient plus residual into the payload, and keep the new residual."""
 
     @abstractmethod
     def decode(self) -> None:
-        """Payload to ``out``."""
+        """Decode the payload into ``out``."""
 
     @property
     @abstractmethod

@@ -43,24 +43,24 @@ def bytes_factor(collective: str, exchange: str, num_workers: int) -> float:
 
 @dataclass(frozen=True)
 class Link:
-    """What the fit finds.
+    """The latency and bandwidths that the fit finds.
 
     Args:
         latency: seconds a round.
-        seconds_per_byte: by exchange: the reciprocal of the bandwidth it attains.
+        seconds_per_byte: the reciprocal of the bandwidth that each exchange attains.
     """
 
     latency: float
     seconds_per_byte: dict[str, float]
 
     def communication_seconds(self, row: SweepRow, num_workers: int) -> float:
-        """Of one step of the row's codec and exchange with so many workers."""
+        """Seconds of communication of one step by the row's codec and exchange."""
         count, sent = traffic(row, num_workers)
         return self.latency * count + self.seconds_per_byte[row.exchange] * sent
 
 
 def traffic(row: SweepRow, num_workers: int) -> tuple[float, float]:
-    """Rounds and bytes of one worker in one step, from those that the row measured."""
+    """Rounds and bytes of one worker in one step, scaled from the measured row's."""
     count, sent = 0.0, 0.0
     for collective, (calls, measured) in row.traffic.items():
         unit = measured / bytes_factor(collective, row.exchange, row.num_workers)
@@ -117,7 +117,11 @@ class ClusterModel:
         return self.compute[nearest] * self._slowdown(nearest, num_workers)
 
     def _slowdown(self, measured: int, num_workers: int) -> float:
-        """Of compute with that many workers, from those that share one machine."""
+        """The factor by which compute with ``num_workers`` is slower than measured.
+
+        It differs from 1 where the workers share one machine and outnumber those that
+        it runs side by side.
+        """
         if num_workers in self.compute:
             return self.compute[num_workers] / self.compute[measured]
         if self.shared_workers is None:
@@ -143,7 +147,7 @@ class ClusterModel:
 
 
 def key_of(row: SweepRow) -> tuple[str, str, str]:
-    """What is compared over numbers of workers."""
+    """The (codec, exchange, overlap) that rows of several numbers of workers share."""
     return row.codec, row.exchange, row.overlap
 
 
@@ -234,7 +238,7 @@ class HeldOut:
 
     @property
     def error(self) -> float:
-        """Relative: positive where the prediction is too slow."""
+        """The relative error, positive where the prediction is too slow."""
         return self.predicted_seconds / self.row.step_seconds - 1
 
 

@@ -8,7 +8,7 @@ from dathvd.rig.network import Counters
 
 
 def payload_bytes_sent() -> int:
-    """Over all interfaces but the loopback, without the headers of TCP's packets.
+    """Bytes sent over all interfaces but the loopback, without TCP packets' headers.
 
     Read from /proc/net/dev, which shows the network namespace of this process.
     """

@@ -190,5 +190,5 @@ def agree_to_go_on(go_on: Callable[[], bool]) -> bool:
 
 
 def num_values(model: nn.Module) -> int:
-    """Of the gradient."""
+    """The number of values of the model's gradient."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""Lists on the command line, read with a clear line for what is wrong in them."""
+"""Options of a sweep, read with a clear line for what is wrong in them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,7 @@ import os
 from dathvd.benchmark.speedup.plan import Overlap
 from dathvd.errors import UserError, nearest
 from dathvd.launch import LaunchOptions
-
-
-def words(text: str) -> tuple[str, ...]:
-    """``"a, b"`` as ("a", "b"), each once."""
-    return tuple(
-        dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    )
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """``"1,2,4"`` as increasing numbers of at least 1.
-
-    Raises:
-        UserError: a part is no such number, or there is none.
-    """
-    parts = words(text)
-    bad = [part for part in parts if not (part.isdigit() and int(part) > 0)]
-    if bad or not parts:
-        got = bad[0] if bad else text
-        raise UserError(f"{option}: expected numbers such as 1,2,4, got {got!r}")
-    return tuple(sorted({int(part) for part in parts}))
+from dathvd.lists import words
 
 
 def overlap_modes(text: str) -> tuple[Overlap, ...]:

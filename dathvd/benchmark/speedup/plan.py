@@ -44,7 +44,7 @@ class Plan(BaseModel):
     shared_machine: bool
     """All hosts are one machine's (a rig)."""
     rate: str | None
-    """Of the rig's links."""
+    """The rate of the rig's links, such as ``"200mbit"``; None on real hosts."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

@@ -37,13 +37,13 @@ class Regime:
 
     name: str
     batch_size: int
-    """Of one worker."""
+    """Images of one worker in a step."""
     attack_steps: int
     rates: tuple[str, ...]
     codecs: tuple[str, ...]
     sizes: tuple[int, ...]
     seconds: float
-    """Of timed rounds for each rate and number of hosts; at least three rounds."""
+    """How long rounds are timed for each rate and number of hosts, at least three."""
 
 
 REGIMES = (

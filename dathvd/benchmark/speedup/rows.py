@@ -32,12 +32,12 @@ class SweepRow:
     update_seconds: float
     """Forward, backward, encoding, decoding and the optimizer's update."""
     exposed_seconds: float
-    """Waiting for gradients with nothing else to do."""
+    """Seconds of a step spent waiting for gradients with nothing else to do."""
     bytes_sent: float
-    """By one worker in one step, as the exchanger's ledger tells it."""
+    """Bytes that one worker sends in one step, by the exchanger's ledger."""
     kernel_bytes: float | None = None
-    """The same by the interface's counters, without headers; None where a host has
-    several workers, which then share them."""
+    """The same bytes by the interface's counters, without headers; None where several
+    workers of a host share an interface."""
     traffic: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Per collective (``allreduce``, ``allgather``, ``alltoall``): calls and bytes sent
     by one worker in one step."""
@@ -47,11 +47,11 @@ class SweepRow:
     """More workers than cores (times their threads) or GPUs."""
     device: str
     rate: str | None = None
-    """Of the rig's links; None elsewhere."""
+    """The rate of the rig's links; None on real hosts."""
 
     @property
     def images_per_second(self) -> float:
-        """Over all workers."""
+        """Images that all workers together train in a second."""
         return self.num_workers * self.batch_size_per_worker / self.step_seconds
 
     @property

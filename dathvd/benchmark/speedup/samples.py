@@ -1,4 +1,4 @@
-"""From timed steps on every worker to one row a point."""
+"""Rows of a sweep, made from the timed steps of every worker."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Sample:
     update: float
     exposed: float
     sent: float
-    """Bytes, by the ledger."""
+    """Bytes sent, by the ledger."""
     kernel: float
-    """Bytes, by the kernel's counters."""
+    """Bytes sent, by the kernel's counters."""
     traffic: dict[str, tuple[int, float]]
     """Calls and bytes of each collective."""
 
     @property
     def total(self) -> float:
-        """Seconds."""
+        """Seconds of the whole step."""
         return self.data + self.attack + self.update + self.exposed
 
 
 Samples = Sequence[Sequence[Sample]]
-"""Of one point: for each rank its steps, the same number on all."""
+"""The timed steps of one point: a list for each rank, of the same length on all."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Launch:
     num_threads: int
     device: str
     num_values: int
-    """Of the gradient."""
+    """Number of values of the gradient."""
 
     def row(self, point: Point, ranks: Samples, compute_seconds: float) -> SweepRow:
-        """A point's row.
+        """The row of a point.
 
         Args:
-            point: with its exchange chosen.
-            ranks: its steps.
-            compute_seconds: of the step without any communication.
+            point: what was measured; its exchange is chosen, not ``auto``.
+            ranks: the point's timed steps.
+            compute_seconds: seconds of the step without any communication.
         """
         steps = critical(ranks)
         step_seconds = median(step.total for step in steps)
@@ -98,9 +98,9 @@ class Launch:
 
 
 def critical(ranks: Samples) -> list[Sample]:
-    """Of each step, the sample of the rank that the others waited for.
+    """The sample, for each step, of the rank that the others waited for.
 
-    It waits least itself; what it waits is communication and not others' lateness.
+    That rank waits least itself: what it waits is communication, not others' lateness.
     """
     return [
         min(step, key=lambda sample: (sample.exposed, -sample.total))

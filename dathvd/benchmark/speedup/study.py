@@ -1,4 +1,4 @@
-"""From measured rows to predictions, files and what is printed."""
+"""Predictions, files and printed lines, made from the measured rows of a sweep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Study:
     held_out: list[HeldOut]
 
     def title(self) -> str:
-        """Above the table."""
+        """The line above the table."""
         where = f"links of {self.rate}" if self.rate else "these hosts"
         return f"measured, {where}; ratio: to the same step without communication"
 
@@ -70,7 +70,7 @@ def studies(rows: Sequence[SweepRow], *, shared_workers: int | None) -> list[Stu
     """Fit and predict for each rate; a single worker's row counts for all of them.
 
     Args:
-        rows: measured.
+        rows: the measured rows.
         shared_workers: as in ``ClusterModel``, for rows from a rig.
     """
     rates = list(dict.fromkeys(row.rate for row in rows if row.num_workers > 1))
@@ -96,12 +96,12 @@ def write_files(
 
     Args:
         found: the studies of ``rows``.
-        rows: measured.
-        setting: what the reader must know of how they were measured.
-        folder: where to.
+        rows: the measured rows.
+        setting: what the reader must know of how the rows were measured.
+        folder: where the files are written.
 
     Returns:
-        What ``speedup.json`` holds; measurements and predictions are lists apart.
+        The contents of ``speedup.json``; measurements and predictions are two lists.
     """
     report = {
         "setting": setting,

@@ -21,8 +21,8 @@ def single_worker(rows: Sequence[SweepRow]) -> SweepRow | None:
 def speed_up(row: SweepRow, rows: Sequence[SweepRow]) -> float | None:
     """Images per second as a multiple of one worker's.
 
-    None where there is no claim to make: an oversubscribed row, a row that exchanges
-    nothing, or no measured single worker.
+    It is None where there is no claim to make: the row is oversubscribed or exchanges
+    nothing, or no single worker was measured.
     """
     one = single_worker(rows)
     if one is None or row.oversubscribed or (row.is_local and row.num_workers > 1):
@@ -44,7 +44,7 @@ def to_record(row: SweepRow, rows: Sequence[SweepRow]) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[SweepRow]) -> str:
-    """The records without what does not fit a cell."""
+    """The records as CSV, without the entries that do not fit a cell."""
     records = [to_record(row, rows) for row in rows]
     names = [name for name in records[0] if name != "traffic"]
     text = io.StringIO()

@@ -66,7 +66,7 @@ class Sweep:
         }
 
     def on_hosts(self, options: LaunchOptions, say: Say) -> list[SweepRow]:
-        """Launch each size by horovodrun (by mpirun where that is missing)."""
+        """Launch each number of workers by horovodrun, or by mpirun without it."""
         rows: list[SweepRow] = []
         for size in self.sizes:
             plan, out = self._write_plan(size, None)
@@ -91,7 +91,7 @@ class Sweep:
                 rig.set_rate(rate)
                 for size in self.sizes:
                     if size == 1 and rate != rates[0]:
-                        continue  # it sends nothing
+                        continue  # a single worker sends nothing
                     plan, out = self._write_plan(size, rate)
                     say(f"measuring {size} hosts, links of {rate}")
                     start = self._on_rig_by_ssh if gloo else self._on_rig_by_mpirun
@@ -156,8 +156,8 @@ def points_of(
 
     Args:
         codecs: names; ``sign:two-way`` gives a codec one exchange of its own.
-        exchanges: for the other codecs.
-        overlaps: modes for all.
+        exchanges: names that the codecs without one of their own are combined with.
+        overlaps: overlap modes that every codec is combined with.
 
     Raises:
         UserError: an unknown codec or exchange, or a codec that none of the exchanges
@@ -188,7 +188,7 @@ def read_rows(path: Path) -> list[SweepRow]:
     """The rows that rank 0 wrote.
 
     Raises:
-        UserError: there are none.
+        UserError: rank 0 wrote none.
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))

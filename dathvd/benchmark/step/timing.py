@@ -19,7 +19,7 @@ from dathvd.data import Dataset
 from dathvd.training.batches import Batch
 from dathvd.training.step import Trainer
 
-# sizes of the square matrices whose product tells what the device can do
+# The product of square matrices of this size tells what each kind of device can do.
 _MATRIX = {"cpu": 1536, "cuda": 8192}
 
 
@@ -44,7 +44,7 @@ class StepTimes:
     matmul_flops_per_second: float
     """The device's own rate at large float32 matrix products, interleaved."""
     matmul_share: float
-    """The first as a share of the second."""
+    """``flops_per_second`` as a share of ``matmul_flops_per_second``."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -107,8 +107,11 @@ def benchmark_step(
 
 
 def count_flops(trainer: Trainer, batches: list[Batch], lr: float) -> int:
-    """Floating-point operations of one step, which is taken; of direct sums where the
-    attack convolves with fewer."""
+    """Take one step and count its floating-point operations.
+
+    Convolutions count as direct sums, also where the attack computes them with fewer
+    operations.
+    """
     counter = _FlopCounter()
     with direct_sums(), counter:
         trainer.step(batches, lr)
@@ -157,7 +160,7 @@ def spread(values: list[float]) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """What kind of device it is, for people."""
+    """The name of the device's model, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

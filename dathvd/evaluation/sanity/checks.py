@@ -19,7 +19,7 @@ from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.evaluation.grid import REACH, Cell, Grid
 
 MIN_STEPS = 10
-"""Fewer steps are taken for none at all when steps are compared."""
+"""The least number of steps whose accuracies are compared over steps."""
 NOISE_DRAWS = 50
 RESTARTS = 5
 
@@ -29,17 +29,17 @@ class Limits:
     """How far a sound network may be from what theory wants, as shares of samples."""
 
     rise: float = 0.01
-    """Of accuracy with a larger radius or with more steps."""
+    """How far accuracy may rise with a larger radius or with more steps."""
     unbounded: float = 0.02
-    """Accuracy where every image is within reach."""
+    """Accuracy that may remain where every image is within reach."""
     restarts: float = 0.10
     """What more restarts may gain over one run of as many steps."""
     losses: float = 0.10
     """What the margin loss may gain over the cross-entropy."""
     beyond: float = 0.02
-    """Samples that fall to noise or to another network's examples alone."""
+    """Samples that may fall to noise or to another network's examples alone."""
     no_gradient: float = 0.05
-    """Of the samples that are right, those without a gradient."""
+    """The share of correctly classified samples that may have no gradient."""
     surrogate: float = 0.5
     """A surrogate below this share of the clean accuracy says nothing."""
 
@@ -50,7 +50,7 @@ class Check:
 
     name: str
     passed: bool | None
-    """None: it could not be decided."""
+    """Whether the check holds; None where it could not be decided."""
     reason: str
 
 
@@ -71,14 +71,14 @@ class Plan:
 
     @classmethod
     def make(cls, settings: EvaluationAttackConfig, image_shape: Sequence[int]) -> Plan:
-        """Around the radius and the steps of the run's evaluation.
+        """Plan cells around the radius and the steps of the run's evaluation.
 
         Args:
             settings: the run's attack, its epsilon above 0.
-            image_shape: of one image.
+            image_shape: (channels, height, width) of one image.
         """
         epsilon, count = settings.epsilon, max(settings.num_steps, MIN_STEPS)
-        # one length for all: fewer steps are then the beginning of more
+        # All cells take steps of one length: fewer steps are the beginning of more.
         size = max(min(settings.step_size, epsilon), REACH * epsilon / count)
         own = EvaluationAttackConfig(
             epsilon=epsilon,
@@ -109,7 +109,7 @@ class Plan:
         )
 
     def cells(self) -> list[Cell]:
-        """Each one once."""
+        """Every cell of the plan, none of them twice."""
         single = (self.own, self.restarts, self.margin, self.one_step, self.noise)
         every = (*self.radii, *self.steps, *single)
         return list({cell.key: cell for cell in every}.values())
@@ -122,13 +122,13 @@ class Findings:
     plan: Plan
     clean: Tensor
     held: dict[str, Tensor]
-    """By cell key."""
+    """Samples that are right under each cell's attack, by the cell's key."""
     transfer: Tensor
-    """Right on the surrogate's adversarial images."""
+    """Samples that are right on the surrogate's adversarial images."""
     surrogate: Tensor
-    """The surrogate itself is right on the clean image."""
+    """Samples whose clean image the surrogate itself gets right."""
     gradient: Tensor
-    """There is a gradient at the image."""
+    """Samples at whose clean image the gradient is not zero."""
 
     def accuracy(self, cell: Cell) -> float:
         """The share that held."""
@@ -136,7 +136,7 @@ class Findings:
 
 
 def share(flags: Tensor) -> float:
-    """Of true entries; 0 of none."""
+    """The share of true entries; 0 where there are no entries."""
     return int(flags.sum()) / max(flags.numel(), 1)
 
 

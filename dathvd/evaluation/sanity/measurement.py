@@ -47,7 +47,7 @@ class SanityRequest:
     surrogate: str | None = None
     """Another run for the transfer attack; None trains a network for it."""
     surrogate_steps: int = 300
-    sizes: Request = Request()
+    evaluation: Request = Request()
     """Samples, batch size, seed, weights, and where the report is written."""
 
 
@@ -60,15 +60,15 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
-    model, config = restore(run, runtime, request.sizes.weights)
-    config = together(runtime, lambda: with_request(config, request.sizes))
+    model, config = restore(run, runtime, request.evaluation)
+    config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
     surrogate = _surrogate(config, dataset, request, runtime)
     findings = gather_findings(
-        model, surrogate, plan, dataset, config, request.sizes, runtime
+        model, surrogate, plan, dataset, config, request.evaluation, runtime
     )
     checks = run_checks(findings)
     if runtime.is_root:
@@ -77,7 +77,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
             "num_workers": runtime.size,
             "parameters_sha256": parameters_sha256(model),
         }
-        _report(result, run, request.sizes)
+        _report(result, run, request.evaluation)
     return all(check.passed is not False for check in checks)
 
 
@@ -102,7 +102,8 @@ def _surrogate(
 ) -> nn.Module:
     """The named run's network, or one that rank 0 trains for all."""
     if request.surrogate is not None:
-        surrogate, _ = restore(request.surrogate, runtime)
+        trusted = Request(trust=request.evaluation.trust)
+        surrogate, _ = restore(request.surrogate, runtime, trusted)
         surrogate = surrogate.to(runtime.device)
         together(runtime, lambda: check_outputs(surrogate, dataset, runtime.device))
         return surrogate
@@ -121,7 +122,7 @@ def gather_findings(
     plan: Plan,
     dataset: Dataset,
     config: Config,
-    sizes: Request,
+    request: Request,
     runtime: Runtime,
 ) -> Findings:
     """Judge the test set under all that the checks compare; every rank calls it."""
@@ -140,18 +141,20 @@ def gather_findings(
     def right_of_surrogate(*arguments: Any) -> torch.Tensor:
         return right_on_clean(surrogate, *arguments[1:])
 
-    name = parameters_sha256(surrogate)[:16]
+    # the store tells apart what other surrogates and other attacks have judged
+    surrogate_key = f"surrogate-{parameters_sha256(surrogate)[:16]}"
+    transfer_key = f"transfer-{surrogate_key}-{plan.own.key}"
     probes: dict[str, Probe] = {
         CLEAN: right_on_clean,
         "gradient": has_gradient,
-        f"surrogate-{name}": right_of_surrogate,
-        f"transfer-{name}-{plan.own.key}": survives(transfer),
+        surrogate_key: right_of_surrogate,
+        transfer_key: survives(transfer),
     }
     for cell in plan.cells():
         probes[cell.key] = survives(cell.build(num_classes))
     store = None
-    if sizes.output is not None:
-        store = Store(sizes.output, identify(model, dataset.test, config))
+    if request.output is not None:
+        store = Store(request.output, identify(model, dataset.test, config))
     with progress_bar("sanity", runtime) as on_part:
         flags = Judge(
             dataset.test,
@@ -162,9 +165,16 @@ def gather_findings(
             store=store,
             on_part=on_part,
         )(model, probes)
-    clean, gradient, reads, moved = flags[:4]
-    held = dict(zip(list(probes)[4:], flags[4:] & clean, strict=True))
-    return Findings(plan, clean, held, moved & clean, reads, gradient)
+    right = dict(zip(probes, flags, strict=True))
+    clean = right[CLEAN]
+    return Findings(
+        plan=plan,
+        clean=clean,
+        held={cell.key: right[cell.key] & clean for cell in plan.cells()},
+        transfer=right[transfer_key] & clean,
+        surrogate=right[surrogate_key],
+        gradient=right["gradient"],
+    )
 
 
 def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
@@ -204,12 +214,12 @@ def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
     }
 
 
-def _report(result: dict[str, Any], run: str, sizes: Request) -> None:
+def _report(result: dict[str, Any], run: str, request: Request) -> None:
     print_sanity(result, title=run)
-    if sizes.json_file is not None:
-        write_json(sizes.json_file, result)
-    if sizes.output is not None:
-        folder: Path = sizes.output
+    if request.json_file is not None:
+        write_json(request.json_file, result)
+    if request.output is not None:
+        folder: Path = request.output
         make_folder(folder)
         write_json(folder / "sanity.json", result)
         plot_sanity(result, folder / "sanity.png")
