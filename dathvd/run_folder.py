@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import platform
 from datetime import datetime
@@ -23,10 +25,21 @@ _FREE = {
 }
 
 
-def default_run_folder(config: Config) -> Path:
-    """A dated folder under ``runs/``."""
+def make_default_run_folder(config: Config) -> Path:
+    """Make a dated folder under ``runs/`` that no other run has.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{stamp}-{config.data.name}-{config.attack.name}"
+    name = f"{stamp}-{config.data.name}-{config.attack.name}"
+    make_folder(Path("runs"))
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError), explain_os_errors("create", folder):
+            folder.mkdir()
+            return folder
+    raise AssertionError("itertools.count has no end")
 
 
 def prepare(run: Path, config: Config) -> None:

@@ -25,6 +25,10 @@ def command(
     horovodrun -np 16 dathvd train                    16 workers
     dathvd train --config configs/digits.yaml --set train.epochs=3
     """
+    from dathvd import stop
+
+    stop.listen()
+
     from dathvd.config import load_config
 
     config = load_config(config_file, overrides)

@@ -16,21 +16,21 @@ import pytest
 
 from dathvd.launch.attempts import find_horovodrun
 from dathvd.launch.command import Controller, LaunchOptions, launch_command
+from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, pathlib, sys
 from dathvd.launch import LaunchOptions, tree
-from dathvd.launch.attempts import Plan, launch
-tree.WORKER = ["-m", "tests.system.launched_rank"]
+from dathvd.launch.attempts import Job, Plan
+tree.WORKER[:] = ["-m", "tests.system.launched_rank"]
 command, restarts, run_dir = sys.argv[3:], int(sys.argv[1]), pathlib.Path(sys.argv[2])
 options = LaunchOptions(num_proc=2)
 plan = Plan(command, dict(os.environ), run_dir)
-sys.exit(launch(plan, options, restarts=restarts, grace=20.0))
+sys.exit(Job(plan, options, restarts, 20.0).run())
 """
-# "plain" is a host without horovodrun
-LAUNCHERS = ["plain", "mpi", "gloo"]
+LAUNCHERS = ["mpi", "gloo"]
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Job:
         command = launch_command(
             LaunchOptions(num_proc=2, controller=controller),
             [*worker, str(self.folder / "logs"), behaviour, str(self.folder / "mark")],
-            horovodrun=None if launcher == "plain" else find_horovodrun(),
+            horovodrun=find_horovodrun(),
             environment=environment(),
         )
         process = subprocess.Popen(
@@ -116,14 +116,14 @@ def test_a_rank_s_error_is_the_only_line_and_ends_all(job: Job, launcher: str) -
 
 
 def test_a_killed_rank_is_named(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "killed"))
+    code, _, stderr = end(job.start("mpi", "killed"))
     assert code == 1
     assert "rank 1 on " in stderr.splitlines()[0]
     assert "SIGKILL" in stderr.splitlines()[0]
 
 
 def test_a_failed_job_is_started_again(job: Job) -> None:
-    code, stdout, stderr = end(job.start("plain", "fail-once", restarts=1))
+    code, stdout, stderr = end(job.start("mpi", "fail-once", restarts=1))
     assert code == 0, stderr
     assert "RuntimeError: lightning" in stderr
     assert "restart 1 of 1" in stderr
@@ -131,20 +131,20 @@ def test_a_failed_job_is_started_again(job: Job) -> None:
 
 
 def test_restarts_run_out(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "killed", restarts=1))
+    code, _, stderr = end(job.start("mpi", "killed", restarts=1))
     assert code == 1
     assert stderr.count("SIGKILL") == 2 and stderr.count("restart 1 of 1") == 1
 
 
 def test_a_users_error_is_not_tried_again(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "refuse", restarts=3))
+    code, _, stderr = end(job.start("mpi", "refuse", restarts=3))
     assert code == 2 and "restart 1" not in stderr
 
 
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ("plain", signal.SIGUSR1),
+        ("mpi", signal.SIGUSR1),
         ("gloo", signal.SIGTERM),
     ],
 )
@@ -207,7 +207,7 @@ def test_secrets_stay_off_command_lines(job: Job, tmp_path: Path) -> None:
             for other in psutil.process_iter(["cmdline"]):
                 words = other.info["cmdline"] or []
                 assert secret not in " ".join(words)
-                ranks += words[1:3] == ["-m", "dathvd.launch.worker"]
+                ranks += words[1:4] == WORKER
             time.sleep(0.1)
     finally:
         process.terminate()
