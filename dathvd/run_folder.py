@@ -32,11 +32,12 @@ def make_default_run_folder(config: Config) -> Path:
         UserError: it cannot be made.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{config.data.name}-{config.attack.name}"
+    names = f"{config.data.name}-{config.attack.name}".replace(":", ".")
+    stem = f"{stamp}-{names}"
     make_folder(Path("runs"))
     for number in itertools.count(1):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError), explain_os_errors("create", folder):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        with explain_os_errors("create", folder), contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
     raise AssertionError("itertools.count has no end")
@@ -70,9 +71,9 @@ def first_difference(old: Config, new: Config) -> str | None:
             if value != after[section]:
                 return f"{section}: {value!r} there, {after[section]!r} here"
             continue
-        for field, entry in value.items():
-            if (section, field) not in _FREE and entry != after[section][field]:
-                other = after[section][field]
+        for field in {**value, **after[section]}:  # options may be on one side alone
+            entry, other = value.get(field, {}), after[section].get(field, {})
+            if (section, field) not in _FREE and entry != other:
                 return f"{section}.{field}: {entry!r} there, {other!r} here"
     return None
 

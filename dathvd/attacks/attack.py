@@ -20,6 +20,17 @@ class Attack(ABC):
     between: Callable[[], object] = staticmethod(lambda: None)
     """Called before each gradient step: the training loop moves exchanges on there."""
 
+    _description = ""
+
+    @property
+    def description(self) -> str:
+        """The attack with its settings in words, for tables and results."""
+        return self._description or repr(self)
+
+    @description.setter
+    def description(self, words: str) -> None:
+        self._description = words
+
     @abstractmethod
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -50,6 +61,8 @@ class Attack(ABC):
 
 class NoAttack(Attack):
     """Leaves the images as they are."""
+
+    _description = "none"
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise

@@ -1,6 +1,6 @@
 """Networks from images in [0, 1] to logits."""
 
-from dathvd.models.build import MODELS, build_model
+from dathvd.models.build import MODELS, build_model, finish_model
 from dathvd.models.head import Projection, freeze_trunk, head_name
 from dathvd.models.layers import Normalize
 
@@ -9,6 +9,7 @@ __all__ = [
     "Normalize",
     "Projection",
     "build_model",
+    "finish_model",
     "freeze_trunk",
     "head_name",
 ]

@@ -11,18 +11,19 @@ from dathvd.errors import UserError
 from dathvd.models.layers import ACTIVATIONS, Layers
 
 ImageShape = tuple[int, int, int]
-Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
 
 
-def imagenet_network(name: str) -> Builder:
-    """A builder of torchvision's network of that name, without trained weights."""
+def _torchvisions(name: str) -> Callable[..., nn.Module]:
+    """A maker of torchvision's network of that name, without trained weights."""
 
-    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+    def build(
+        config: ModelConfig, image_shape: ImageShape, num_classes: int
+    ) -> nn.Module:
         from dathvd.torchvision_shim import torchvision
 
-        if shape[0] != 3:
+        if image_shape[0] != 3:
             raise UserError(
-                f"model.name: {name} needs images of 3 channels, not {shape[0]} "
+                f"model.name: {name} needs images of 3 channels, not {image_shape[0]} "
                 "(set data.channels: 3)"
             )
         options = {} if config.normalization is None else _norm_layer(name, config)
@@ -50,3 +51,12 @@ def _replace_activations(network: nn.Module, make: Callable[[], nn.Module]) -> N
         for name, child in parent.named_children():
             if isinstance(child, (nn.ReLU, nn.GELU)):
                 setattr(parent, name, make())
+
+
+resnet18 = _torchvisions("resnet18")
+resnet34 = _torchvisions("resnet34")
+resnet50 = _torchvisions("resnet50")
+resnet101 = _torchvisions("resnet101")
+convnext_tiny = _torchvisions("convnext_tiny")
+convnext_small = _torchvisions("convnext_small")
+convnext_base = _torchvisions("convnext_base")
