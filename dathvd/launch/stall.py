@@ -58,12 +58,15 @@ class StallWatch:
         if self._stopped > self.limit:
             return f"stopped by a signal (SIGSTOP) for {self._stopped:.0f} s"
         beats, phase = self.pulse.read()
-        if phase == RESTING or phase != self._phase:
+        if phase == RESTING:
             self._idle = 0.0
-        elif beats != self._beats:
-            taken = (self._idle + seconds) / (beats - self._beats)
-            self._longest[phase] = max(taken, self._longest.get(phase, 0.0))
-            self._measured[phase] = self._measured.get(phase, 0) + beats - self._beats
+        elif beats != self._beats or phase != self._phase:
+            # the first beat after a rest ends no step
+            steps = beats - self._beats - (phase != self._phase)
+            if steps > 0:
+                taken = (self._idle + seconds) / steps
+                self._longest[phase] = max(taken, self._longest.get(phase, 0.0))
+                self._measured[phase] = self._measured.get(phase, 0) + steps
             self._idle = 0.0
         else:
             self._idle += seconds
