@@ -159,6 +159,4 @@ def _keys(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
     ]
     pairs = ", ".join("/".join(pair) for pair in _KEYS)
     hint = f" ({'; '.join(hints)})" if hints else ""
-    raise UserError(
-        f"data.extra: {path} holds {there}{hint}; expected one of {pairs}"
-    )
+    raise UserError(f"data.extra: {path} holds {there}{hint}; expected one of {pairs}")

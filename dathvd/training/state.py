@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dathvd import checkpoint
+from dathvd import checkpoint, run_lock
 from dathvd.attacks import build_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
@@ -134,6 +134,7 @@ class TrainingState:
         model, average = self.published_model(), self.published_average()
         shared = self._shared(model, average, runtime) if runtime.is_root else None
         own = self._own()
+        together(runtime, run_lock.check_held)
         try:
             together(
                 runtime,
@@ -149,15 +150,11 @@ class TrainingState:
             lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
         )
         # hosts with a disk of their own still hold their part; on a shared one root's
-        # turn has published all, and a second turn would remove it
-        elsewhere = runtime.local_rank == 0 and not runtime.is_root
+        # turn has published all, though a cache may still show the staging folder
+        elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
         together(
             runtime,
-            lambda: (
-                checkpoint.publish(final, keep, spare)
-                if elsewhere and checkpoint.staging_folder(final).exists()
-                else None
-            ),
+            lambda: checkpoint.publish(final, keep, spare) if elsewhere else None,
         )
         return final
 

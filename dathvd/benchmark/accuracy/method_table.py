@@ -96,9 +96,9 @@ def write_data(
     """The data set's files, written by rank 0; every rank calls it."""
     root = runtime.is_root
     files = together(runtime, lambda: prepare(config, folder, share) if root else None)
-    sent = from_root(runtime, files)
+    sent = from_root(runtime, None if files is None else files.to_json())
     assert sent is not None
-    return sent
+    return Files.from_json(sent)
 
 
 def longer(config: Config, factor: float) -> list[str]:

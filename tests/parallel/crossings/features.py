@@ -126,9 +126,7 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value("still"),
             Value("perturbed", ("objective.weight_perturbation=0.01",), False),
         ],
-        "optimizer": [
-            Value(name, (f"optimizer.name={name}",)) for name in OPTIMIZERS
-        ],
+        "optimizer": [Value(name, (f"optimizer.name={name}",)) for name in OPTIMIZERS],
         "codec": [
             Value(
                 f"{name} by {exchange}",
