@@ -32,8 +32,8 @@ al. (CVPR 2016)."""
 class OptimizerConfig(ComponentSection):
     """An optimizer of ``dathvd.optim.OPTIMIZERS``.
 
-    A field that is not set has the default of the named optimizer: that of ``PUBLISHED``
-    or else the field's.
+    A field that is not set has the named optimizer's default: that of ``PUBLISHED``, or
+    else the field's.
     """
 
     name: Annotated[str, named_in(OPTIMIZERS)] = "lamb"

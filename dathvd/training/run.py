@@ -128,7 +128,7 @@ def describe_rate(config: Config) -> str:
 
 
 def describe_attacks(config: Config) -> Iterator[str]:
-    """Two lines: the attack of training with what it maximises, and the evaluation's."""
+    """Two lines: training's attack with what it maximises, and the evaluation's."""
     attack = config.attack
     line = f"trained on {describe_attack(attack)}"
     if attack.name in ("pgd", "fgsm", "fgsm_rs"):

@@ -97,7 +97,7 @@ def test_the_keys_of_published_files_are_read(
 ) -> None:
     path, content = tmp_path / f"extra{suffix}", dict(zip(keys, (PIXELS, LABELS)))
     if suffix == ".npz":
-        np.savez(path, **content)
+        np.savez(path, **{keys[0]: PIXELS, keys[1]: LABELS})  # type: ignore[arg-type]
     else:
         path.write_bytes(pickle.dumps({**content, "names": ["a"]}))
     extra = read_extra(path)

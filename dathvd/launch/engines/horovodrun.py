@@ -1,8 +1,8 @@
 """Horovod's own launcher, over Gloo.
 
 It is not used over MPI: there it adds a service to each host whose key stands on
-command lines, where all users of the host can read it. Over Gloo it does the same unless
-it is told the interface.
+command lines, where all users of the host can read it. Over Gloo it does the same
+unless it is told the interface.
 """
 
 from __future__ import annotations

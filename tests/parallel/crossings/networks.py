@@ -1,4 +1,7 @@
-"""A ConvNeXt of a few hundred weights: the product's smallest has 28 million."""
+"""Networks with random layers, of a few hundred weights.
+
+The smallest one of the registry that has any, ConvNeXt, has 28 million.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ from typing import Any
 
 from torch import nn
 
-from dathvd.models import MODELS
-from dathvd.models.imagenet import imagenet_network
+from dathvd.config import ModelConfig
+from dathvd.models import imagenet
 from dathvd.torchvision_shim import torchvision
 
-SMALL_CONVNEXT = "convnext_of_two_blocks"
+CONVNEXT = f"{__name__}:convnext"
+DROPOUT = f"{__name__}:dropout"
+_NAME = "convnext_of_two_blocks"
 
 
-def install() -> None:
-    """Register it; it goes through the builder that the large ones go through."""
+def convnext(
+    config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """A ConvNeXt of two blocks, made by the maker of the registry's."""
 
     def build(weights: None, num_classes: int, **options: Any) -> nn.Module:
         from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -24,5 +31,19 @@ def install() -> None:
             blocks, stochastic_depth_prob=0.5, num_classes=num_classes, **options
         )
 
-    setattr(torchvision.models, SMALL_CONVNEXT, build)
-    MODELS[SMALL_CONVNEXT] = imagenet_network(SMALL_CONVNEXT)
+    setattr(torchvision.models, _NAME, build)
+    return imagenet._torchvisions(_NAME)(config, image_shape, num_classes)
+
+
+def dropout(
+    config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """A layer that draws from torch's own generator."""
+    channels, height, width = image_shape
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * width, 4 * config.width),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(4 * config.width, num_classes),
+    )

@@ -159,7 +159,8 @@ class Study:
                 trial.wrong += outcome["wrong"]
                 if outcome["refusal"] is not None:
                     trial.wrong.append(f"refused when it starts: {outcome['refusal']}")
-        if trial.wrong:
+        trial.wrong = list(dict.fromkeys(trial.wrong))
+        if not find_checkpoints(self.folder / trial.name):
             return
         ours = last_checkpoint(self.folder / trial.name)
         trial.wrong += [

@@ -61,21 +61,32 @@ def refusals(pair: Group) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+NEVER_THE_SAME: tuple[dict[str, tuple[str, ...]], ...] = (
+    # each worker normalises by its own samples, or each pass by its own
+    {"network": ("batch norm",), "batch norm": ("averaged", "local")},
+    {"network": ("batch norm",), "mode": ("train",)},
+    {"network": ("batch norm",), "passes": ("2",)},
+    # other workers attack anew what was attacked before the stop
+    {"overlap": ("attack",), "life": ("1+2", "2+1")},
+)
+"""Values with which the update depends on how workers and passes share a batch."""
+
+
 def depends_on_workers(row: Row) -> bool:
     """Whether the update is another one where the batch is shared otherwise."""
     table = features()
     if not all(table[f][name].same_for_any_workers for f, name in row.items()):
         return True
-    return row["network"] == "batch norm" and (
-        row["batch norm"] != "synchronised" or row["mode"] == "train"
+    return any(
+        all(row.get(feature) in names for feature, names in each.items())
+        for each in NEVER_THE_SAME
     )
 
 
 def plainest(row: Row) -> Row:
-    """The row whose result this one must have: one worker that never stops, and, where
-    nothing is normalised over a batch, takes it whole."""
-    plain = {**row, "life": "1", "codec": "none by allreduce"}
-    return plain if row["network"] == "batch norm" else {**plain, "passes": "1"}
+    """The row whose result this one must have: one worker that never stops, and takes
+    each batch whole."""
+    return {**row, "life": "1", "codec": "none by allreduce", "passes": "1"}
 
 
 @functools.cache
@@ -91,16 +102,7 @@ def make_table() -> Table:
         return frozenset((one, other)) in refused
 
     def or_depends(one: Place, other: Place) -> bool:
-        places = dict((one, other))
-        depends = (
-            {"network": "batch norm"}.items() <= places.items()
-            and len(places) == 2
-            and (
-                places.get("batch norm", "synchronised") != "synchronised"
-                or places.get("mode") == "train"
-            )
-        )
-        return depends or is_refused(one, other)
+        return is_refused(one, other) or depends_on_workers(dict((one, other)))
 
     same = {
         feature: [name for name, value in values.items() if value.same_for_any_workers]

@@ -12,7 +12,7 @@ import functools
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks import BALLS
 from dathvd.config import Config
 from dathvd.errors import UserError
 from dathvd.objectives import Objective, Terms

@@ -16,7 +16,6 @@ import horovod.torch as hvd
 import torch
 
 from dathvd.runtime import Runtime, abort, start
-from tests.parallel.crossings.networks import install
 from tests.parallel.crossings.trial import (
     Task,
     carry_out,
@@ -29,7 +28,6 @@ def main() -> None:
     folder, tasks = Path(sys.argv[1]), Path(sys.argv[2])
     runtime = start("cpu")
     torch.set_num_threads(1)
-    install()
     draw_nothing()
     for entry in json.loads(tasks.read_text()):
         task = Task(**entry)
