@@ -96,8 +96,8 @@ def read_extra(path: Path) -> TensorImages:
     An .npz file or a .pickle of a dictionary that holds one of these pairs:
     ``x_train`` and ``y_train``, ``image`` and ``label``, ``images`` and ``labels``,
     ``data`` and ``labels``, ``data`` and ``extrapolated_targets``. Or an .npy file
-    whose name ends in ``data``, ``images`` or ``image``, with its labels beside it in a file
-    whose name ends in ``labels`` or ``label`` instead. None of them can execute code.
+    whose name ends in ``data``, ``images`` or ``image``, with its labels beside it in a
+    file whose name ends in ``labels`` or ``label``. None of them can execute code.
 
     Raises:
         UserError: it is none of these, or holds something else.

@@ -15,7 +15,7 @@ from dathvd.models.stochastic import StochasticDepth
 ImageShape = tuple[int, int, int]
 
 
-def _torchvisions(name: str) -> Callable[..., nn.Module]:
+def torchvision_network(name: str) -> Callable[..., nn.Module]:
     """A maker of torchvision's network of that name, without trained weights."""
 
     def build(
@@ -64,10 +64,10 @@ def _replace(
                 setattr(parent, name, make(child))
 
 
-resnet18 = _torchvisions("resnet18")
-resnet34 = _torchvisions("resnet34")
-resnet50 = _torchvisions("resnet50")
-resnet101 = _torchvisions("resnet101")
-convnext_tiny = _torchvisions("convnext_tiny")
-convnext_small = _torchvisions("convnext_small")
-convnext_base = _torchvisions("convnext_base")
+resnet18 = torchvision_network("resnet18")
+resnet34 = torchvision_network("resnet34")
+resnet50 = torchvision_network("resnet50")
+resnet101 = torchvision_network("resnet101")
+convnext_tiny = torchvision_network("convnext_tiny")
+convnext_small = torchvision_network("convnext_small")
+convnext_base = torchvision_network("convnext_base")

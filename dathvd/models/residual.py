@@ -211,8 +211,8 @@ preact_resnet18 = _preact_resnet(PreActBlock, (2, 2, 2, 2))
 
 Its options, and those of the deeper ones: ``widths``, the four stages' channels;
 ``final_norm`` and ``initialization`` (see ``residual_network``), which are ``false``
-and ``torch`` in the network of distributed adversarial training (11,171,146 weights for 10
-classes).
+and ``torch`` in the network of distributed adversarial training (11,171,146 weights for
+10 classes).
 """
 preact_resnet34 = _preact_resnet(PreActBlock, (3, 4, 6, 3))
 """PreActResNet-34."""

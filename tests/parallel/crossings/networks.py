@@ -32,7 +32,9 @@ def convnext(
         )
 
     setattr(torchvision.models, _NAME, build)
-    return imagenet._torchvisions(_NAME)(config, image_shape, num_classes)
+    network = imagenet.torchvision_network(_NAME)(config, image_shape, num_classes)
+    assert isinstance(network, nn.Module)
+    return network
 
 
 def dropout(
