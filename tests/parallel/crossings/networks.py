@@ -32,8 +32,9 @@ def convnext(
         )
 
     setattr(torchvision.models, _NAME, build)
-    network = imagenet.torchvision_network(_NAME)(config, image_shape, num_classes)
-    assert isinstance(network, nn.Module)
+    network: nn.Module = imagenet.torchvision_network(_NAME)(
+        config, image_shape, num_classes
+    )
     return network
 
 
