@@ -51,7 +51,7 @@ class AttackConfig(Section):
     avx512_bf16 or AMX, and is many times slower on others."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
-    and the next three apply in eval mode, to networks that torch.fx can trace."""
+    and the next four apply in eval mode, to networks that torch.fx can trace."""
     fold_batch_norm: bool = True
     """Batch norm is folded into the convolutions of that copy."""
     winograd: bool = True
@@ -60,6 +60,9 @@ class AttackConfig(Section):
     eight times the memory of their weights."""
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
+    cuda_graph: bool = True
+    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph, once
+    for a shape that comes again, and replayed; other batches are launched as usual."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:
