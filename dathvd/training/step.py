@@ -59,6 +59,8 @@ class Trainer:
     """Adversarial images of the next step, made while gradients travelled."""
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
+    network: nn.Module | None = None
+    """The model as training passes run it; None runs it as it is."""
 
     def __post_init__(self) -> None:
         self._attacked = self.objective.attacked(self.model)
@@ -91,8 +93,9 @@ class Trainer:
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch)
             self.mark("attack")
+            network = self.network or self.model
             terms = self.objective(
-                self.model, batch.images, images, batch.labels, batch.weights
+                network, batch.images, images, batch.labels, batch.weights
             )
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()
