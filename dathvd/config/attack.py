@@ -61,8 +61,8 @@ class AttackConfig(Section):
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
     cuda_graph: bool = True
-    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph, once
-    for a shape that comes again, and replayed; other batches are launched as usual."""
+    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
+    a batch's shape comes again, and replayed; other batches are launched as usual."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:

@@ -50,6 +50,9 @@ class TrainConfig(Section):
     tf32: bool = True
     """On GPUs, float32 convolutions and matrix products may round their factors to
     TF32 (10 bits of mantissa)."""
+    compile: bool = False
+    """torch.compile of the training passes; up to a minute at the first step. The
+    gradients of a pass then come all at once: no exchange starts inside it."""
     deterministic: bool = True
     """On GPUs, only algorithms of cuDNN that give the same bits each time; false lets
     cuDNN time all that there are and take the fastest."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +21,24 @@ class TrainingPass(nn.Module):
         network: from images to logits; its weights are the ones trained.
         bf16: convolutions and matrix products in bfloat16.
         channels_last: images in channels-last layout; the weights should be, too.
+        compiled: by ``torch.compile``.
     """
 
     def __init__(
-        self, network: nn.Module, *, bf16: bool = False, channels_last: bool = False
+        self,
+        network: nn.Module,
+        *,
+        bf16: bool = False,
+        channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
+        run: Callable[[Tensor], Tensor] = network
+        if compiled:
+            run = torch.compile(network)
+        # in a tuple: as a module it would hold the weights under other names
+        self._run = (run,)
         self._bf16 = bf16
         self._channels_last = channels_last
 
@@ -34,10 +47,9 @@ class TrainingPass(nn.Module):
         if self._channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         if not self._bf16:
-            logits: Tensor = self.network(images)
-            return logits
+            return self._run[0](images)
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits = self.network(images)
+            logits = self._run[0](images)
         return logits.float()
 
 
@@ -51,9 +63,9 @@ def lay_out(model: nn.Module, config: TrainConfig) -> nn.Module:
 def training_pass(model: nn.Module, config: TrainConfig) -> nn.Module:
     """The model for training passes; itself where nothing is asked for."""
     bf16, layout = config.precision == "bf16", _channels_last(model, config)
-    if not bf16 and not layout:
+    if not (bf16 or layout or config.compile):
         return model
-    return TrainingPass(model, bf16=bf16, channels_last=layout)
+    return TrainingPass(model, bf16=bf16, channels_last=layout, compiled=config.compile)
 
 
 def _channels_last(model: nn.Module, config: TrainConfig) -> bool:
