@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks.attack import Attack, correct_on
+from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
@@ -83,7 +83,7 @@ class PGD(Attack):
             problem = replace(problem, repeats=True)
             worst = self._run(problem, noise, restart=0)
             if self.restarts == 1:
-                return worst
+                return worst + problem.flaw
             highest = self._gain(problem, worst)
             for restart in range(1, self.restarts):
                 found = self._run(problem, noise, restart)
@@ -91,7 +91,7 @@ class PGD(Attack):
                 better = gain > highest
                 highest = torch.where(better, gain, highest)
                 worst = torch.where(_beside(better, images), found, worst)
-        return worst
+        return worst + problem.flaw
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -117,12 +117,14 @@ class PGD(Attack):
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Problem:
         images, clean = images.detach(), None
+        flaw = images.new_zeros(())
         if self.target is not None or self.loss is kl_divergence:
             with torch.no_grad():
                 clean = network(images)
         if self.target is None or clean is None:
-            return Problem(network, images, labels, clean)
-        return Problem(network, images, self.target(clean, labels, noise), clean)
+            return Problem(network, images, labels, clean, flaw)
+        goal = self.target(clean, labels, noise)
+        return Problem(network, images, goal, clean, flaw)
 
     def _run(self, problem: Problem, noise: SampleNoise, restart: int) -> Tensor:
         """One run from its own start."""
@@ -175,6 +177,7 @@ class PGD(Attack):
             logits = problem.network(inputs)
             loss = self.loss(logits, problem.goal, problem.clean).sum()
             (gradient,) = torch.autograd.grad(loss, inputs)
+        problem.flaw.add_(nan_unless_finite(gradient))
         hit = logits.argmax(dim=1) == problem.goal
         return (gradient, ~hit) if self.target is None else (-gradient, hit)
 

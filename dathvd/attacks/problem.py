@@ -19,5 +19,7 @@ class Problem:
     """The labels to flee, or the classes to reach."""
     clean: Tensor | None
     """The clean logits, where the loss or the target rule needs them."""
+    flaw: Tensor
+    """A scalar: 0, or NaN once a gradient was not finite."""
     repeats: bool = False
     """Whether batches of this shape will come again, as those of training do."""

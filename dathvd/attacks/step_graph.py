@@ -39,6 +39,7 @@ class StepGraph:
             images=problem.images.clone(),
             goal=problem.goal.clone(),
             clean=None if problem.clean is None else problem.clean.clone(),
+            flaw=problem.flaw.clone(),
         )
         self._points = torch.empty_like(self._problem.images)
         self._velocity = torch.empty_like(self._points)
@@ -69,12 +70,14 @@ class StepGraph:
             self._problem.clean.copy_(problem.clean)
         self._points.copy_(points)
         self._velocity.zero_()
+        self._problem.flaw.zero_()
         for size in sizes:
             between()
             if size != self._step_size:
                 self._step_size = size
                 self._size.fill_(size)
             self._replay()
+        problem.flaw.add_(self._problem.flaw)
         return self._points.clone()
 
     def _step(self) -> None:

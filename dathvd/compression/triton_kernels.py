@@ -52,11 +52,15 @@ def sign_encode(
     first = blocks * _BLOCK + lanes
     sums = tl.zeros((tile, _LANES), tl.float32)
     words = tl.zeros((tile, _LANES), tl.uint32)
-    for group in range(_GROUPS):
+    kept = ()  # unrolled, so that all loads are in flight at once and stay in registers
+    for group in tl.static_range(_GROUPS):
         places = first + group * _LANES
         inside = places < count
-        x = _corrected(values, residual, places, inside, factor, has_residual)
-        pattern = x.to(tl.uint32, bitcast=True)
+        kept = kept + (
+            _corrected(values, residual, places, inside, factor, has_residual),
+        )
+    for group in tl.static_range(_GROUPS):
+        pattern = kept[group].to(tl.uint32, bitcast=True)
         sums += (pattern & _MAGNITUDE).to(tl.float32, bitcast=True)
         words |= (pattern >> 31) << group
     eight = tl.sum(tl.reshape(sums, (tile, 2, 8)), axis=1)
@@ -74,13 +78,11 @@ def sign_encode(
     to = wire + blocks * _WORDS + 1 + lanes
     tl.store(to, words.to(tl.int32, bitcast=True), mask=exists)
     if has_lost:
-        for group in range(_GROUPS):
+        for group in tl.static_range(_GROUPS):
             places = first + group * _LANES
-            inside = places < count
-            x = _corrected(values, residual, places, inside, factor, has_residual)
             sign = (words << (31 - group)) & 0x80000000
             decoded = (sign | scale_bits).to(tl.float32, bitcast=True)
-            tl.store(lost + places, x - decoded, mask=inside)
+            tl.store(lost + places, kept[group] - decoded, mask=places < count)
 
 
 @triton.jit(do_not_specialize=["stride"])

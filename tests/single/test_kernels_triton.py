@@ -22,7 +22,13 @@ from dathvd.compression.fused import FusedCompressor
 from tests.single.compression_inputs import decoded, encoded, vector
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CODECS = [Compression.sign(), Compression.int8(), Compression.int4()]
+CODECS = [
+    Compression.sign(),
+    Compression.int8(),
+    Compression.int4(),
+    Compression.topk(),
+    Compression.topk(density=0.3),
+]
 KINDS = ("normal", "zero", "denormal", "tiny", "huge", "heavy tail", "not finite")
 CASES = [("normal", 1), ("normal", 8705), *((kind, 513) for kind in KINDS)]
 pytestmark = pytest.mark.skipif(
@@ -74,9 +80,11 @@ def test_same_bits_as_on_a_cpu(codec: FusedCompressor, kind: str, size: int) -> 
     assert torch.equal(gpu_wire.cpu(), wire)
     assert torch.equal(bits(gpu_lost), bits(lost))
     out = torch.empty(size, device=DEVICE)
-    triton_calls.decode_mean(codec.kernel, gpu_wire[None], out, 1.0)
+    sizes = codec.decode_options(size)
+    triton_calls.decode_mean(codec.kernel, gpu_wire[None], out, 1.0, *sizes)
     assert torch.equal(bits(out), bits(decoded(codec, wire, size)))
-    triton_calls.decode_mean(codec.kernel, wires.to(DEVICE), out, inverse(3))
+    moved_wires = wires.to(DEVICE)
+    triton_calls.decode_mean(codec.kernel, moved_wires, out, inverse(3), *sizes)
     assert torch.equal(bits(out), bits(mean))
 
 
