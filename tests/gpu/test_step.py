@@ -146,7 +146,7 @@ def test_weights_lie_channels_last() -> None:
     )
 
 
-def peak(*overrides: str, steps: int = 4) -> float:
+def peak(*overrides: str, steps: int = 6) -> float:
     trainer, plan = trainer_on(CUDA, configured(*overrides))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -156,8 +156,8 @@ def peak(*overrides: str, steps: int = 4) -> float:
 
 
 def test_memory_does_not_grow_and_parts_save_some() -> None:
-    # three whole batches and an odd one an epoch
+    # a whole batch and an odd one an epoch: both have their graph in the second
     whole = peak(*LARGER, "train.batch_size=128")
-    assert peak(*LARGER, "train.batch_size=128", steps=12) <= 1.02 * whole
+    assert peak(*LARGER, "train.batch_size=128", steps=16) <= 1.02 * whole
     parts = peak(*LARGER, "train.batch_size=128", "train.backward_passes_per_step=4")
     assert parts < 0.7 * whole

@@ -30,7 +30,8 @@ CODECS = [
     Compression.topk(density=0.3),
 ]
 KINDS = ("normal", "zero", "denormal", "tiny", "huge", "heavy tail", "not finite")
-CASES = [("normal", 1), ("normal", 8705), *((kind, 513) for kind in KINDS)]
+CASES = [("normal", 1), ("normal", 8705), ("ties", 33_001)]
+CASES += [(kind, 513) for kind in KINDS]
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
@@ -124,6 +125,8 @@ POINTERS = {
     "factor": "fp32",
     "inverse": "fp32",
     "inverse_last": "fp32",
+    "wire_values": "*fp32",
+    "wire_places": "*i16",
 }
 CONSTANTS: dict[str, dict[str, Any]] = {
     "sign_encode": {"has_residual": True, "has_lost": True, "tile": 16},
@@ -136,6 +139,8 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "row_bytes": 260,
     },
     "quantize_decode": {"mean": True, "width": 4, "row_bytes": 260},
+    "topk_encode": {"has_residual": True, "has_lost": True},
+    "topk_decode": {"mean": True, "most": 256},
 }
 
 
@@ -146,9 +151,10 @@ def test_compiles_for_a_gpu_without_fused_products(name: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from dathvd.compression import triton_kernels
+    from dathvd.compression import triton_kernels, triton_topk
 
-    function = getattr(triton_kernels, name)
+    module = triton_topk if name.startswith("topk") else triton_kernels
+    function = getattr(module, name)
     constants = CONSTANTS[name]
     signature = {
         argument: (

@@ -12,10 +12,11 @@ import torch
 
 from dathvd.benchmark.gpu.clock import Budget
 from dathvd.benchmark.gpu.codecs import measure_codecs
-from dathvd.benchmark.gpu.ensemble import measure_autoattack
+from dathvd.benchmark.gpu.ensemble import measure_autoattack, random_task
 from dathvd.benchmark.gpu.rates import Rates, measure_rates
 from dathvd.benchmark.gpu.steps import CASES, TINY, available_loops, measure_case
 from dathvd.benchmark.step.timing import device_name
+from dathvd.config import ModelConfig
 from dathvd.files import write_json
 
 SECTIONS = ("codecs", "steps", "autoattack")
@@ -129,14 +130,11 @@ def _steps(
 
 
 def _autoattack(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
+    config = ModelConfig(name="preact_resnet18")
     if tiny:
-        from dathvd.config import ModelConfig
-        from dathvd.models import build_model
-
-        small = build_model(ModelConfig(name="small_cnn", width=2), (3, 32, 32), 10)
-        yield measure_autoattack(device, small, 2).to_json()
-    else:
-        yield measure_autoattack(device).to_json()
+        config = ModelConfig(name="small_cnn", width=2)
+    task = random_task(device, config, 2 if tiny else 256)
+    yield measure_autoattack(*task, f"{config.name}, random weights").to_json()
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd.config import ModelConfig
 from dathvd.evaluation.autoattack import AutoAttack
@@ -35,29 +35,36 @@ class EnsembleRow:
         return asdict(self)
 
 
-def measure_autoattack(
-    device: torch.device, model: nn.Module | None = None, num_samples: int = 256
-) -> EnsembleRow:
-    """Time both on images that the network reads right.
+def random_task(
+    device: torch.device, config: ModelConfig, num_samples: int
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network of random weights with images and its own predictions as labels.
 
-    Args:
-        device: where to run.
-        model: in eval mode, from 32x32 images to ten logits; None takes a random
-            PreActResNet-18, whose own predictions are the labels.
-        num_samples: images, in one batch.
+    Nearly all fall to the first attack: the later ones have little to do.
     """
-    import pyautoattack
-
-    known = "as given"
-    if model is None:
-        torch.manual_seed(0)
-        known = "preact_resnet18, random weights"
-        model = build_model(ModelConfig(name="preact_resnet18"), (3, 32, 32), 10)
-    model = model.to(device).eval()
+    torch.manual_seed(0)
+    model = build_model(config, (3, 32, 32), 10).to(device).eval()
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(num_samples, 3, 32, 32, generator=generator).to(device)
     with torch.no_grad():
         labels = model(images).argmax(dim=1)
+    return model, images, labels
+
+
+def measure_autoattack(
+    model: nn.Module, images: Tensor, labels: Tensor, name: str
+) -> EnsembleRow:
+    """Time both codes on the same images, in one batch.
+
+    Args:
+        model: in eval mode, from images to ten logits.
+        images: ``[n, C, H, W]`` in [0, 1] on the model's device.
+        labels: int64 ``[n]``.
+        name: of the network, for the row.
+    """
+    import pyautoattack
+
+    device, num_samples = images.device, len(images)
     began = _now(device)
     theirs = pyautoattack.AutoAttack(
         model, norm="Linf", eps=EPSILON, seed=0, version="standard", device=device
@@ -71,7 +78,7 @@ def measure_autoattack(
     with torch.no_grad():
         kept = model(found).argmax(dim=1) == labels
     return EnsembleRow(
-        network=known,
+        network=name,
         num_samples=num_samples,
         own_code_seconds=middle - began,
         seconds=end - middle,
