@@ -16,6 +16,7 @@ _TILE = 16
 """Blocks that one program of the sign encoder takes."""
 _TOPK_BLOCK = 16384
 SIGN_WARPS = 4
+SIGN_UNROLL = 4
 QUANTIZE_WARPS = 1
 TOPK_WARPS = 16
 _WIDTHS = {"int8": (8, 127, 516), "int4": (4, 7, 260)}
@@ -49,9 +50,8 @@ def encode(
         words = wire.view(torch.int32)
         numbers = (count, scale, inverse_last)
         grid = (num_blocks(blocks, _TILE),)
-        device.sign_encode[grid](
-            *inputs, words, lost, *numbers, tile=_TILE, num_warps=SIGN_WARPS, **flags
-        )
+        flags |= {"tile": _TILE, "unroll": SIGN_UNROLL, "num_warps": SIGN_WARPS}
+        device.sign_encode[grid](*inputs, words, lost, *numbers, **flags)
     else:
         width, levels, row_bytes = _WIDTHS[kernel]
         flags |= {"width": width, "levels": levels, "row_bytes": row_bytes}

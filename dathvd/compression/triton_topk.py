@@ -14,6 +14,8 @@ _BLOCK = tl.constexpr(16384)
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _NAN = tl.constexpr(0x7FC00000)
 _NAN_RANK = tl.constexpr(0x7F800001)
+_HALVED = tl.constexpr(1 << 23)
+"""One step of a float's exponent."""
 
 
 @triton.jit
@@ -31,32 +33,35 @@ def topk_encode(
     has_residual: tl.constexpr,
     has_lost: tl.constexpr,
 ):
-    """The largest values of a block, found by bisection over the bits of their rank.
+    """The largest values of a block, whose least rank is found by bisection.
 
-    A threshold grows bit by bit while at least as many ranks reach it as are kept; it
-    is found early where exactly as many do. Of the ranks at the threshold the first
-    ones are taken.
+    At least as many values as are kept reach ``low``, fewer reach ``high``; it ends
+    early where exactly as many do. The first probe is half the largest value, since in
+    most blocks the least rank lies above. Of the values at it the first ones are taken.
     """
     block = tl.program_id(0).to(tl.int64)
+    start = block * _BLOCK
+    left = tl.minimum(count - start, _BLOCK).to(tl.int32)
     lane = tl.arange(0, _BLOCK)
-    places = block * _BLOCK + lane
-    inside = places < count
-    x = tl.load(values + places, mask=inside, other=0.0) * factor
+    inside = lane < left
+    x = tl.load(values + start + lane, mask=inside, other=0.0) * factor
     if has_residual:
-        x = x + tl.load(residual + places, mask=inside, other=0.0)
+        x = x + tl.load(residual + start + lane, mask=inside, other=0.0)
     rank = tl.minimum(x.to(tl.int32, bitcast=True) & _MAGNITUDE, _NAN_RANK)
     rank = tl.where(inside, rank, -1)
-    kept = tl.where((block + 1) * _BLOCK > count, kept_last, kept_whole)
-    threshold = tl.full((), 0, tl.int32)
-    reach = tl.full((), _BLOCK, tl.int32)
-    bit = tl.full((), 30, tl.int32)
-    while (bit >= 0) & (reach != kept):
-        higher = threshold | (1 << bit)
-        reached = tl.sum((rank >= higher).to(tl.int32), axis=0)
+    kept = tl.where(left < _BLOCK, kept_last, kept_whole)
+    low = tl.full((), 0, tl.int32)
+    high = tl.max(rank, axis=0) + 1
+    reach = left
+    probe = tl.maximum(high - _HALVED, 1)
+    while (high - low > 1) & (reach != kept):
+        reached = tl.sum((rank >= probe).to(tl.int32), axis=0)
         enough = reached >= kept
-        threshold = tl.where(enough, higher, threshold)
+        low = tl.where(enough, probe, low)
+        high = tl.where(enough, high, probe)
         reach = tl.where(enough, reached, reach)
-        bit -= 1
+        probe = low + (high - low) // 2
+    threshold = low
     # what is left to decide lies at the threshold, unless exactly enough reach it
     exactly = reach == kept
     above = tl.where(exactly, rank >= threshold, rank > threshold)
@@ -76,7 +81,7 @@ def topk_encode(
     if kept % 2 == 1:
         tl.store(wire_places + first_place + kept, tl.full((), 0, tl.int16))
     if has_lost:
-        tl.store(lost + places, x - tl.where(sent, exact, 0.0), mask=inside)
+        tl.store(lost + start + lane, x - tl.where(sent, exact, 0.0), mask=inside)
 
 
 @triton.jit(do_not_specialize=["stride"])
@@ -100,10 +105,12 @@ def topk_decode(
         most: a power of two that is at least what a block sends.
     """
     block = tl.program_id(0).to(tl.int64)
-    places = block * _BLOCK + tl.arange(0, _BLOCK)
-    inside = places < count
+    out += block * _BLOCK
+    left = tl.minimum(count - block * _BLOCK, _BLOCK).to(tl.int32)
+    places = tl.arange(0, _BLOCK)
+    inside = places < left
     tl.store(out + places, tl.zeros((_BLOCK,), tl.float32), mask=inside)
-    kept = tl.where((block + 1) * _BLOCK > count, kept_last, kept_whole)
+    kept = tl.where(left < _BLOCK, kept_last, kept_whole)
     slot = tl.arange(0, most)
     sent = slot < kept
     for worker in range(workers):
@@ -112,7 +119,7 @@ def topk_decode(
         x = tl.load(wire_values + row // 4 + slot, mask=sent, other=0.0)
         place = tl.load(wire_places + (row + 4 * kept) // 2 + slot, mask=sent, other=0)
         place = place.to(tl.int32) & 0xFFFF
-        to = out + block * _BLOCK + place
+        to = out + place
         if worker > 0:
             x = tl.load(to, mask=sent, other=0.0) + x
         tl.store(to, x, mask=sent)

@@ -129,7 +129,12 @@ POINTERS = {
     "wire_places": "*i16",
 }
 CONSTANTS: dict[str, dict[str, Any]] = {
-    "sign_encode": {"has_residual": True, "has_lost": True, "tile": 16},
+    "sign_encode": {
+        "has_residual": True,
+        "has_lost": True,
+        "tile": 16,
+        "unroll": 4,
+    },
     "sign_decode": {"mean": True},
     "quantize_encode": {
         "has_residual": True,
