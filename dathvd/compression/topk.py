@@ -38,6 +38,7 @@ class TopK(FusedCompressor):
 
     name: ClassVar[str] = "topk"
     kernel: ClassVar[str] = "topk"
+    on_gpu: ClassVar[bool] = True
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
     warmup: ClassVar[float] = 0.25

@@ -63,7 +63,7 @@ class AttackConfig(ComponentSection):
     avx512_bf16 or AMX, and is many times slower on others."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
-    and the next three apply in eval mode, to networks that torch.fx can trace."""
+    and the next four apply in eval mode, to networks that torch.fx can trace."""
     fold_batch_norm: bool = True
     """Batch norm is folded into the convolutions of that copy."""
     winograd: bool = True
@@ -72,6 +72,9 @@ class AttackConfig(ComponentSection):
     eight times the memory of their weights."""
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
+    cuda_graph: bool = True
+    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
+    a batch's shape comes again, and replayed; other batches are launched as usual."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:

@@ -22,6 +22,7 @@ from dathvd.data import (
     load_dataset,
     self_supervised,
 )
+from dathvd.devices import check_precision, set_up_device
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
@@ -58,6 +59,8 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         UserError: bad input; see the message.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
+    together(runtime, lambda: check_precision(runtime.device, config.train))
+    set_up_device(runtime.device, config.train)
     together(runtime, lambda: check_components(config))
     dataset, held_out = together(runtime, lambda: load(config))
     folder = _agree_on_folder(config, run, runtime)

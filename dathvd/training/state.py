@@ -33,6 +33,7 @@ from dathvd.optim import build_optimizer
 from dathvd.runtime import Runtime, read_on_root, together
 from dathvd.training.ema import WeightAverage
 from dathvd.training.guard import Guard
+from dathvd.training.passes import lay_out, training_pass
 from dathvd.training.pretrained import initialise
 from dathvd.training.step import Totals, Trainer
 
@@ -67,7 +68,7 @@ class TrainingState:
             model = synchronise_batch_norm(model)
         if config.model.init_mode == "linear":
             freeze_trunk(model)  # after layers were exchanged: it changes theirs
-        broadcast_parameters(model)
+        broadcast_parameters(lay_out(model, config.train))
         optimizer = DistributedOptimizer(
             build_optimizer(config.optimizer, list(model.named_parameters())),
             named_parameters=list(model.named_parameters()),
@@ -88,6 +89,7 @@ class TrainingState:
             Totals.zero(runtime.device),
             average,
             rank=runtime.rank,
+            network=training_pass(model, config.train),
         )
         return cls(
             config,
