@@ -7,6 +7,7 @@ kernels. The kernels, their order and hence their bits are the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def new_pool(tensor: Tensor) -> object:
     return torch.cuda.graph_pool_handle() if tensor.is_cuda else None
 
 
-def capture(action: Action, pool: object = None) -> Action:
+def capture(action: Action, pool: Any = None) -> Action:
     """What does ``action`` by one launch; the action must have run before.
 
     The first run is what loads kernels and lets libraries choose theirs, which no
@@ -52,7 +53,7 @@ class Replayed:
     """
 
     def __init__(
-        self, action: Action, pool: object = None, *, has_run: bool = False
+        self, action: Action, pool: Any = None, *, has_run: bool = False
     ) -> None:
         self._action = action
         self._pool = pool

@@ -151,8 +151,8 @@ class Twin:
                 if name in own and _takes(own[name], tensor) and not is_shared:
                     own[name].copy_(tensor)
                 elif name not in own or own[name].data_ptr() != tensor.data_ptr():
-                    own[name] = nn.Parameter(tensor, requires_grad=False)
-                    twin._parameters[name] = own[name]
+                    parameter = nn.Parameter(tensor, requires_grad=False)
+                    own[name] = twin._parameters[name] = parameter
 
         return derive
 

@@ -64,7 +64,8 @@ def graphs(model: nn.Module, attack: Any) -> list[StepGraph]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_graph_gives_the_bits_of_launched_kernels(name: str) -> None:
     model = network()
-    options = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 4}
+    options: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255}
+    options["num_steps"] = 4
     options |= ATTACKS[name]
     launched = build_attack(AttackConfig(cuda_graph=False, **options))
     replayed = build_attack(AttackConfig(**options))

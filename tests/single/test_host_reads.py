@@ -70,7 +70,8 @@ def recorded(config: Config, codec: str = "none", exchange: str = "auto") -> Hos
     batches = list(plan.step(0))
     with HostReads():
         trainer.step(batches, lr=0.01)
-    with HostReads() as found:
+    found = HostReads()
+    with found:
         following = list(plan.step(1))
         for _ in range(trainer.attack.replays):
             trainer.step(
@@ -91,7 +92,8 @@ def test_synchronised_batch_norm_reads_nothing_itself() -> None:
     # with several workers its collectives wait, as documented
     layer = synchronise_batch_norm(torch.nn.BatchNorm2d(3)).to(META)
     images = torch.empty(2, 3, 4, 4, device=META, requires_grad=True)
-    with HostReads() as found:
+    found = HostReads()
+    with found:
         layer(images).sum().backward()
     assert found.reads == [] and found.blocking_copies == []
 
@@ -119,7 +121,8 @@ def test_what_waits_is_recorded() -> None:
     model = torch.nn.Linear(3, 4).to(META)
     images = torch.empty(2, 3, device=META)
     labels = torch.empty(2, dtype=torch.int64, device=META)
-    with HostReads() as found:
+    found = HostReads()
+    with found:
         correct_on(model, images, labels)
         to_device(torch.zeros(2), META)
         assert not found.reads and not found.blocking_copies

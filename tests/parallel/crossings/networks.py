@@ -23,7 +23,7 @@ def convnext(
 ) -> nn.Module:
     """A ConvNeXt of two blocks, made by the maker of the registry's."""
 
-    def build(weights: None, num_classes: int, **options: Any) -> nn.Module:
+    def build(weights: None, num_classes: int, **options: Any) -> Any:
         from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
         blocks = [CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)]
