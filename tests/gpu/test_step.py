@@ -158,8 +158,10 @@ def peak(*overrides: str, steps: int = 6) -> float:
 
 
 def test_memory_does_not_grow_and_parts_save_some() -> None:
-    # a whole batch and an odd one an epoch: both have their graph in the second
-    whole = peak(*LARGER, "train.batch_size=128")
-    assert peak(*LARGER, "train.batch_size=128", steps=16) <= 1.02 * whole
-    parts = peak(*LARGER, "train.batch_size=128", "train.backward_passes_per_step=4")
+    # whole batches and odd ones have their graphs after a few epochs
+    whole = peak(*LARGER, "train.batch_size=128", steps=16)
+    assert peak(*LARGER, "train.batch_size=128", steps=32) <= 1.02 * whole
+    parts = peak(
+        *LARGER, "train.batch_size=128", "train.backward_passes_per_step=4", steps=16
+    )
     assert parts < 0.7 * whole
