@@ -45,6 +45,20 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Say what is there, wrong, and what helps.",
         ),
     },
+    "Submit and watch": {
+        "submit": (
+            "dathvd.commands.submit",
+            "Submit runs to a queue or a cluster.",
+        ),
+        "runs": ("dathvd.commands.runs", "List submitted runs and their states."),
+        "logs": ("dathvd.commands.logs", "Print what a submitted run said."),
+        "stop": ("dathvd.commands.stop", "End submitted runs; they save first."),
+        "resume": (
+            "dathvd.commands.resume",
+            "Go on with runs that ended, from their checkpoints.",
+        ),
+        "retry": ("dathvd.commands.retry", "Run jobs that ended anew."),
+    },
     "Measure": {
         "benchmark-accuracy": (
             "dathvd.commands.benchmark_accuracy",

@@ -8,7 +8,7 @@ import click
 @click.command("retry")
 @click.argument("runs", nargs=-1, required=True)
 def command(runs: tuple[str, ...]) -> int:
-    """Run jobs that have ended anew, from the beginning, in folders beside the old ones.
+    """Run jobs that ended anew, from the beginning, in folders beside the old ones.
 
     ``resume`` goes on from the last checkpoint instead.
     """

@@ -48,9 +48,9 @@ def command(
         click.echo(f"{count} runs below {rescan}", err=True)
     query = Query(states=states, group=group, text=text, limit=limit)
     if watch:
-        watch_runs(lambda: catalogue.list(query))
+        watch_runs(lambda: catalogue.select(query))
         return 0
-    rows, total = catalogue.list(query)
+    rows, total = catalogue.select(query)
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))

@@ -190,14 +190,18 @@ def main(
     run: Path, attempt: int, command: tuple[str, ...], requeue: str | None
 ) -> None:
     """Run COMMAND as that attempt of the run."""
-    again: Callable[[], bool] | None = None
-    if requeue:
-        words = requeue.split()
+    code = run_attempt(
+        run,
+        attempt,
+        command,
+        os.environ,
+        requeue=(lambda: _succeeds(requeue.split())) if requeue else None,
+    )
+    sys.exit(code)
 
-        def again() -> bool:
-            return subprocess.run(words, check=False).returncode == 0
 
-    sys.exit(run_attempt(run, attempt, command, os.environ, requeue=again))
+def _succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, check=False).returncode == 0
 
 
 if __name__ == "__main__":

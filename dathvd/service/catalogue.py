@@ -103,7 +103,7 @@ class Catalogue:
         with _explained(), self._engine.begin() as connection:
             connection.execute(delete(RUNS).where(RUNS.c.run.in_(list(runs))))
 
-    def list(self, query: Query) -> tuple[list[dict[str, Any]], int]:
+    def select(self, query: Query) -> tuple[list[dict[str, Any]], int]:
         """The runs asked for, with states that are true now, and how many there are.
 
         Returns:
@@ -208,7 +208,7 @@ def _wait_for_other_writers(connection: Any, record: Any) -> None:
 
 
 class _explained:
-    """Turn a database's errors into one line, without the URL, which holds a password."""
+    """Turn a database's errors into one line without the URL and its password."""
 
     def __enter__(self) -> None:
         pass

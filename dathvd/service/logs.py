@@ -25,8 +25,7 @@ def log_file(run: Path, rank: int | None) -> Path:
         raise UserError(f"{run}: it holds no job that was submitted")
     if rank is None:
         return output_file(run, job.attempt)
-    found = sorted((run / "logs").glob(f"rank-{rank:05d}*.log"))
-    return found[-1] if found else run / "logs" / f"rank-{rank:05d}.log"
+    return run / "logs" / f"rank-{rank:03d}.log"
 
 
 def print_log(run: Path, rank: int | None, *, follow: bool) -> None:

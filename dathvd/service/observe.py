@@ -202,7 +202,8 @@ def _epochs_per_second(rows: list[dict[str, Any]], most: int = 20) -> float | No
     seconds = sum(float(row.get("seconds", 0.0)) for row in recent[1:])
     if len(recent) < 2 or seconds <= 0:
         return None
-    return (recent[-1].get("epoch", 0.0) - recent[0].get("epoch", 0.0)) / seconds
+    passed = float(recent[-1].get("epoch", 0.0)) - float(recent[0].get("epoch", 0.0))
+    return passed / seconds
 
 
 def _has_checkpoint(run: Path) -> bool:

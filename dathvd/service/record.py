@@ -5,8 +5,8 @@
     RUN/job/stop-N.json  a request to stop attempt N
     RUN/job/exit-N.json  how attempt N ended; written by the process that watched it
 
-Each file is written whole or not at all. An attempt's number goes up by one with each
-resume and retry, so that what is left of an earlier attempt says nothing of a later one.
+Each file is written whole or not at all. The number of the attempt goes up by one with
+each resume: what is left of an earlier attempt says nothing of a later one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Job(_Record):
 
     @property
     def name(self) -> str:
-        """The attempt's name at its engine: unique, and short enough for all of them."""
+        """The attempt's name at its engine: unique, and short enough for any."""
         return f"dathvd-{self.uuid[:12]}-{self.attempt}"
 
 
@@ -106,7 +106,7 @@ class Exit(_Record):
 
 
 def new_job(**fields: Any) -> Job:
-    """A job that is submitted now, here, by this user, with a new uuid if none is given."""
+    """A job that is submitted now, here, by this user; its uuid is new unless given."""
     here = {
         "uuid": uuid.uuid4().hex,
         "submitted_at": time.time(),

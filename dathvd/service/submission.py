@@ -2,8 +2,8 @@
 
 A submission is three steps: the job is written into the run folder, handed to the
 engine, and the engine's own id is written down. Whatever ends the process in between
-leaves something that ``observe`` reads rightly and ``hand_over`` can complete: the job's
-name at the engine follows from the record.
+leaves something that ``observe`` reads rightly and ``hand_over`` can complete, as the
+job's name at the engine follows from the record.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import ClassVar
 from dathvd.errors import UserError
 from dathvd.service.attempt import output_file
 from dathvd.service.engines.base import Submitted, Unreachable, View
-from dathvd.service.engines.tickets import Queue, Ticket, num_slots, queue_folder
+from dathvd.service.engines.tickets import Phase, Queue, Ticket, num_slots, queue_folder
 from dathvd.service.record import Job
 
 
@@ -37,7 +37,7 @@ class Local:
                 "(DATHVD_SLOTS sets their number)"
             )
         queue = Queue(queue_folder())
-        phase = "held" if job.after else "waiting"
+        phase: Phase = "held" if job.after else "waiting"
         ticket = queue.add(job.name, run, job.attempt, job.num_proc, phase)
         supervise(ticket, slots)
         return job.name

@@ -1,8 +1,10 @@
-"""One attempt's supervisor: ``python -m dathvd.service.engines.supervisor TICKET SLOTS``.
+"""The supervisor of one attempt in this machine's queue.
+
+    python -m dathvd.service.engines.supervisor TICKET SLOTS
 
 It waits for its turn and for enough slots, runs the attempt, and records its end. A
-second supervisor of the same ticket finds it locked and leaves. An attempt is started at
-most once: the ticket says ``started`` before its command is.
+second supervisor of the same ticket finds it locked and leaves. An attempt is started
+at most once: the ticket says ``started`` before its command is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The queue of one machine: a ticket for each attempt, and slots; both are file locks.
 
-A lock of the kernel (``flock``) is gone when its last holder is, so that a supervisor or
-a machine that dies leaves nothing that looks alive, and a process id that is used again
+A lock of the kernel (``flock``) is gone when its last holder is: a supervisor or a
+machine that dies leaves nothing that looks alive, and a process id that is used again
 deceives nobody. The files lie on a disk of this machine.
 """
 
@@ -137,12 +137,14 @@ class Queue:
         return False
 
     def take_slots(self, count: int, total: int) -> list[int] | None:
-        """Lock ``count`` of ``total`` slots; their descriptors, or None: not so many."""
+        """Lock ``count`` of ``total`` slots; None where fewer are free.
+
+        Returns:
+            The descriptors, which free the slots when their last copy is closed.
+        """
         taken: list[int] = []
         for index in range(total):
-            descriptor = _try_lock(
-                self._folder / "slots" / str(index), fcntl.LOCK_EX
-            )
+            descriptor = _try_lock(self._folder / "slots" / str(index), fcntl.LOCK_EX)
             if descriptor is not None:
                 taken.append(descriptor)
             if len(taken) == count:
@@ -170,7 +172,7 @@ def _try_lock(path: Path, kind: int) -> int | None:
 
 
 def queue_folder() -> Path:
-    """``$DATHVD_STATE``, else a folder of this user in /var/tmp, which outlives a boot."""
+    """``$DATHVD_STATE``, else this user's in /var/tmp, which outlives a boot."""
     named = os.environ.get("DATHVD_STATE")
     return Path(named) if named else Path("/var/tmp") / f"dathvd-{os.getuid()}"
 
