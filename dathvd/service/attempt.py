@@ -62,7 +62,7 @@ class Watch:
     Args:
         run: the run folder.
         attempt: the attempt's number.
-        command: what to run; it must save and exit with 75 on SIGTERM.
+        command: what to run; it must save and exit with 75 on SIGUSR1.
         environment: the command's environment.
         keep_open: descriptors that the command inherits, such as locks that are held
             until the last process has gone.
@@ -80,7 +80,7 @@ class Watch:
     ) -> None:
         self._run = run
         self._attempt = attempt
-        self._signal: int | None = None
+        self._asked = False
         self._started = time.time()
         parent = os.getpid()
         with self._signals():
@@ -102,7 +102,7 @@ class Watch:
         """How the command ended."""
 
     def _wait(self) -> int:
-        told: int | None = None
+        told = False
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._child.wait(timeout=POLL_SECONDS)
@@ -111,17 +111,18 @@ class Watch:
                 if stop is not None and stop.now:
                     end_tree(self._child.pid)
                 elif stop is not None:
-                    self._signal = self._signal or signal.SIGTERM
-            if self._signal is not None and told != self._signal:
-                told = self._signal
-                self._child.send_signal(told)
+                    self._asked = True
+            if self._asked and not told:
+                told = True
+                # SIGUSR1 is what launchers and srun pass on to the ranks
+                self._child.send_signal(signal.SIGUSR1)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Pass signals on to the command."""
+        """Take a signal as a request to save and end."""
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._signal = number
+            self._asked = True
 
         numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
         before = {number: signal.signal(number, note) for number in numbers}
