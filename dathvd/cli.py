@@ -58,6 +58,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Go on with runs that ended, from their checkpoints.",
         ),
         "retry": ("dathvd.commands.retry", "Run jobs that ended anew."),
+        "serve": (
+            "dathvd.commands.serve",
+            "Show submitted runs on a page; an HTTP API.",
+        ),
     },
     "Measure": {
         "benchmark-accuracy": (

@@ -60,7 +60,6 @@ def command(
 
     Prints one run folder a line, as soon as its run is submitted.
     """
-    import uuid
     from pathlib import Path
 
     from dathvd.errors import UserError
@@ -74,7 +73,7 @@ def command(
         if arguments[:1] != ("train",):
             raise UserError("--grid and --seeds vary a training; end with: -- train")
         points = submission.expand(arguments, grid, numbers)
-        group = group or f"grid-{uuid.uuid4().hex[:8]}"
+        group = group or submission.new_group()
     if run_dir and len(points) > 1:
         raise UserError("--run-dir names one folder, and this grid has several runs")
     chosen = {}

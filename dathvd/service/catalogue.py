@@ -103,13 +103,21 @@ class Catalogue:
         with _explained(), self._engine.begin() as connection:
             connection.execute(delete(RUNS).where(RUNS.c.run.in_(list(runs))))
 
-    def select(self, query: Query) -> tuple[list[dict[str, Any]], int]:
+    def select(
+        self, query: Query, *, refresh: bool = True
+    ) -> tuple[list[dict[str, Any]], int]:
         """The runs asked for, with states that are true now, and how many there are.
+
+        Args:
+            query: which runs.
+            refresh: observe runs that have not ended anew; False where somebody else
+                does so all the time, as in the server.
 
         Returns:
             Observations as JSON values, newest first, and the number without ``limit``.
         """
-        self.refresh()
+        if refresh:
+            self.refresh()
         rows, total = self._select(query)
         changed = [Path(row["run"]) for row in rows if _is_outdated(row)]
         if changed:
@@ -122,6 +130,19 @@ class Catalogue:
         counted = select(RUNS.c.state, func.count()).group_by(RUNS.c.state)
         with _explained(), self._engine.connect() as connection:
             return {state: count for state, count in connection.execute(counted)}
+
+    def recent_states(self, most: int = 1000) -> dict[str, str]:
+        """The states of the newest runs, by run folder, as last observed."""
+        newest = select(RUNS.c.run, RUNS.c.state).order_by(RUNS.c.submitted_at.desc())
+        with _explained(), self._engine.connect() as connection:
+            return {run: state for run, state in connection.execute(newest.limit(most))}
+
+    def folder_of(self, uuid: str) -> Path | None:
+        """The run folder of the job of that uuid."""
+        chosen = select(RUNS.c.run).where(RUNS.c.uuid == uuid)
+        with _explained(), self._engine.connect() as connection:
+            found = connection.execute(chosen).scalar()
+        return Path(found) if found else None
 
     def find(self, name: str) -> list[str]:
         """Run folders whose uuid begins so, or whose path is or ends so."""

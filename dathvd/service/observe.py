@@ -110,7 +110,7 @@ def _has_exit(each: Submitted) -> bool:
 def _observation(each: Submitted, answer: Answer, now: float) -> Observation:
     run, job = each.run, each.job
     rows, written = _last_rows(run)
-    result = _read_json(run / "result.json")
+    result = read_result(run)
     started = job.submitted_at
     epochs = _epochs(job)
     epoch = rows[-1].get("epoch") if rows else None
@@ -183,6 +183,12 @@ def _last_rows(run: Path) -> tuple[list[dict[str, Any]], float]:
     return rows, written
 
 
+def last_row(run: Path) -> dict[str, Any]:
+    """The newest row of metrics; empty where there is none."""
+    rows, _ = _last_rows(run)
+    return rows[-1] if rows else {}
+
+
 def _row_times(
     rows: list[dict[str, Any]], written: float, started: float
 ) -> tuple[float, ...]:
@@ -211,9 +217,10 @@ def _has_checkpoint(run: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_result(run: Path) -> dict[str, Any] | None:
+    """``result.json``, None where the run has none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

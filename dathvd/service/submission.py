@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -58,7 +59,7 @@ def submit(request: Request) -> Path:
         Unreachable: the engine did not answer; the job is written down and can be
             resumed.
     """
-    config = _check(request)
+    config = check(request)
     run = _make_run_folder(request, config)
     with _lock(run):
         there = record.read_job(run)
@@ -199,8 +200,17 @@ def expand(
     ]
 
 
-def _check(request: Request) -> Config | None:
-    """The configuration of a training; None for other commands."""
+def new_group() -> str:
+    """A name for a group of runs."""
+    return f"grid-{uuid.uuid4().hex[:8]}"
+
+
+def check(request: Request) -> Config | None:
+    """The configuration of a training; None for other commands.
+
+    Raises:
+        UserError: the request is not valid.
+    """
     if request.engine not in ENGINES:
         raise UserError(f"--on {request.engine}: {nearest(request.engine, ENGINES)}")
     known = build_engine(request.engine).option_names
