@@ -58,6 +58,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Go on with runs that ended, from their checkpoints.",
         ),
         "retry": ("dathvd.commands.retry", "Run jobs that ended anew."),
+        "compare": (
+            "dathvd.commands.compare",
+            "Show runs side by side: fields and accuracies.",
+        ),
         "serve": (
             "dathvd.commands.serve",
             "Show submitted runs on a page; an HTTP API.",

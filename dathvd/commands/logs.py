@@ -11,8 +11,27 @@ import click
 @click.argument("run")
 def command(follow: bool, rank: int | None, run: str) -> int:
     """Print what a submitted run said: its launcher's log, or one rank's."""
-    from dathvd.service.commands import resolve
-    from dathvd.service.logs import print_log
+    import contextlib
+    import time
 
-    print_log(resolve(run), rank, follow=follow)
+    from dathvd.errors import UserError
+    from dathvd.service.backend import backend
+    from dathvd.service.status import ENDED
+
+    service = backend()
+    name, place = service.find(run), 0
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            ended = not follow or service.run(name)["status"]["state"] in ENDED
+            try:
+                text, place = service.log(name, rank, place)
+            except UserError:
+                if ended:
+                    raise
+                text = ""  # the log is not there yet
+            click.echo(text, nl=False)
+            if ended and not text:
+                return 0
+            if not text:
+                time.sleep(0.5)
     return 0

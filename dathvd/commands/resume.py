@@ -9,13 +9,10 @@ import click
 @click.argument("runs", nargs=-1, required=True)
 def command(runs: tuple[str, ...]) -> int:
     """Go on with runs that were stopped, failed or lost, from their last checkpoint."""
-    from dathvd.service import submission
-    from dathvd.service.commands import catalogue_entry, resolve, told
+    from dathvd.service.backend import backend
 
+    service = backend()
     for name in runs:
-        run = resolve(name)
-        with told():
-            job = submission.resume(run)
-        catalogue_entry(run)
-        click.echo(f"{run}: attempt {job.attempt} is submitted")
+        seen = service.resume(service.find(name))
+        click.echo(f"{seen['run']}: attempt {seen['job']['attempt']} is submitted")
     return 0

@@ -12,12 +12,9 @@ def command(runs: tuple[str, ...]) -> int:
 
     ``resume`` goes on from the last checkpoint instead.
     """
-    from dathvd.service import submission
-    from dathvd.service.commands import catalogue_entry, resolve, told
+    from dathvd.service.backend import backend
 
+    service = backend()
     for name in runs:
-        with told():
-            run = submission.retry(resolve(name))
-        catalogue_entry(run)
-        click.echo(run)
+        click.echo(service.retry(service.find(name))["run"])
     return 0

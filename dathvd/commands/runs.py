@@ -29,10 +29,11 @@ def command(
     """
     import json
     from pathlib import Path
-    from typing import get_args
+    from typing import Any, get_args
 
     from dathvd.errors import UserError, nearest
-    from dathvd.service.catalogue import Catalogue, Query
+    from dathvd.service.backend import backend
+    from dathvd.service.here import Here
     from dathvd.service.status import State
     from dathvd.service.tables import print_runs, watch_runs
 
@@ -40,17 +41,22 @@ def command(
     for state in states:
         if state not in known:
             raise UserError(f"--state {state}: {nearest(state, known)}")
-    catalogue = Catalogue()
+    service = backend()
     if rescan is not None:
+        if not isinstance(service, Here):
+            raise UserError("--rescan: a server indexes its own runs")
         if not Path(rescan).is_dir():
             raise UserError(f"--rescan {rescan}: it is not a folder")
-        count = catalogue.rescan(Path(rescan))
+        count = service.catalogue.rescan(Path(rescan))
         click.echo(f"{count} runs below {rescan}", err=True)
-    query = Query(states=states, group=group, text=text, limit=limit)
+
+    def read() -> tuple[list[dict[str, Any]], int]:
+        return service.runs(state=states, group=group, text=text, limit=limit)
+
     if watch:
-        watch_runs(lambda: catalogue.select(query))
+        watch_runs(read)
         return 0
-    rows, total = catalogue.select(query)
+    rows, total = read()
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))

@@ -13,17 +13,10 @@ def command(now: bool, runs: tuple[str, ...]) -> int:
 
     RUN is a run folder, the end of its path, or the start of the job's uuid.
     """
-    from dathvd.service import submission
-    from dathvd.service.commands import catalogue_entry, resolve, told
-    from dathvd.service.status import ENDED
+    from dathvd.service.backend import backend
 
+    service = backend()
     for name in runs:
-        run = resolve(name)
-        with told():
-            status = submission.stop(run, now=now)
-        catalogue_entry(run)
-        if status.state in ENDED:
-            click.echo(f"{run}: it was {status.state} already")
-        else:
-            click.echo(f"{run}: asked to end")
+        seen = service.stop(service.find(name), now=now)
+        click.echo(f"{seen['run']}: {seen['status']['state']}, asked to end")
     return 0

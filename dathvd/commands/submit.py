@@ -65,25 +65,42 @@ def command(
     from dathvd.errors import UserError
     from dathvd.lists import integers
     from dathvd.service import submission
-    from dathvd.service.commands import catalogue_entry, resolve, told
+    from dathvd.service.backend import backend
+    from dathvd.service.here import Here
 
     numbers = integers("--seeds", seeds)
-    points = [tuple(arguments)]
-    if grid or numbers:
-        if arguments[:1] != ("train",):
-            raise UserError("--grid and --seeds vary a training; end with: -- train")
-        points = submission.expand(arguments, grid, numbers)
-        group = group or submission.new_group()
-    if run_dir and len(points) > 1:
-        raise UserError("--run-dir names one folder, and this grid has several runs")
+    if (grid or numbers) and arguments[:1] != ("train",):
+        raise UserError("--grid and --seeds vary a training; end with: -- train")
     chosen = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise UserError(f"--option {option}: write NAME=VALUE")
         chosen[name] = value
-    for point in points:
-        request = submission.Request(
+    service = backend()
+    before = service.find(after) if after else None
+    if not isinstance(service, Here):
+        if run_dir:
+            raise UserError("--run-dir: the server chooses the folder")
+        seen = service.submit(
+            submission.overrides_of(arguments),
+            engine=engine,
+            num_proc=num_proc,
+            options=chosen,
+            grid=grid,
+            seeds=numbers,
+            group=group,
+            after=before,
+        )
+        click.echo("\n".join(each["run"] for each in seen))
+        return 0
+    points = submission.expand(arguments, grid, numbers)
+    if len(points) > 1 and not group:
+        group = submission.new_group()
+    if run_dir and len(points) > 1:
+        raise UserError("--run-dir names one folder, and this grid has several runs")
+    requests = [
+        submission.Request(
             arguments=point,
             engine=engine,
             num_proc=num_proc,
@@ -91,10 +108,12 @@ def command(
             root=Path(root),
             run=Path(run_dir) if run_dir else None,
             group=group,
-            after=resolve(after) if after else None,
+            after=Path(before) if before else None,
         )
-        with told():
-            run = submission.submit(request)
-        catalogue_entry(run)
-        click.echo(run)
+        for point in points
+    ]
+    for request in requests:
+        submission.check(request)  # all of them, before the first is submitted
+    for request in requests:
+        click.echo(service.submit_request(request)["run"])
     return 0

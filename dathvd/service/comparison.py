@@ -57,7 +57,7 @@ def compare(runs: Sequence[Observation]) -> Compared:
 
 
 def short_names(compared: Compared) -> list[str]:
-    """A name for each run: what it differs in, or its folder's where that is nothing."""
+    """Names for the runs: what they differ in, else their folders' names."""
     names = []
     for index, run in enumerate(compared.runs):
         values = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from dathvd.errors import UserError, nearest
 from dathvd.files import explain_os_errors, make_folder
 from dathvd.run_folder import versions
 from dathvd.service import record
+from dathvd.service.comparison import flatten
 from dathvd.service.engines import ENGINES, build_engine
 from dathvd.service.engines.base import Submitted
 from dathvd.service.observe import observe_all
@@ -230,6 +232,23 @@ def check(request: Request) -> Config | None:
     if command != "train":
         return None
     return load_config(*_config_of(request.arguments[1:]))
+
+
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """What a training changes of the defaults, as ``section.field=value``.
+
+    Raises:
+        UserError: the command is not a training that can be written so.
+    """
+    if arguments[:1] != ("train",):
+        raise UserError("a server takes trainings; end with: -- train --set …")
+    config_file, overrides = _config_of(arguments[1:])
+    if config_file is None:
+        return list(overrides)
+    tree = load_config(config_file, overrides).model_dump(mode="json")
+    usual = flatten(Config().model_dump(mode="json"))
+    changed = {k: v for k, v in flatten(tree).items() if v != usual.get(k)}
+    return [f"{name}={json.dumps(value)}" for name, value in changed.items()]
 
 
 def _config_of(arguments: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

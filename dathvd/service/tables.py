@@ -64,6 +64,46 @@ def runs_table(rows: Rows) -> Table:
     return table
 
 
+def print_comparison(compared: dict[str, Any]) -> None:
+    """Print differences beside accuracies, then means over seeds."""
+    console = plain_console()
+    runs, differences = compared["runs"], compared["differences"]
+    table = Table("run", "state", *differences, "clean", "robust", "judged by")
+    for index, run in enumerate(runs):
+        table.add_row(
+            Path(run["run"]).name,
+            run["status"]["state"],
+            *(str(values[index]) for values in differences.values()),
+            _percent(run["clean_accuracy"], 1),
+            _percent(run["robust_accuracy"], 1),
+            compared["evaluations"][index] or "no result",
+        )
+    console.print(table)
+    if not compared["is_comparable"]:
+        console.print(
+            "[bold red]not comparable[/]: these runs were judged by different attacks, "
+            "samples or data"
+        )
+    if len(compared["summaries"]) == len(runs):
+        return
+    table = Table("over seeds", "finished", "clean %", "robust %")
+    for each in compared["summaries"]:
+        fields = ", ".join(f"{k} = {v}" for k, v in each["fields"].items())
+        done = f"{each['finished']} of {each['count']}"
+        table.add_row(
+            fields or "all", done, _range(each["clean"]), _range(each["robust"])
+        )
+    console.print(table)
+
+
+def _range(values: Sequence[float] | None) -> str:
+    """Mean, lowest and highest, in percent."""
+    if values is None:
+        return ""
+    middle, low, high = (100 * value for value in values)
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
 def age(since: float | None) -> str:
     """How long ago, such as ``3 min``."""
     return "" if since is None else duration(max(0.0, time.time() - since))

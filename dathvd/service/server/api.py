@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,8 @@ from dathvd.config import Config
 from dathvd.service import files, submission
 from dathvd.service.catalogue import Catalogue
 from dathvd.service.catalogue import Query as RunQuery
-from dathvd.service.comparison import Compared, compare, summarise
 from dathvd.service.engines import ENGINES, build_engine
+from dathvd.service.here import comparison_json
 from dathvd.service.observe import Observation, observe_all
 from dathvd.service.server.settings import ServerSettings
 
@@ -105,6 +104,13 @@ def list_runs(
     query = RunQuery(tuple(state), group or None, text or None, limit, offset)
     runs, total = index.select(query, refresh=False)
     return RunList(runs=runs, total=total)
+
+
+@router.get("/find")
+def find(name: Annotated[str, Query(min_length=1)], index: Index) -> list[str]:
+    """The uuids of the runs whose uuid begins so, or whose folder ends so."""
+    runs = observe_all([Path(run) for run in index.find(name)])
+    return [run.job.uuid for run in runs]
 
 
 @router.get("/runs/{uuid}")
@@ -203,22 +209,16 @@ def compare_runs(
     group: str | None = None,
 ) -> dict[str, Any]:
     """Differences of configurations beside accuracies."""
-    compared = compared_of(index, uuid, group)
-    return {
-        **dataclasses.asdict(compared),
-        "runs": [run.to_json() for run in compared.runs],
-        "is_comparable": compared.is_comparable,
-        "summaries": [dataclasses.asdict(each) for each in summarise(compared)],
-    }
+    return comparison_json([str(run) for run in folders_of(index, uuid, group)])
 
 
-def compared_of(index: Catalogue, uuids: list[str], group: str | None) -> Compared:
-    """The runs of these uuids, or of a group, side by side."""
+def folders_of(index: Catalogue, uuids: list[str], group: str | None) -> list[Path]:
+    """The run folders of these uuids, or of a group, oldest first."""
     if group:
         query = RunQuery(group=group, limit=1000, oldest_first=True)
         runs, _ = index.select(query, refresh=False)
-        uuids = [run["job"]["uuid"] for run in runs]
-    return compare(observe_all([run_folder(index, uuid) for uuid in uuids]))
+        return [Path(run["run"]) for run in runs]
+    return [run_folder(index, uuid) for uuid in uuids]
 
 
 @router.get("/config")

@@ -14,14 +14,15 @@ from dathvd.config import Config
 from dathvd.errors import UserError
 from dathvd.service import files
 from dathvd.service.catalogue import Query as RunQuery
-from dathvd.service.comparison import flatten, short_names, summarise
+from dathvd.service.comparison import compare, flatten, short_names, summarise
 from dathvd.service.engines import ENGINES, build_engine
+from dathvd.service.observe import observe_all
 from dathvd.service.server.api import (
     Index,
     Settings,
     Submission,
     Uuid,
-    compared_of,
+    folders_of,
     observation,
     submit,
 )
@@ -105,7 +106,8 @@ def compare_page(
     group: str = "",
 ) -> Response:
     """Curves over one another, and the fields in which configurations differ."""
-    compared = compared_of(index, uuid, group or None)
+    folders = folders_of(index, uuid, group or None)
+    compared = compare(observe_all(folders))
     context = {
         "compared": compared,
         "runs": [run.to_json() for run in compared.runs],
