@@ -15,7 +15,7 @@ run = PATH="$(VENV)/bin:$$PATH"
 parallel = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format clean docker-build docker-train docker-test
+.PHONY: help setup train test lint format docs clean docker-build docker-train docker-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ lint: setup ## check formatting, style and types
 format: setup ## format the code
 	$(run) black -q . && $(run) isort -q .
 
+docs: setup ## render the documentation into site/
+	$(run) python -m docs.tools.write && $(run) python -m mkdocs build -q && echo "open site/index.html"
+
 clean: ## remove the environment and what tools and builds left (not runs/)
-	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .hypothesis
+	rm -rf "$(VENV)" build dist site *.egg-info .mypy_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 docker-build: ## build the image IMAGE with CONTAINER_ENGINE=docker|podman|buildah

@@ -17,6 +17,7 @@ from dathvd.files import explain_os_errors, make_folder, write_json, write_text
 # result.
 _FREE = {
     ("train", "device"),
+    ("train", "check_every"),
     ("train", "checkpoint_every"),
     ("train", "keep_checkpoints"),
     ("train", "max_steps"),
@@ -26,7 +27,8 @@ _FREE = {
 def default_run_folder(config: Config) -> Path:
     """A dated folder under ``runs/``."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{stamp}-{config.data.name}-{config.attack.name}"
+    names = f"{config.data.name}-{config.attack.name}".replace(":", ".")
+    return Path("runs") / f"{stamp}-{names}"
 
 
 def prepare(run: Path, config: Config) -> None:
@@ -57,9 +59,9 @@ def first_difference(old: Config, new: Config) -> str | None:
             if value != after[section]:
                 return f"{section}: {value!r} there, {after[section]!r} here"
             continue
-        for field, entry in value.items():
-            if (section, field) not in _FREE and entry != after[section][field]:
-                other = after[section][field]
+        for field in {**value, **after[section]}:  # options may be on one side alone
+            entry, other = value.get(field, {}), after[section].get(field, {})
+            if (section, field) not in _FREE and entry != other:
                 return f"{section}.{field}: {entry!r} there, {other!r} here"
     return None
 

@@ -8,7 +8,7 @@
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
 #   DATHVD_TORCH_INDEX  a further wheel index for torch, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
-#   DATHVD_EXTRAS       extras of the package to install          (dev,test)
+#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
 #   DATHVD_STAGE        system | wheel | all: stop after that stage (all)
 #   DATHVD_EDITABLE     1: pip install -e, 0: pip install          (1)
@@ -17,7 +17,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
 cache=${DATHVD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dathvd}
-extras=${DATHVD_EXTRAS-dev,test}
+extras=${DATHVD_EXTRAS-dev,test,docs}
 stage=${DATHVD_STAGE:-all}
 constraints=$root/launchers/constraints.txt
 horovod_version=0.28.1

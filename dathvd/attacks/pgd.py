@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks.attack import Attack, correct_on
+from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
@@ -34,6 +34,8 @@ class _Problem:
     """The labels to flee, or the classes to reach."""
     clean: Tensor | None
     """The clean logits, where the loss or the target rule needs them."""
+    flaw: Tensor
+    """A scalar: 0, or NaN once a gradient was not finite."""
 
 
 class PGD(Attack):
@@ -92,7 +94,7 @@ class PGD(Attack):
             problem = self._problem(network, images, labels, noise)
             worst = self._run(problem, noise, restart=0)
             if self.restarts == 1:
-                return worst
+                return worst + problem.flaw
             highest = self._gain(problem, worst)
             for restart in range(1, self.restarts):
                 found = self._run(problem, noise, restart)
@@ -100,7 +102,7 @@ class PGD(Attack):
                 better = gain > highest
                 highest = torch.where(better, gain, highest)
                 worst = torch.where(_beside(better, images), found, worst)
-        return worst
+        return worst + problem.flaw
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -126,12 +128,14 @@ class PGD(Attack):
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> _Problem:
         images, clean = images.detach(), None
+        flaw = images.new_zeros(())
         if self.target is not None or self.loss is kl_divergence:
             with torch.no_grad():
                 clean = network(images)
         if self.target is None or clean is None:
-            return _Problem(network, images, labels, clean)
-        return _Problem(network, images, self.target(clean, labels, noise), clean)
+            return _Problem(network, images, labels, clean, flaw)
+        goal = self.target(clean, labels, noise)
+        return _Problem(network, images, goal, clean, flaw)
 
     def _run(self, problem: _Problem, noise: SampleNoise, restart: int) -> Tensor:
         """One run from its own start."""
@@ -172,6 +176,7 @@ class PGD(Attack):
             logits = problem.network(inputs)
             loss = self.loss(logits, problem.goal, problem.clean).sum()
             (gradient,) = torch.autograd.grad(loss, inputs)
+        problem.flaw.add_(nan_unless_finite(gradient))
         hit = logits.argmax(dim=1) == problem.goal
         return (gradient, ~hit) if self.target is None else (-gradient, hit)
 

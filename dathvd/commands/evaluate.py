@@ -6,6 +6,8 @@ from typing import Literal
 
 import click
 
+from dathvd.commands.options import trust_option
+
 
 @click.command("evaluate")
 @click.argument("run", metavar="RUN")
@@ -42,6 +44,7 @@ import click
     help="Attack only what survived the attacks before: quicker, for the accuracy "
     "under all of them.",
 )
+@trust_option
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -62,6 +65,7 @@ def command(
     weights: Literal["raw", "ema"],
     seed: int | None,
     only_survivors: bool,
+    trust: bool,
     output: str | None,
     json_file: str | None,
 ) -> None:
@@ -95,6 +99,7 @@ def command(
         max_samples=max_samples,
         seed=seed,
         weights=weights,
+        trust=trust,
         only_survivors=only_survivors,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,

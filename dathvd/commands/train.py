@@ -23,7 +23,7 @@ def command(
     \b
     dathvd train                                      one worker
     horovodrun -np 16 dathvd train                    16 workers
-    dathvd train --config configs/digits.yaml --set train.epochs=3
+    dathvd train --config digits --set train.epochs=3
     """
     from dathvd.config import load_config
 

@@ -33,7 +33,7 @@ class TopK(FusedCompressor):
 
     Args:
         density: the share that is sent, in (0, 1].
-        error_feedback: see :class:`Compressor`.
+        error_feedback: see ``Compressor``.
     """
 
     name: ClassVar[str] = "topk"

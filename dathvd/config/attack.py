@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from dathvd.config.base import Count, Natural, NonNegative, Pixel, Section
+from dathvd.components import ATTACKS
+from dathvd.config.base import (
+    ComponentSection,
+    Count,
+    Natural,
+    NonNegative,
+    Pixel,
+    named_in,
+)
+from dathvd.registry import is_foreign
 
 
-class AttackConfig(Section):
+class AttackConfig(ComponentSection):
     """An attack on images in [0, 1] within a ball of radius ``epsilon``."""
 
-    name: Literal["none", "pgd", "fgsm", "fgsm_rs", "free"] = "pgd"
+    name: Annotated[str, named_in(ATTACKS)] = "pgd"
     """none (plain training), pgd, fgsm (one step of epsilon from the image), fgsm_rs
-    (one step of 1.25 epsilon from a random start) or free (replayed batches)."""
+    (one step of 1.25 epsilon from a random start), free (replayed batches), or the
+    place of another one, package.module:attribute."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball."""
     epsilon: Pixel = 0.17
@@ -63,9 +73,9 @@ class AttackConfig(Section):
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:
-        moves = self.name in ("fgsm_rs", "free") or (
-            self.name == "pgd" and self.random_start
-        )
+        if is_foreign(self.name):  # it alone knows which of the fields it takes
+            return self
+        moves = self.name != "fgsm" and (self.name != "pgd" or self.random_start)
         if self.loss == "kl" and self.name != "none" and not moves:
             raise ValueError(
                 "loss kl has no gradient at the image itself: set random_start, or "

@@ -6,29 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, Natural, NonNegative, Section, Share
-
-DataName = Literal[
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "svhn",
-    "cifar10",
-    "cifar100",
-    "image_folder",
-    "arrays",
-    "synthetic",
-]
+from dathvd.components import DATASETS
+from dathvd.config.base import (
+    ComponentSection,
+    Count,
+    Natural,
+    NonNegative,
+    Share,
+    named_in,
+)
 
 
-class DataConfig(Section):
+class DataConfig(ComponentSection):
     """A data set of labelled images."""
 
-    name: DataName = "digits"
+    name: Annotated[str, named_in(DATASETS)] = "digits"
     """digits (scikit-learn's, ships with it); mnist, fashion_mnist, svhn, cifar10 and
     cifar100 (torchvision's files under root); image_folder (ROOT/train/CLASS/* and
     ROOT/test/CLASS/* or ROOT/val/CLASS/*); arrays (one .npz file); synthetic (random
-    images, for benchmarks)."""
+    images, for benchmarks); or the place of another one, package.module:attribute."""
     root: str | None = None
     """The data set's folder, or the file of arrays; ~ and $VARIABLES are put in."""
     download: bool = False

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dathvd.config.root import Config
+from dathvd.config.shipped import find_config
 from dathvd.errors import UserError, nearest
 
 
@@ -30,10 +31,15 @@ def load_config(
 ) -> Config:
     """The defaults, changed by a YAML file, changed by ``section.field=value``.
 
+    Args:
+        path: of a YAML file, or the name of a shipped configuration
+            (``cifar10/fast``); ``None`` leaves the defaults.
+        overrides: ``section.field=value``, the last one of a field wins.
+
     Raises:
         UserError: the file cannot be read, or a key or value is not valid.
     """
-    tree = {} if path is None else _read(Path(path))
+    tree = {} if path is None else _read(find_config(path))
     source = "defaults" if path is None else str(path)
     for override in overrides:
         _apply(tree, override)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from dathvd.components import OPTIMIZERS
 from dathvd.config.base import (
+    ComponentSection,
     Count,
     FromList,
     Natural,
@@ -12,14 +14,16 @@ from dathvd.config.base import (
     Positive,
     Section,
     Share,
+    named_in,
 )
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(ComponentSection):
     """An optimizer of ``dathvd.optim.OPTIMIZERS``."""
 
-    name: Literal["lamb", "lars", "sgd", "adamw"] = "lamb"
-    """lamb and lars have layer-wise adaptive learning rates."""
+    name: Annotated[str, named_in(OPTIMIZERS)] = "lamb"
+    """lamb and lars have layer-wise adaptive learning rates; sgd; adamw; or the place
+    of another one, such as torch.optim:NAdam."""
     lr: Positive = 0.03
     """The learning rate at the end of the warm-up, for base_batch_size images a step
     where scaling is not none."""

@@ -13,6 +13,7 @@ from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
 from dathvd.config.train import TrainConfig
+from dathvd.registry import Choice, is_foreign
 
 
 class Config(Section):
@@ -59,6 +60,24 @@ class Config(Section):
                 "aim at; set attack.loss to cross_entropy and attack.target to none"
             )
         return self
+
+    def foreign(self) -> dict[str, str]:
+        """The components that lie outside of dathvd: field, such as ``model.name``, to
+        place. Building one of them runs its module's code."""
+        sections: dict[str, Choice] = {
+            "data": self.data,
+            "model": self.model,
+            "attack": self.attack,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "compression": self.compression,
+            "evaluation.attack": self.evaluation.attack,
+        }
+        return {
+            f"{place}.name": section.name
+            for place, section in sections.items()
+            if is_foreign(section.name)
+        }
 
     def _guard_has_something_to_watch(self) -> None:
         action, attack = self.train.guard.action, self.attack.name

@@ -38,6 +38,9 @@ class TrainConfig(Section):
     """Epochs between checkpoints; 0 keeps the last one only."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints are kept."""
+    check_every: Natural = 50
+    """Steps between checks that all workers hold the same weights, bit by bit, as they
+    also do before each checkpoint; 0 leaves only those."""
     log_every: Count = 5
     """Steps between rows of metrics; between them nothing waits for the device."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

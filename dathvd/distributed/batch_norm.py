@@ -2,7 +2,7 @@
 
 By ``train.batch_norm`` each worker normalises its own samples, and the running
 statistics are made equal before a network is evaluated or saved; or every pass
-normalises by the moments of all workers' samples (:class:`SynchronisedBatchNorm`).
+normalises by the moments of all workers' samples (``SynchronisedBatchNorm``).
 Horovod's own ``SyncBatchNorm`` works on GPUs alone. Here one allreduce a layer carries
 the sums of the forward pass and one those of the backward pass, on any device.
 """

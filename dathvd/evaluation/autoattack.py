@@ -22,6 +22,7 @@ from dathvd.attacks import BALLS, Attack
 from dathvd.attacks.attack import correct_on
 from dathvd.attacks.network import in_mode
 from dathvd.errors import UserError, choose
+from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.noise import SampleNoise, mix_seed
 
 _STREAM = 20_000
@@ -144,3 +145,12 @@ def _remarks() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.propagate = propagate
         sys.settrace(trace)  # the library's check for loops in the model removes it
+
+
+AUTOATTACK = EvaluationAttack(
+    build=lambda settings, num_classes: AutoAttack(
+        settings.norm, settings.epsilon, num_classes=num_classes
+    ),
+    describe=lambda settings: f"AutoAttack {place(settings)}",
+    fixed={"num_steps": 1, "restarts": 1},
+)

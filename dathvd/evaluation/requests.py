@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dathvd import checkpoint
+from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
@@ -27,7 +28,7 @@ from dathvd.files import write_json, write_text
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
-from dathvd.report.tables import describe_attack, print_accuracy
+from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, read_on_root, together
 
 
@@ -41,6 +42,8 @@ class Request:
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
     """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    trust: checkpoint.Trust = False
+    """Whether components outside of dathvd that the run names may be imported."""
     only_survivors: bool = False
     """Each attack sees only what survived those before it: less work, and only the
     accuracy under all of them together is that of the whole grid."""
@@ -104,7 +107,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         UserError: no usable checkpoint, a setting that is not valid, or an output
             folder of another evaluation.
     """
-    model, config = restore(run, runtime, request.weights)
+    model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
@@ -202,17 +205,27 @@ def _write(folder: Path, results: Results, result: dict[str, Any]) -> None:
     plot_grid(result, folder / "accuracy.png")
 
 
-def restore(
-    run: str, runtime: Runtime, weights: checkpoint.Weights = "raw"
-) -> tuple[nn.Module, Config]:
-    """The network; rank 0 reads the file, so only its host needs to see it."""
+_JUDGED = ("model.name", "data.name", "evaluation.attack.name")
+
+
+def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Config]:
+    """The network; rank 0 reads the file, so only its host needs to see it.
+
+    Raises:
+        UserError: no usable checkpoint, or it names a component outside of dathvd that
+            the request does not trust.
+    """
     name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
-    return together(
-        runtime,
-        lambda: checkpoint.restore_model(
-            checkpoint.load_bytes(data, name), name, weights
-        ),
-    )
+
+    def build() -> tuple[nn.Module, Config]:
+        state = checkpoint.load_bytes(data, name)
+        config = checkpoint.stored_config(state, name)
+        checkpoint.require_trust(config, _JUDGED, name, request.trust)
+        return checkpoint.restore_model(
+            state, name, request.weights, trust=request.trust
+        )
+
+    return together(runtime, build)
 
 
 def with_request(config: Config, request: Request) -> Config:

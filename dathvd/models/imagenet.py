@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from dathvd.config import ModelConfig
 from dathvd.errors import UserError
 from dathvd.models.layers import ACTIVATIONS, Layers
+from dathvd.models.stochastic import StochasticDepth
 
 ImageShape = tuple[int, int, int]
-Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
 
 
-def imagenet_network(name: str) -> Builder:
-    """A builder of torchvision's network of that name, without trained weights."""
+def _torchvisions(name: str) -> Callable[..., nn.Module]:
+    """A maker of torchvision's network of that name, without trained weights."""
 
-    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+    def build(
+        config: ModelConfig, image_shape: ImageShape, num_classes: int
+    ) -> nn.Module:
         from dathvd.torchvision_shim import torchvision
 
-        if shape[0] != 3:
+        if image_shape[0] != 3:
             raise UserError(
-                f"model.name: {name} needs images of 3 channels, not {shape[0]} "
+                f"model.name: {name} needs images of 3 channels, not {image_shape[0]} "
                 "(set data.channels: 3)"
             )
         options = {} if config.normalization is None else _norm_layer(name, config)
         make = getattr(torchvision.models, name)
         network: nn.Module = make(weights=None, num_classes=num_classes, **options)
         if config.activation is not None:
-            _replace_activations(network, ACTIVATIONS[config.activation])
+            make_act = ACTIVATIONS[config.activation]
+            _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
+        # torchvision's own draws from the global generator, whoever the samples are
+        depth = torchvision.ops.StochasticDepth
+        _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
         return network
 
     return build
@@ -45,8 +52,22 @@ def _norm_layer(
     return {"norm_layer": Layers(config.normalization or "batch", "relu").norm}
 
 
-def _replace_activations(network: nn.Module, make: Callable[[], nn.Module]) -> None:
+def _replace(
+    network: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    make: Callable[[Any], nn.Module],
+) -> None:
+    """Exchange all layers of those kinds for what ``make`` makes of each."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, (nn.ReLU, nn.GELU)):
-                setattr(parent, name, make())
+            if isinstance(child, kinds):
+                setattr(parent, name, make(child))
+
+
+resnet18 = _torchvisions("resnet18")
+resnet34 = _torchvisions("resnet34")
+resnet50 = _torchvisions("resnet50")
+resnet101 = _torchvisions("resnet101")
+convnext_tiny = _torchvisions("convnext_tiny")
+convnext_small = _torchvisions("convnext_small")
+convnext_base = _torchvisions("convnext_base")

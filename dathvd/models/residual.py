@@ -155,32 +155,33 @@ def residual_network(
     return network
 
 
-Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
-
-
-def preact_resnet(block: Block, depths: Sequence[int]) -> Builder:
-    """A builder of a PreActResNet with 64, 128, 256 and 512 channels."""
-
-    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+def _preact_resnet(block: Block, depths: Sequence[int]) -> Callable[..., nn.Module]:
+    def build(
+        config: ModelConfig,
+        image_shape: ImageShape,
+        num_classes: int,
+        *,
+        widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+    ) -> nn.Module:
         return residual_network(
-            shape,
+            image_shape,
             num_classes,
             block=block,
             layers=layers_of(config, normalization="batch"),
-            stem=64,
-            widths=(64, 128, 256, 512),
+            stem=widths[0],
+            widths=widths,
             depths=depths,
         )
 
     return build
 
 
-def wide_resnet(depth: int, widening: int) -> Builder:
-    """A builder of WRN-depth-widening (Zagoruyko and Komodakis, BMVC 2016)."""
-
-    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+def _wide_resnet(depth: int, widening: int) -> Callable[..., nn.Module]:
+    def build(
+        config: ModelConfig, image_shape: ImageShape, num_classes: int
+    ) -> nn.Module:
         return residual_network(
-            shape,
+            image_shape,
             num_classes,
             block=PreActBlock,
             layers=layers_of(config, normalization="batch"),
@@ -190,6 +191,18 @@ def wide_resnet(depth: int, widening: int) -> Builder:
         )
 
     return build
+
+
+preact_resnet18 = _preact_resnet(PreActBlock, (2, 2, 2, 2))
+"""PreActResNet-18 (He et al., ECCV 2016); ``widths`` are its four stages' channels."""
+preact_resnet34 = _preact_resnet(PreActBlock, (3, 4, 6, 3))
+"""PreActResNet-34."""
+preact_resnet50 = _preact_resnet(PreActBottleneck, (3, 4, 6, 3))
+"""PreActResNet-50, of bottlenecks."""
+wide_resnet_28_10 = _wide_resnet(28, 10)
+"""WRN-28-10 (Zagoruyko and Komodakis, BMVC 2016)."""
+wide_resnet_34_10 = _wide_resnet(34, 10)
+"""WRN-34-10."""
 
 
 def small_resnet(

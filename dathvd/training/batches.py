@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dathvd.config import DataConfig
+from dathvd.config import Config, DataConfig
 from dathvd.data import (
     Augmentation,
     Dataset,
@@ -20,6 +20,7 @@ from dathvd.data import (
     permutation,
     worker_slice,
 )
+from dathvd.errors import UserError
 from dathvd.noise import SampleNoise, mix_seed
 
 # seeds of different uses must differ
@@ -171,3 +172,19 @@ def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
         noise=batch.noise.repeat(views.count),
         weights=None if weights is None else weights.repeat_interleave(views.count),
     )
+
+
+def check_pairs(plan: BatchPlan, config: Config) -> None:
+    """Refuse steps in which a worker has no image: its negatives would be waited for.
+
+    Raises:
+        UserError: the objective is contrastive, and an epoch's last step is too small.
+    """
+    last = plan.images_per_epoch % plan.batch_size or plan.batch_size
+    needed = plan.size * plan.passes
+    if config.objective.name == "contrastive" and last < needed:
+        raise UserError(
+            f"train.batch_size: the last step of an epoch has {last} images, "
+            f"contrastive needs {needed} (workers * backward_passes_per_step): take "
+            f"{plan.batch_size - 1} or another size"
+        )

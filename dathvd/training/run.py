@@ -12,7 +12,7 @@ from torch import nn
 
 from dathvd import checkpoint, run_folder
 from dathvd.attacks import build_attack
-from dathvd.compression import COMPRESSORS
+from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import (
     Dataset,
@@ -24,6 +24,7 @@ from dathvd.data import (
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
+from dathvd.evaluation.pairs import evaluate_pairs
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.optim import scaled_lr
@@ -31,11 +32,11 @@ from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, together
-from dathvd.training.batches import BatchPlan, extra_of
+from dathvd.training.batches import BatchPlan, check_pairs, extra_of
+from dathvd.training.components import check_components, ignored_options
 from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
 from dathvd.training.metrics import MetricsLog
-from dathvd.training.pairs import check_pairs, evaluate_pairs
 from dathvd.training.state import TrainingState
 
 
@@ -56,11 +57,14 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         UserError: bad input; see the message.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
+    together(runtime, lambda: check_components(config))
     dataset, held_out = together(runtime, lambda: load(config))
     folder = _agree_on_folder(config, run, runtime)
     say = print if runtime.is_root else _silent
     say(f"run folder {folder}")
     say(runtime.describe())
+    for line in ignored_options(config):
+        say(line)
     state = TrainingState.create(config, dataset, runtime)
     if held_out is not None:
         state.guard = Guard(config, held_out, runtime)
@@ -127,7 +131,7 @@ def compression_warmup(config: Config, total: int) -> int:
     """How many exchanges of a run of ``total`` steps come before compression."""
     share = config.compression.warmup
     if share is None:
-        share = COMPRESSORS[config.compression.name].warmup
+        share = build_compressor(config.compression).warmup
     return round(share * total * config.attack.replays)
 
 

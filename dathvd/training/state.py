@@ -21,6 +21,7 @@ from dathvd.distributed import (
     DistributedOptimizer,
     Exchanger,
     broadcast_parameters,
+    check_weights,
     gather_rows,
     synchronise_batch_norm,
 )
@@ -88,6 +89,7 @@ class TrainingState:
             optimizer,
             Totals.zero(runtime.device),
             average,
+            rank=runtime.rank,
         )
         return cls(
             config,
@@ -126,8 +128,10 @@ class TrainingState:
         """Write a checkpoint of this step; every rank calls it.
 
         Raises:
-            UserError: on every rank, if any could not write; nothing is left then.
+            UserError: on every rank, if any could not write, or if the workers hold
+                different weights; nothing is left then.
         """
+        check_weights(self.trainer.model, f"step {self.step}")
         final = checkpoint.checkpoint_folder(run, self.step)
         model, average = self.published_model(), self.published_average()
         shared = self._shared(model, average, runtime) if runtime.is_root else None
@@ -229,6 +233,7 @@ class TrainingState:
         ranks = [runtime.rank] if same_size else range(shared["num_workers"])
         own = together(runtime, lambda: _read_ranks(folder, ranks))
         trainer = self.trainer
+        trainer.prepared = []  # of the batches of another step
         together(
             runtime,
             lambda: checkpoint.load_weights(
@@ -248,8 +253,21 @@ class TrainingState:
             if trainer.average is not None:
                 buffers = own[0]["ema_buffers"]
                 trainer.average.network.load_state_dict(buffers, strict=False)
-            trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
+            saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
+            if same_batches(saved, self.config):
+                trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
         self.step = int(shared["step"])
+
+
+def same_batches(one: Config, other: Config) -> bool:
+    """Whether as many workers are given the same images and labels in every step."""
+
+    def decides(config: Config) -> tuple[Any, ...]:
+        train = config.train
+        cut = (train.batch_size, train.backward_passes_per_step, train.guard)
+        return (config.seed, config.data, config.objective.name, *cut)
+
+    return decides(one) == decides(other)
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dathvd.components import NETWORKS
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset, self_supervised
 from dathvd.evaluation import evaluate_test_set
-from dathvd.models import MODELS, build_model
+from dathvd.evaluation.pairs import evaluate_pairs
+from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
-from dathvd.training.pairs import evaluate_pairs
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
@@ -68,7 +69,8 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = self_supervised(load_dataset(config.data), config.objective)
-    with patch.dict(MODELS, {config.model.name: MODELS["small_resnet"]}):
+    small = NETWORKS.places["small_resnet"]
+    with patch.dict(NETWORKS.places, {config.model.name: small}):
         state = TrainingState.create(config, dataset, runtime)
     plan = plan_batches(config, dataset, runtime)
     for step in range(STEPS):

@@ -247,7 +247,7 @@ def test_every_optimizer_lowers_a_quadratic(name: str) -> None:
     weight = nn.Parameter(torch.randn(4, 4))
     rates = {"lamb": 0.02, "lars": 5.0, "sgd": 0.05, "adamw": 0.05}
     optimizer = build_optimizer(
-        OptimizerConfig.model_validate({"name": name, "lr": rates[name]}),
+        OptimizerConfig.model_validate({"name": name, "lr": rates.get(name, 0.05)}),
         [("weight", weight)],
     )
     start = float(weight.detach().square().sum())

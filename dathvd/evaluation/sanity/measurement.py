@@ -60,7 +60,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
-    model, config = restore(run, runtime, request.evaluation.weights)
+    model, config = restore(run, runtime, request.evaluation)
     config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
@@ -102,7 +102,8 @@ def _surrogate(
 ) -> nn.Module:
     """The named run's network, or one that rank 0 trains for all."""
     if request.surrogate is not None:
-        surrogate, _ = restore(request.surrogate, runtime)
+        trusted = Request(trust=request.evaluation.trust)
+        surrogate, _ = restore(request.surrogate, runtime, trusted)
         surrogate = surrogate.to(runtime.device)
         together(runtime, lambda: check_outputs(surrogate, dataset, runtime.device))
         return surrogate
