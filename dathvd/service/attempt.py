@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import psutil
 
 from dathvd.errors import TEMPORARY_FAILURE, UserError
-from dathvd.launch.tree import end_tree
 from dathvd.service import record
 
 POLL_SECONDS = 0.25
@@ -109,7 +109,7 @@ class Watch:
             with contextlib.suppress(UserError):  # a disk that is away for a while
                 stop = record.read_stop(self._run, self._attempt)
                 if stop is not None and stop.now:
-                    end_tree(self._child.pid)
+                    _kill_tree(self._child)
                 elif stop is not None:
                     self._asked = True
             if self._asked and not told:
@@ -138,6 +138,15 @@ def _end_with(parent: int) -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+    """End a command and all that descend from it, at once."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(child.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+    child.kill()
 
 
 def last_words(path: Path, most_bytes: int = 65536) -> str:

@@ -20,6 +20,9 @@ from dathvd.service.engines.base import Submitted, Unreachable, View
 from dathvd.service.engines.tickets import Phase, Queue, Ticket, num_slots, queue_folder
 from dathvd.service.record import Job
 
+SUPERVISOR = [sys.executable, "-P", "-m", "dathvd.service.engines.supervisor"]
+"""What starts a supervisor; its arguments are a ticket and the number of slots."""
+
 
 class Local:
     """This machine."""
@@ -95,10 +98,9 @@ class Local:
 def supervise(ticket: Ticket, slots: int) -> None:
     """Start a supervisor that no shell and no logout ends."""
     run = Path(ticket.run)
-    words = [sys.executable, "-P", "-m", "dathvd.service.engines.supervisor"]
     with output_file(run, ticket.attempt).open("ab") as log:
         subprocess.Popen(
-            [*words, ticket.name, str(slots)],
+            [*SUPERVISOR, ticket.name, str(slots)],
             cwd="/",
             env={**os.environ, "DATHVD_STATE": str(queue_folder())},
             stdin=subprocess.DEVNULL,
