@@ -46,7 +46,9 @@ def _listen(settings: ServerSettings) -> socket.socket:
         listening.bind((settings.host, settings.port))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"--host {settings.host} --port {settings.port}: {reason}")
+        where = f"--host {settings.host} --port {settings.port}"
+        raise UserError(f"{where}: {reason}") from None
+    listening.listen(128)
     return listening
 
 
