@@ -21,6 +21,7 @@ LAYERS = [
     {"evaluation", "pseudo_labels"},
     {"training"},
     {"launch", "doctor", "benchmark"},
+    {"client", "service"},
     {"commands"},
     {"cli"},
     {"__main__"},
