@@ -19,7 +19,6 @@ from dathvd.config.base import (
     named_in,
 )
 
-
 PUBLISHED: dict[str, dict[str, Any]] = {
     "lars": {"weight_decay": 5e-4, "max_weight_norm": None},
     "adamw": {"beta1": 0.9, "eps": 1e-8, "weight_decay": 0.01},

@@ -15,9 +15,11 @@ from dathvd.data import (
     Dataset,
     ImageSet,
     Views,
+    as_floats,
     mixed_order,
     num_batches,
     permutation,
+    whole_frames,
     worker_slice,
 )
 from dathvd.errors import UserError
@@ -150,24 +152,25 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        images = self.images.batch(indices).to(self.device, non_blocking=True)
+        frames = as_floats(whole_frames(self.images, indices), self.device)
         labels = self.images.labels[indices].to(self.device, non_blocking=True)
         ids = indices.to(self.device, non_blocking=True)
-        floats = images.float().div_(255)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
-            floats = self.augment(floats, draws)
+            frames = self.augment(frames, draws)
+        if self.views is not None:
+            frames = self.views.make(frames, draws)
+        assert isinstance(frames, Tensor)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
-        batch = Batch(floats, labels, noise, share, self._weights(ids))
-        return batch if self.views is None else _viewed(batch, self.views, draws)
+        batch = Batch(frames, labels, noise, share, self._weights(ids))
+        return batch if self.views is None else _per_view(batch, self.views)
 
 
-def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
-    """The views of a batch's images, each with its own label and noise."""
+def _per_view(batch: Batch, views: Views) -> Batch:
+    """The batch, whose images are views, with a label, noise and weight for each."""
     weights = batch.weights
     return replace(
         batch,
-        images=views.make(batch.images, draws),
         labels=views.labels(len(batch.labels)).to(batch.labels.device),
         noise=batch.noise.repeat(views.count),
         weights=None if weights is None else weights.repeat_interleave(views.count),

@@ -84,7 +84,12 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [("image", "label"), ("images", "labels"), ("data", "labels"), ("x_train", "y_train")],
+    [
+        ("image", "label"),
+        ("images", "labels"),
+        ("data", "labels"),
+        ("x_train", "y_train"),
+    ],
 )
 @pytest.mark.parametrize("suffix", [".npz", ".pickle"])
 def test_the_keys_of_published_files_are_read(

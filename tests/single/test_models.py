@@ -22,7 +22,7 @@ def build(
     name: str,
     shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    **fields: Any
+    **fields: Any,
 ) -> nn.Module:
     config = ModelConfig.model_validate({"name": name, **fields})
     return build_model(config, image_shape=shape, num_classes=classes)
@@ -173,7 +173,9 @@ def test_initial_deviations_of_preact_resnets(options: dict[str, Any]) -> None:
         fan_in, fan_out = layer.in_channels * size, layer.out_channels * size
         expected = (1 / (3 * fan_in) if options else 2 / fan_out) ** 0.5
         tolerance = 4 / layer.weight.numel() ** 0.5
-        assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=tolerance)
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            expected, rel=tolerance
+        )
         within = float(layer.weight.detach().abs().max()) <= fan_in**-0.5
         assert within == bool(options)
     last = list(model.modules())[-1]
