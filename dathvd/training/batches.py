@@ -16,6 +16,7 @@ from dathvd.data import (
     ImageSet,
     Views,
     as_floats,
+    build_views,
     mixed_order,
     num_batches,
     permutation,
@@ -192,3 +193,30 @@ def check_pairs(plan: BatchPlan, config: Config) -> None:
             f"contrastive needs {needed} (workers * backward_passes_per_step): take "
             f"{plan.batch_size - 1} or another size"
         )
+
+
+def plan_of(
+    config: Config, dataset: Dataset, device: torch.device, rank: int, size: int
+) -> BatchPlan:
+    """The batches of one worker of a run.
+
+    Args:
+        config: batch size, passes, augmentation, views and extra images.
+        dataset: as the objective sees it.
+        device: where batches are put.
+        rank, size: the worker's place.
+    """
+    augment, views = build_views(config.data, config.objective)
+    return BatchPlan(
+        images=dataset.train,
+        batch_size=config.train.batch_size,
+        passes=config.train.backward_passes_per_step,
+        rank=rank,
+        size=size,
+        seed=config.seed,
+        augment=augment,
+        device=device,
+        extra=extra_of(config.data, dataset),
+        keep_empty=config.train.batch_norm == "synchronised",
+        views=views,
+    )

@@ -18,9 +18,6 @@ from dathvd.config import Config
 from dathvd.data import (
     Dataset,
     ImageSet,
-    build_views,
-    load_dataset,
-    self_supervised,
 )
 from dathvd.devices import check_precision, set_up_device
 from dathvd.distributed import assert_identical
@@ -34,7 +31,8 @@ from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import AgreedError, Runtime, from_root, together
-from dathvd.training.batches import BatchPlan, check_pairs, extra_of
+from dathvd.training.batches import BatchPlan, check_pairs, plan_of
+from dathvd.training.build import load_task
 from dathvd.training.components import check_components, ignored_options
 from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
@@ -93,7 +91,7 @@ def load(config: Config) -> tuple[Dataset, ImageSet | None]:
     Raises:
         UserError: files or settings are not usable.
     """
-    dataset = self_supervised(load_dataset(config.data), config.objective)
+    dataset = load_task(config)
     if config.train.guard.action == "none":
         return dataset, None
     return hold_out(dataset, config)
@@ -200,20 +198,7 @@ def plan_batches(config: Config, dataset: Dataset, runtime: Runtime) -> BatchPla
     Raises:
         UserError: the objective cannot work with the last batch of an epoch.
     """
-    augment, views = build_views(config.data, config.objective)
-    plan = BatchPlan(
-        images=dataset.train,
-        batch_size=config.train.batch_size,
-        passes=config.train.backward_passes_per_step,
-        rank=runtime.rank,
-        size=runtime.size,
-        seed=config.seed,
-        augment=augment,
-        device=runtime.device,
-        extra=extra_of(config.data, dataset),
-        keep_empty=config.train.batch_norm == "synchronised",
-        views=views,
-    )
+    plan = plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
     check_pairs(plan, config)
     return plan
 
