@@ -59,7 +59,7 @@ def mix_seed(*parts: int) -> int:
 def codec_seed(*parts: int) -> int:
     """One 63-bit seed of a stochastic codec, from integers such as (seed, step).
 
-    It takes the high bits of the hash where :func:`mix_seed` takes the low ones: a
+    It takes the high bits of the hash where ``mix_seed`` takes the low ones: a
     codec's draws and a sample's differ also where both are made of equal integers.
     """
     return hash_word(*parts) >> 1
@@ -89,6 +89,10 @@ class SampleNoise:
     def select(self, indices: Tensor) -> SampleNoise:
         """The draws of some of the samples, by their int64 places in this batch."""
         return SampleNoise(self._seed, self._ids[indices])
+
+    def reseeded(self, seed: int) -> SampleNoise:
+        """Other draws for the same samples."""
+        return SampleNoise(seed, self._ids)
 
     def repeat(self, count: int) -> SampleNoise:
         """Draws for ``count`` views of each sample, a sample's beside each other."""

@@ -19,6 +19,7 @@ from dathvd.files import explain_os_errors, make_folder, write_json, write_text
 # result.
 _FREE = {
     ("train", "device"),
+    ("train", "check_every"),
     ("train", "checkpoint_every"),
     ("train", "keep_checkpoints"),
     ("train", "max_steps"),

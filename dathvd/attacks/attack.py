@@ -31,6 +31,9 @@ class Attack(ABC):
     def description(self, words: str) -> None:
         self._description = words
 
+    def undo(self) -> None:
+        """Forget the calls of the last step, which was skipped."""
+
     @abstractmethod
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -44,7 +47,9 @@ class Attack(ABC):
             noise: the only source of randomness.
 
         Returns:
-            Images of the same shape, in the ball and in [0, 1], detached.
+            Images of the same shape, in the ball and in [0, 1], detached. All are NaN
+            where a gradient that a step followed was not finite: the training step then
+            has no finite gradient either, and is skipped as any such step is.
         """
 
     @abstractmethod
@@ -85,3 +90,11 @@ def correct_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with in_mode(model, training=False) as network, torch.no_grad():
         predicted: Tensor = network(images).argmax(dim=1)
     return predicted == labels
+
+
+def nan_unless_finite(gradient: Tensor) -> Tensor:
+    """A scalar: 0 where all of the gradient is finite, else NaN; waits for nothing.
+
+    The sign of NaN is 0: without it a broken gradient would pass for one of no length.
+    """
+    return (gradient * 0).sum()

@@ -74,6 +74,7 @@ def _common(config: AttackConfig) -> dict[str, Any]:
             and config.precision == "fp32"
             and not config.compile,
             compile=config.compile,
+            cuda_graph=config.cuda_graph,
         ),
     }
 

@@ -28,6 +28,9 @@ class Forward:
     bf16 and compile."""
     compile: bool = False
     """``torch.compile``; costs up to a minute at the first attack."""
+    cuda_graph: bool = False
+    """On GPUs, the steps of a training attack on weights of its own, which another of
+    these options asks for, are captured and replayed."""
 
     @property
     def wants_twin(self) -> bool:

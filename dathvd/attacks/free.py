@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from dathvd.attacks.attack import Attack
+from dathvd.attacks.attack import Attack, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
@@ -21,7 +22,9 @@ class FreeAttack(Attack):
 
     The training loop calls it ``replays`` times with the same ``images`` object and
     trains on each result. A result is a leaf that asks for its gradient: the backward
-    pass of the objective leaves it there, and the next call steps along it.
+    pass of the objective leaves it there, and the next call steps along it. Several
+    batches may take turns, as the parts of one step do: each has points of its own, for
+    as long as its ``images`` live.
 
     The paper carries the perturbation over to the next batch; here each batch starts
     from its own random point, so that a run depends neither on how workers share the
@@ -35,22 +38,28 @@ class FreeAttack(Attack):
     def __init__(self, ball: Ball, *, replays: int) -> None:
         self.ball = ball
         self.replays = replays
-        self._images: Tensor | None = None
-        self._points: Tensor | None = None
+        # by the batch's images: the points of the last call, and of the one before
+        self._points = WeakTensorKeyDictionary()
+        self._before = WeakTensorKeyDictionary()
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Tensor:
         """The batch's next points; the model is not run."""
-        last = self._points
-        if images is not self._images or last is None or last.grad is None:
+        last: Tensor | None = self._points.get(images)
+        if last is None or last.grad is None:
             start = images + self.ball.uniform(images, noise, _START_STREAM)
         else:
-            start = last.detach() + self.ball.epsilon * self.ball.direction(last.grad)
+            step = self.ball.epsilon * self.ball.direction(last.grad)
+            start = last.detach() + step + nan_unless_finite(last.grad)
         with torch.no_grad():
             points = self.ball.project(start, images)
-        self._images, self._points = images, points.requires_grad_()
-        return self._points
+        self._before[images], self._points[images] = last, points.requires_grad_()
+        return points
+
+    def undo(self) -> None:
+        """Go back to the points, and their gradients, of the step before."""
+        self._points.update(self._before)
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise

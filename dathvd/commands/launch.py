@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from dathvd.components import ENGINES
+
 
 @click.command("launch")
 @click.option(
@@ -30,6 +32,12 @@ import click
     default=60.0,
     show_default=True,
     help="Seconds for the ranks to save after SIGTERM or SIGUSR1.",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help=f"What starts the ranks: {', '.join(ENGINES)}.  [default: the first of them "
+    "that is installed]",
 )
 @click.option(
     "--stall-limit",
@@ -64,6 +72,7 @@ def command(
     gloo: bool,
     max_restarts: int,
     grace: float,
+    engine: str | None,
     stall_limit: float,
     network_interface: str | None,
     ssh_port: int | None,
@@ -106,6 +115,7 @@ def command(
         num_proc=num_proc or sum(host.slots for host in listed) or 1,
         hosts=listed,
         controller="gloo" if gloo or not (mpi or shutil.which("mpirun")) else "mpi",
+        engine=engine,
         network_interface=network_interface,
         ssh_port=ssh_port,
         ssh_identity_file=ssh_identity_file,

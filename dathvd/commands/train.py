@@ -37,7 +37,7 @@ def command(
 
     from dathvd.errors import TEMPORARY_FAILURE
     from dathvd.runtime import guard, start
-    from dathvd.training import train
+    from dathvd.training.run import train
 
     runtime = start(config.train.device)
     with guard(runtime):

@@ -22,7 +22,7 @@ Context = torch.Size
 class Compressor(ABC):
     """A codec of flat float32 vectors. Subclass it to add one.
 
-    A subclass defines :meth:`payload_bytes`, :meth:`pack` and :meth:`decode`; the
+    A subclass defines ``payload_bytes``, ``pack`` and ``decode``; the
     other methods follow from them, and may be overridden by fused forms.
 
     Promises of every codec:

@@ -27,7 +27,7 @@ class FusedCompressor(Compressor):
 
     @abstractmethod
     def unpack(self, wire: Tensor, out: Tensor) -> None:
-        """:meth:`decode` in torch operations."""
+        """``decode`` in torch operations."""
 
     def encode_options(self, count: int, seed: int, offset: int) -> tuple[int, ...]:
         """What the encoding kernel needs to know besides its tensors."""

@@ -33,11 +33,12 @@ class TopK(FusedCompressor):
 
     Args:
         density: the share that is sent, in (0, 1].
-        error_feedback: see :class:`Compressor`.
+        error_feedback: see ``Compressor``.
     """
 
     name: ClassVar[str] = "topk"
     kernel: ClassVar[str] = "topk"
+    on_gpu: ClassVar[bool] = True
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
     warmup: ClassVar[float] = 0.25

@@ -13,6 +13,7 @@ from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
     broadcast_parameters,
+    check_weights,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "assert_identical",
     "average_batch_norm",
     "broadcast_parameters",
+    "check_weights",
     "gather_rows",
     "synchronise_batch_norm",
 ]

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from collections import Counter
+from collections.abc import Sequence
 
 import horovod.torch as hvd
 import torch
 from torch import nn
 
-from dathvd.hashing import raw_bytes, tensor_sha256
+from dathvd.hashing import checksum, raw_bytes, tensor_sha256
+from dathvd.runtime import AgreedError
+
+_REMEDY = (
+    "nothing was saved since the last checkpoint. Workers come apart where they "
+    "compute differently: on processors with other instructions (set "
+    "ATEN_CPU_CAPABILITY=avx2 for all workers), with other versions of torch or on "
+    "broken memory; the same command then goes on from that checkpoint"
+)
 
 
-class ReplicasDiverged(RuntimeError):
-    """Workers that must hold the same weights do not."""
+class ReplicasDiverged(AgreedError):
+    """Workers that must hold the same weights do not; raised on all of them."""
 
 
 def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
@@ -27,6 +38,49 @@ def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
         if flat.numel():
             sent = hvd.broadcast(flat, root, name=f"dathvd.start.{name}")
             tensor.copy_(sent.view(tensor.dtype).view(tensor.shape))
+
+
+def check_weights(model: nn.Module, where: str) -> None:
+    """Refuse to go on with workers whose weights have come apart. A collective.
+
+    Costs one pass over the weights, eight bytes a worker and one host synchronisation.
+
+    Args:
+        model: whose parameters are compared; statistics may differ by worker.
+        where: what the message begins with, such as ``step 100``.
+
+    Raises:
+        ReplicasDiverged: on all ranks; names those that the majority disagrees with.
+    """
+    if hvd.size() == 1:
+        return
+    mine = checksum(model.parameters())[None].cpu()
+    sums: list[int] = hvd.allgather(mine, name="dathvd.weights").tolist()
+    if len(set(sums)) > 1:
+        hosts = hvd.allgather_object(socket.gethostname(), name="dathvd.hosts")
+        raise ReplicasDiverged(f"{where}: {who_differs(sums, hosts)}; {_REMEDY}")
+
+
+def who_differs(sums: Sequence[int], hosts: Sequence[str]) -> str:
+    """In words, which ranks hold other values than more than half of all.
+
+    Args:
+        sums: a checksum of each rank's weights, not all equal.
+        hosts: the ranks' hosts.
+    """
+    value, agreeing = Counter(sums).most_common(1)[0]
+    majority = 2 * agreeing > len(sums)
+    odd = [rank for rank, own in enumerate(sums) if not majority or own != value]
+    named = [f"{rank} on {hosts[rank]}" for rank in odd[:4]]
+    if len(odd) > 4:
+        named.append(f"{len(odd) - 4} more")
+    if not majority:
+        return f"workers hold different weights: ranks {', '.join(named)}"
+    return (
+        f"{'rank' if len(odd) == 1 else 'ranks'} {', '.join(named)} "
+        f"{'does' if len(odd) == 1 else 'do'} not hold the weights of the "
+        f"{agreeing} other workers"
+    )
 
 
 def assert_identical(model: nn.Module) -> str:
@@ -50,6 +104,7 @@ def assert_identical(model: nn.Module) -> str:
             ranks = differs[differs[:, 1] == first, 0].tolist()
             raise ReplicasDiverged(
                 f"{state[first][0]}: rank {ranks[0]} does not hold rank 0's values "
-                f"({len(differs[:, 1].unique())} of {len(state)} tensors differ)"
+                f"({len(differs[:, 1].unique())} of {len(state)} tensors differ); "
+                f"{_REMEDY}"
             )
     return hashlib.sha256(digests).hexdigest()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dathvd.doctor.finding import Finding
-from dathvd.launch.command import LaunchOptions
 from dathvd.launch.hosts import is_local
+from dathvd.launch.options import LaunchOptions
 from dathvd.launch.reach import probe
 
 

@@ -19,6 +19,7 @@ from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.devices import set_up_device
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
@@ -132,6 +133,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
+    set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     results = evaluate_cells(model, dataset, config, cells, request, runtime)

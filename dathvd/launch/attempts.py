@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dathvd.errors import TEMPORARY_FAILURE, UserError
-from dathvd.launch.command import LaunchOptions, launch_command, launch_environment
+from dathvd.errors import TEMPORARY_FAILURE
+from dathvd.launch.command import launch_command, launch_environment
+from dathvd.launch.engines import installed_engines
+from dathvd.launch.options import LaunchOptions
 from dathvd.launch.progress import Progress
 from dathvd.launch.reach import hosts_that_answer
 from dathvd.launch.signals import StopSignals
@@ -60,28 +61,18 @@ def make_plan(
         stall_limit: Seconds without a step after which a rank is ended; 0: none.
 
     Raises:
-        UserError: the program that starts ranks is not there, or an option is not
-            valid.
+        UserError: no engine is there, or an option is not valid.
     """
     words, run_dir = with_run_dir(arguments)
-    horovodrun = find_horovodrun() if options.controller == "gloo" else None
-    if options.controller == "mpi" and shutil.which("mpirun") is None:
-        raise UserError("mpirun is not installed here (apt-get install openmpi-bin)")
     cores = os.cpu_count() or 1
     environment = launch_environment(environ, options, cores=cores)
     watch = ["--stall-limit", f"{stall_limit:g}"] if stall_limit else []
     logs = ["--logs", str(run_dir / "logs")] if run_dir else []
     worker = [sys.executable, *WORKER, *watch, *logs, "--", *words]
     command = launch_command(
-        options, worker, horovodrun=horovodrun, environment=environment
+        options, worker, installed=installed_engines(), environment=environment
     )
     return Plan(command, environment, run_dir)
-
-
-def find_horovodrun() -> str | None:
-    """horovodrun beside this Python, else the one on PATH."""
-    beside = Path(sys.executable).with_name("horovodrun")
-    return str(beside) if beside.exists() else shutil.which("horovodrun")
 
 
 def with_run_dir(arguments: Sequence[str]) -> tuple[list[str], Path | None]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from dathvd.errors import UserError
-from dathvd.launch.hosts import Host, is_local
-
-Controller = Literal["mpi", "gloo"]
+from dathvd.launch.engines import ENGINES, choose_engine
+from dathvd.launch.options import LaunchOptions
 
 # What a rank may need, by exact name: horovodrun writes every variable's value on each
 # rank's command line under Gloo, where all users of a host can read it, and a pattern
@@ -61,38 +58,11 @@ SSH_OPTIONS = {
 is noticed within seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """How many ranks, where, and over what."""
-
-    num_proc: int
-    """Ranks in total."""
-    hosts: tuple[Host, ...] = ()
-    """Where they run; empty: all on this machine."""
-    controller: Controller = "mpi"
-    """What coordinates the ranks and carries CPU tensors."""
-    network_interface: str | None = None
-    """Restricts traffic between ranks to one interface, such as eth0; it must have that
-    name on all hosts, the launching one included."""
-    ssh_port: int | None = None
-    ssh_identity_file: str | None = None
-    forward: tuple[str, ...] = ()
-    """Further environment variables, by name, that ranks get over Gloo."""
-
-    def __post_init__(self) -> None:
-        slots = sum(host.slots for host in self.hosts)
-        if self.hosts and self.num_proc > slots:
-            raise UserError(
-                f"-np {self.num_proc}: the hosts have {slots} slots in total "
-                f"({', '.join(map(str, self.hosts))}); give -np {slots} or more slots"
-            )
-
-
 def launch_command(
     options: LaunchOptions,
     worker: Sequence[str],
     *,
-    horovodrun: str | None,
+    installed: Mapping[str, str],
     environment: Mapping[str, str],
 ) -> list[str]:
     """The command that starts ``worker`` on every rank: mpirun, or horovodrun for Gloo.
@@ -104,50 +74,15 @@ def launch_command(
     Args:
         options: What to start.
         worker: One rank's program and its arguments.
-        horovodrun: Path of horovodrun, for Gloo.
+        installed: Path of each engine that is there, by its name.
         environment: What the ranks get; only names reach a command line of MPI.
 
     Raises:
-        UserError: horovodrun is missing, or does not know the interface.
+        UserError: no engine is there that can start the ranks.
     """
-    if options.controller == "mpi":
-        return ["mpirun", *_mpirun_options(options, sorted(environment)), *worker]
-    if horovodrun is None:
-        raise UserError("--gloo needs horovodrun, which is not installed (use --mpi)")
-    if not (options.network_interface or all(is_local(h.name) for h in options.hosts)):
-        raise UserError(
-            "--gloo on several hosts: name the interface that they talk over with "
-            "--network-interface, such as eth0 (or use --mpi)"
-        )
-    return [horovodrun, *_horovodrun_options(options), *worker]
-
-
-def _horovodrun_options(options: LaunchOptions) -> list[str]:
-    words = ["-np", str(options.num_proc)]
-    if options.hosts:
-        words += ["-H", ",".join(map(str, options.hosts))]
-    words.append("--gloo")
-    if options.network_interface:
-        words += ["--network-interface", options.network_interface]
-    if options.ssh_port is not None:
-        words += ["--ssh-port", str(options.ssh_port)]
-    if options.ssh_identity_file:
-        words += ["--ssh-identity-file", options.ssh_identity_file]
-    return words
-
-
-def _mpirun_options(options: LaunchOptions, names: Sequence[str]) -> list[str]:
-    hosts = options.hosts or (Host("localhost", options.num_proc),)
-    words = ["--allow-run-as-root", "--tag-output", "-np", str(options.num_proc)]
-    words += ["-H", ",".join(map(str, hosts)), "--bind-to", "none", "--map-by", "slot"]
-    words += ["-mca", "pml", "ob1", "-mca", "btl", "^openib"]
-    if options.network_interface:
-        for component in ("btl_tcp_if_include", "oob_tcp_if_include"):
-            words += ["-mca", component, options.network_interface]
-    for name in names:
-        if re.fullmatch(r"[A-Za-z_]\w*", name) and not name.startswith("OMPI_MCA_"):
-            words += ["-x", name]
-    return words
+    engine = choose_engine(options, installed)
+    arguments = ENGINES[engine].arguments(options, environment)
+    return [installed[engine], *arguments, *worker]
 
 
 def launch_environment(

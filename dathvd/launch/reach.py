@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from dathvd.errors import UserError
-from dathvd.launch.command import SSH_OPTIONS, LaunchOptions
+from dathvd.launch.command import SSH_OPTIONS
 from dathvd.launch.hosts import Host, interface_of, is_local
+from dathvd.launch.options import LaunchOptions
 
 _TIMEOUT = int(SSH_OPTIONS["ConnectTimeout"]) + 7
 _MARK = "dathvd-interfaces "

@@ -23,7 +23,7 @@ _LONGEST_TICK = 2.0
 together with the rank."""
 _PATIENCE = 10.0
 """More seconds for a rank that waits for others: the one that hangs is to be named."""
-_DUMP = 1.0  # seconds for the stack to arrive
+_DUMP = 3.0  # seconds for the stack to arrive, also on a busy host
 
 
 @dataclass

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from dathvd.config import ModelConfig
 from dathvd.errors import UserError
 from dathvd.models.layers import ACTIVATIONS, Layers
+from dathvd.models.stochastic import StochasticDepth
 
 ImageShape = tuple[int, int, int]
 
 
-def _torchvisions(name: str) -> Callable[..., nn.Module]:
+def torchvision_network(name: str) -> Callable[..., nn.Module]:
     """A maker of torchvision's network of that name, without trained weights."""
 
     def build(
@@ -30,7 +32,11 @@ def _torchvisions(name: str) -> Callable[..., nn.Module]:
         make = getattr(torchvision.models, name)
         network: nn.Module = make(weights=None, num_classes=num_classes, **options)
         if config.activation is not None:
-            _replace_activations(network, ACTIVATIONS[config.activation])
+            make_act = ACTIVATIONS[config.activation]
+            _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
+        # torchvision's own draws from the global generator, whoever the samples are
+        depth = torchvision.ops.StochasticDepth
+        _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
         return network
 
     return build
@@ -46,17 +52,22 @@ def _norm_layer(
     return {"norm_layer": Layers(config.normalization or "batch", "relu").norm}
 
 
-def _replace_activations(network: nn.Module, make: Callable[[], nn.Module]) -> None:
+def _replace(
+    network: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    make: Callable[[Any], nn.Module],
+) -> None:
+    """Exchange all layers of those kinds for what ``make`` makes of each."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, (nn.ReLU, nn.GELU)):
-                setattr(parent, name, make())
+            if isinstance(child, kinds):
+                setattr(parent, name, make(child))
 
 
-resnet18 = _torchvisions("resnet18")
-resnet34 = _torchvisions("resnet34")
-resnet50 = _torchvisions("resnet50")
-resnet101 = _torchvisions("resnet101")
-convnext_tiny = _torchvisions("convnext_tiny")
-convnext_small = _torchvisions("convnext_small")
-convnext_base = _torchvisions("convnext_base")
+resnet18 = torchvision_network("resnet18")
+resnet34 = torchvision_network("resnet34")
+resnet50 = torchvision_network("resnet50")
+resnet101 = torchvision_network("resnet101")
+convnext_tiny = torchvision_network("convnext_tiny")
+convnext_small = torchvision_network("convnext_small")
+convnext_base = torchvision_network("convnext_base")

@@ -39,7 +39,9 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = new_figure(11, 3.4)
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in rows]
-    loss.plot(epochs, [row["loss"] for row in rows], color="C3")
+    losses = [(row["epoch"], row["loss"]) for row in rows if "loss" in row]
+    if losses:
+        loss.plot(*zip(*losses), color="C3")
     loss.set_title("training loss")
     for name, colour in (("clean", "C0"), ("robust", "C1")):
         key = f"{name}_accuracy"

@@ -20,6 +20,7 @@ from dathvd.data import (
     permutation,
     worker_slice,
 )
+from dathvd.devices import to_device
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise, mix_seed
 
@@ -150,9 +151,9 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        images = self.images.batch(indices).to(self.device, non_blocking=True)
-        labels = self.images.labels[indices].to(self.device, non_blocking=True)
-        ids = indices.to(self.device, non_blocking=True)
+        images = to_device(self.images.batch(indices), self.device)
+        labels = to_device(self.images.labels[indices], self.device)
+        ids = to_device(indices, self.device)
         floats = images.float().div_(255)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
@@ -168,7 +169,7 @@ def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
     return replace(
         batch,
         images=views.make(batch.images, draws),
-        labels=views.labels(len(batch.labels)).to(batch.labels.device),
+        labels=to_device(views.labels(len(batch.labels)), batch.labels.device),
         noise=batch.noise.repeat(views.count),
         weights=None if weights is None else weights.repeat_interleave(views.count),
     )

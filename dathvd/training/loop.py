@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dathvd.distributed import PASS_TRAFFIC
+from dathvd.distributed import PASS_TRAFFIC, check_weights
+from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import Runtime, StopRequest
 from dathvd.training.batches import BatchPlan
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.state import TrainingState
+
+_NETWORK = 0x2E  # seeds of different uses must differ
+
+
+def step_seed(seed: int, step: int, replay: int) -> int:
+    """What the network's own random numbers follow from in one update of a run."""
+    return mix_seed(seed, _NETWORK, step, replay)
 
 
 @dataclass
@@ -45,10 +53,12 @@ class Loop:
             more = state.step + 1 < self.num_steps
             following = list(self.plan.step(state.step + 1)) if more else []
             overlap = config.train.overlap == "attack"
-            for _ in range(state.trainer.attack.replays):
-                state.trainer.step(batches, lr, following if overlap else ())
+            for replay in range(state.trainer.attack.replays):
+                seed = step_seed(config.seed, state.step, replay)
+                state.trainer.step(batches, lr, following if overlap else (), seed)
             state.step += 1
             batches = following
+            self._check_workers()
             asked = stop.poll()
             collapsed = self._look()
             if state.step % config.train.log_every == 0 or state.step == last or asked:
@@ -73,6 +83,12 @@ class Loop:
             num_steps=self.num_steps,
             batch_size=config.train.batch_size,
         )
+
+    def _check_workers(self) -> None:
+        """Now and then, refuse workers whose weights have come apart."""
+        every, step = self.state.config.train.check_every, self.state.step
+        if every and step % every == 0:
+            check_weights(self.state.trainer.model, f"step {step}")
 
     def _checkpoint_is_due(self) -> bool:
         state = self.state

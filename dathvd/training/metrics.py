@@ -72,7 +72,8 @@ class MetricsLog:
         row = {
             "step": step,
             "epoch": round(epoch, 4),
-            "loss": loss / max(images, 1),
+            # no image counts where every step of the interval was skipped
+            **({"loss": loss / images} if images else {}),
             **_accuracies(*counts),
             "lr": lr,
             "seconds": seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dathvd import checkpoint, run_folder, run_lock, stop
-from dathvd.attacks import build_attack
+from dathvd.attacks import build_attack, describe_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import (
@@ -22,6 +22,7 @@ from dathvd.data import (
     load_dataset,
     self_supervised,
 )
+from dathvd.devices import check_precision, set_up_device
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
@@ -58,6 +59,8 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         UserError: bad input; see the message.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
+    together(runtime, lambda: check_precision(runtime.device, config.train))
+    set_up_device(runtime.device, config.train)
     together(runtime, lambda: check_components(config))
     dataset, held_out = together(runtime, lambda: load(config))
     folder = _agree_on_folder(config, run, runtime)
@@ -125,6 +128,18 @@ def describe_rate(config: Config) -> str:
             f"{optimizer.scaling} scaling to {batch_size})"
         )
     return f"{line}, {config.schedule.name} schedule"
+
+
+def describe_attacks(config: Config) -> Iterator[str]:
+    """Two lines: training's attack with what it maximises, and the evaluation's."""
+    attack = config.attack
+    line = f"trained on {describe_attack(attack)}"
+    if attack.name in ("pgd", "fgsm", "fgsm_rs"):
+        line += f", which maximises {attack.loss}"
+        if attack.name == "pgd" and attack.random_start:
+            line += f" from a {attack.start} start"
+    yield line
+    yield f"judged by {describe_attack(config.evaluation.attack)}"
 
 
 def compression_warmup(config: Config, total: int) -> int:
@@ -219,6 +234,8 @@ def _train(
     if state.exchanger.warmup_steps:
         say(f"the first {state.exchanger.warmup_steps} exchanges compress nothing")
     say(describe_rate(config))
+    for line in describe_attacks(config):
+        say(line)
     if state.origin is not None:
         say(state.origin)
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)

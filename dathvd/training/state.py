@@ -21,6 +21,7 @@ from dathvd.distributed import (
     DistributedOptimizer,
     Exchanger,
     broadcast_parameters,
+    check_weights,
     gather_rows,
     synchronise_batch_norm,
 )
@@ -32,6 +33,7 @@ from dathvd.optim import build_optimizer
 from dathvd.runtime import Runtime, read_on_root, together
 from dathvd.training.ema import WeightAverage
 from dathvd.training.guard import Guard
+from dathvd.training.passes import lay_out, training_pass
 from dathvd.training.pretrained import initialise
 from dathvd.training.step import Totals, Trainer
 
@@ -58,17 +60,15 @@ class TrainingState:
     ) -> TrainingState:
         """A fresh network, equal on all workers, with its optimizer."""
         torch.manual_seed(mix_seed(config.seed, _WEIGHTS))
-        model = build_model(
-            config.model,
-            image_shape=dataset.image_shape,
-            num_classes=len(dataset.classes),
-        ).to(runtime.device)
+        shape, classes = dataset.image_shape, len(dataset.classes)
+        model = together(runtime, lambda: build_model(config.model, shape, classes))
+        model = model.to(runtime.device)
         origin = initialise(model, config.model, runtime)
         if config.train.batch_norm == "synchronised":
             model = synchronise_batch_norm(model)
         if config.model.init_mode == "linear":
             freeze_trunk(model)  # after layers were exchanged: it changes theirs
-        broadcast_parameters(model)
+        broadcast_parameters(lay_out(model, config.train))
         optimizer = DistributedOptimizer(
             build_optimizer(config.optimizer, list(model.named_parameters())),
             named_parameters=list(model.named_parameters()),
@@ -88,6 +88,8 @@ class TrainingState:
             optimizer,
             Totals.zero(runtime.device),
             average,
+            rank=runtime.rank,
+            network=training_pass(model, config.train),
         )
         return cls(
             config,
@@ -126,8 +128,10 @@ class TrainingState:
         """Write a checkpoint of this step; every rank calls it.
 
         Raises:
-            UserError: on every rank, if any could not write; nothing is left then.
+            UserError: on every rank, if any could not write, or if the workers hold
+                different weights; nothing is left then.
         """
+        check_weights(self.trainer.model, f"step {self.step}")
         final = checkpoint.checkpoint_folder(run, self.step)
         model, average = self.published_model(), self.published_average()
         shared = self._shared(model, average, runtime) if runtime.is_root else None
@@ -226,6 +230,7 @@ class TrainingState:
         ranks = [runtime.rank] if same_size else range(shared["num_workers"])
         own = together(runtime, lambda: _read_ranks(folder, ranks))
         trainer = self.trainer
+        trainer.prepared = []  # of the batches of another step
         together(
             runtime,
             lambda: checkpoint.load_weights(
@@ -245,8 +250,21 @@ class TrainingState:
             if trainer.average is not None:
                 buffers = own[0]["ema_buffers"]
                 trainer.average.network.load_state_dict(buffers, strict=False)
-            trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
+            saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
+            if same_batches(saved, self.config):
+                trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
         self.step = int(shared["step"])
+
+
+def same_batches(one: Config, other: Config) -> bool:
+    """Whether as many workers are given the same images and labels in every step."""
+
+    def decides(config: Config) -> tuple[Any, ...]:
+        train = config.train
+        cut = (train.batch_size, train.backward_passes_per_step, train.guard)
+        return (config.seed, config.data, config.objective.name, *cut)
+
+    return decides(one) == decides(other)
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.attacks import Attack
+from dathvd.models import draws_from
+from dathvd.noise import mix_seed
 from dathvd.objectives import Objective, Terms
 from dathvd.training.batches import Batch
 from dathvd.training.ema import WeightAverage
+from dathvd.training.undo import Backup
+
+# what a network draws its own random numbers for
+_ATTACK, _UPDATE = 0xA7, 0x0B
 
 
 @dataclass
@@ -46,6 +52,10 @@ class Trainer:
     One step of DAT (Zhang et al. 2022, Algorithm 1): every worker (1) attacks its own
     batch, (2) takes the gradient of its own objective there, (3) exchanges compressed
     gradients, which are averaged, (4) applies the same layer-wise adaptive update.
+
+    A step whose mean gradient is not finite is skipped by all workers and leaves no
+    trace: neither in the weights, the optimizer and what codecs owe, which its exchange
+    sees to, nor in running statistics, averages, totals and adversarial images.
     """
 
     model: nn.Module
@@ -57,11 +67,16 @@ class Trainer:
     """The weights' moving average, if any."""
     prepared: list[Tensor] = field(default_factory=list)
     """Adversarial images of the next step, made while gradients travelled."""
+    rank: int = 0
+    """This worker's, for random numbers that do not belong to samples."""
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
+    network: nn.Module | None = None
+    """The model as training passes run it; None runs it as it is."""
 
     def __post_init__(self) -> None:
         self._attacked = self.objective.attacked(self.model)
+        self._backup = Backup(self._spoilt_by_a_step)
         self.use_attack(self.attack)
 
     def use_attack(self, attack: Attack) -> None:
@@ -73,7 +88,11 @@ class Trainer:
             self.attack.between = exchanger.poll
 
     def step(
-        self, batches: Sequence[Batch], lr: float, following: Sequence[Batch] = ()
+        self,
+        batches: Sequence[Batch],
+        lr: float,
+        following: Sequence[Batch] = (),
+        seed: int = 0,
     ) -> None:
         """Train on this worker's batches of one step.
 
@@ -82,31 +101,62 @@ class Trainer:
             lr: the learning rate.
             following: the next step's batches, to be attacked while this step's
                 gradients travel; empty without overlap.
+            seed: of the network's own random numbers in this step, equal on all ranks.
         """
+        seed_generator(self.totals.sums.device, mix_seed(seed, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
         adversarial, self.prepared = self.prepared, []
+        self._backup.take()
         for index, batch in enumerate(batches):
             # inner maximisation; sends nothing
-            images = adversarial[index] if adversarial else self._attack(batch)
+            images = adversarial[index] if adversarial else self._attack(batch, seed)
             self.mark("attack")
-            terms = self.objective(
-                self.model, batch.images, images, batch.labels, batch.weights
-            )
+            network = self.network or self.model
+            with draws_from(batch.noise.reseeded(mix_seed(seed, _UPDATE))):
+                terms = self.objective(
+                    network, batch.images, images, batch.labels, batch.weights
+                )
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()
             self.totals.add(terms, batch.labels)
             self.mark("update")
         # gradients travel meanwhile
-        self.prepared = [self._attack(batch) for batch in following]
+        self.prepared = [self._attack(batch, seed) for batch in following]
         self.mark("attack")
         self.optimizer.step()
-        if self.average is not None:
+        if self._was_skipped():
+            self._undo(following, seed)
+        elif self.average is not None:
             self.average.update()
         self.mark("exchange")
 
-    def _attack(self, batch: Batch) -> Tensor:
+    def _was_skipped(self) -> bool:
+        exchanger = getattr(self.optimizer, "exchanger", None)
+        return exchanger is not None and bool(exchanger.last_skipped)
+
+    def _spoilt_by_a_step(self) -> dict[str, Tensor]:
+        """What a forward pass changes, by name."""
+        return {**dict(self.model.named_buffers()), "totals": self.totals.sums}
+
+    def _undo(self, following: Sequence[Batch], seed: int) -> None:
+        """Take back what the step did before its gradient was known."""
+        self._backup.put_back()
+        self.attack.undo()
+        # made with running statistics that are not there any more
+        self.prepared = [self._attack(batch, seed) for batch in following]
+
+    def _attack(self, batch: Batch, seed: int) -> Tensor:
         if len(batch.images) == 0:
             return batch.images
-        return self.attack(self._attacked, batch.images, batch.labels, batch.noise)
+        with draws_from(batch.noise.reseeded(mix_seed(seed, _ATTACK))):
+            return self.attack(self._attacked, batch.images, batch.labels, batch.noise)
+
+
+def seed_generator(device: torch.device, seed: int) -> None:
+    """Seed torch's generator of that device: cheap enough for every step."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

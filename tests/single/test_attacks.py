@@ -395,3 +395,30 @@ def test_impossible_options_are_refused(changes: dict[str, Any], message: str) -
 def test_free_is_refused_where_nothing_is_trained() -> None:
     with pytest.raises(ValueError, match="training only"):
         EvaluationConfig.model_validate({"attack": {"name": "free", "restarts": 1}})
+
+
+class Flat(nn.Module):
+    """A linear network whose gradient in the images is not finite in one sample."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.flatten(1)[:, :3] * 1.0
+        zero = (images.flatten(1)[:, :1] * 0.0)[:1]
+        broken = torch.cat([zero.sqrt() * zero, torch.zeros(len(images) - 1, 1)])
+        return logits + broken
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"name": "pgd"}, {"name": "pgd", "restarts": 2}, {"name": "fgsm"}]
+    + [{"name": "pgd", "norm": "l2", "momentum": 0.9}],
+)
+def test_a_gradient_that_is_not_finite_is_no_step_of_length_zero(
+    options: dict[str, Any],
+) -> None:
+    """Training sees it; an evaluation stays where the last good step was."""
+    images, labels, noise = batch()
+    attack = build_attack(config(**options))
+    assert attack(Flat(), images, labels % 3, noise).isnan().all()
+    worst, _ = attack.worst_case(Flat(), images, labels % 3, noise)
+    if options.get("norm") != "l2":
+        assert worst.isfinite().all()

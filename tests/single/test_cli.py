@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from dathvd.cli import COMMANDS, cli
+from dathvd.cli import COMMANDS, GROUPS, cli
 from tests.processes import DATHVD, environment, run
 
 
@@ -40,6 +40,20 @@ def test_help_imports_neither_torch_nor_horovod() -> None:
     )
     done = run([sys.executable, "-c", script])
     assert done.stdout.rstrip().endswith("set()"), done.output
+
+
+def test_help_lists_every_command_once_under_what_people_do() -> None:
+    lines = run([DATHVD, "--help"]).stdout.splitlines()
+    places = [lines.index(f"{title}:") for title in GROUPS]
+    assert places == sorted(places)
+    columns = set()
+    for title, start in zip(GROUPS, places):
+        below = lines[start + 1 : start + 1 + len(GROUPS[title])]
+        assert [line.split()[0] for line in below] == list(GROUPS[title])
+        columns |= {len(line) - len(line.split(None, 1)[1]) for line in below}
+    assert len(columns) == 1, "descriptions start in different columns"
+    names = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert sorted(set(names) & set(COMMANDS)) == sorted(COMMANDS)
 
 
 def test_every_command_has_its_own_help() -> None:

@@ -19,7 +19,9 @@ from dathvd.launch import (
     parse_hosts,
 )
 from dathvd.launch.attempts import Plan, with_run_dir
+from dathvd.launch.engines import ENGINES, choose_engine
 from dathvd.launch.hosts import is_local
+from dathvd.launch.options import Controller
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
 from dathvd.launch.supervise import Outcome
@@ -33,7 +35,7 @@ TWO_HOSTS = (Host("a", 2), Host("b", 1))
 def test_local_ranks_over_gloo() -> None:
     options = LaunchOptions(num_proc=4, controller="gloo")
     command = launch_command(
-        options, WORKER, horovodrun="/v/horovodrun", environment={}
+        options, WORKER, installed={"horovodrun": "/v/horovodrun"}, environment={}
     )
     assert command == ["/v/horovodrun", "-np", "4", "--gloo", *WORKER]
 
@@ -42,7 +44,9 @@ def test_gloo_on_other_hosts_needs_to_know_the_interface() -> None:
     """Else horovodrun looks for one by services whose key is on command lines."""
     options = LaunchOptions(num_proc=3, hosts=TWO_HOSTS, controller="gloo")
     with pytest.raises(UserError, match="--network-interface, such as eth0"):
-        launch_command(options, WORKER, horovodrun="horovodrun", environment={})
+        launch_command(
+            options, WORKER, installed={"horovodrun": "horovodrun"}, environment={}
+        )
 
 
 def test_hosts_interface_and_ssh_over_gloo() -> None:
@@ -55,7 +59,10 @@ def test_hosts_interface_and_ssh_over_gloo() -> None:
         ssh_identity_file="/k",
     )
     command = launch_command(
-        options, WORKER, horovodrun="horovodrun", environment={"SECRET": "x"}
+        options,
+        WORKER,
+        installed={"horovodrun": "horovodrun"},
+        environment={"SECRET": "x"},
     )
     assert command == [
         *["horovodrun", "-np", "3", "-H", "a:2,b:1", "--gloo"],
@@ -69,7 +76,7 @@ def test_mpirun_gets_names_and_never_values() -> None:
     command = launch_command(
         LaunchOptions(num_proc=2, hosts=TWO_HOSTS, network_interface="eth0"),
         WORKER,
-        horovodrun=None,
+        installed={"mpirun": "mpirun"},
         environment=environment,
     )
     assert command == [
@@ -82,10 +89,63 @@ def test_mpirun_gets_names_and_never_values() -> None:
     assert "hush" not in " ".join(command)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
+    name: str,
+) -> None:
+    engine = ENGINES[name]
+    for controller in engine.controllers:
+        options = LaunchOptions(
+            num_proc=3,
+            hosts=TWO_HOSTS,
+            controller=controller,
+            engine=name,
+            network_interface="eth0",
+        )
+        environment = {"HF_TOKEN": "hush", "PATH": "/bin"}
+        command = launch_command(
+            options, WORKER, installed={name: f"/v/{name}"}, environment=environment
+        )
+        assert command[0] == f"/v/{name}" and command[-len(WORKER) :] == WORKER
+        arguments = command[1 : -len(WORKER)]
+        assert "3" in arguments
+        assert not any("hush" in word or "/bin" in word for word in arguments)
+
+
+@pytest.mark.parametrize(
+    "engine, controller, installed, message",
+    [
+        ("mprun", "mpi", ["mpirun"], "--engine: unknown 'mprun' (did you mean 'mpiru"),
+        (None, "mpi", ["horovodrun"], "--mpi needs mpirun, which is not installed (ho"),
+        ("mpirun", "mpi", ["horovodrun"], "--engine mpirun: it is not installed here"),
+        ("mpirun", "gloo", ["mpirun"], "--engine mpirun: cannot start ranks over gloo"),
+        (None, "mpi", [], "none of horovodrun, mpirun is installed here"),
+    ],
+)
+def test_an_engine_that_cannot_start_the_ranks_is_refused(
+    engine: str | None, controller: Controller, installed: list[str], message: str
+) -> None:
+    options = LaunchOptions(num_proc=2, controller=controller, engine=engine)
+    with pytest.raises(UserError) as caught:
+        choose_engine(options, dict.fromkeys(installed, "/v/program"))
+    assert str(caught.value).startswith(message)
+
+
+def test_the_first_installed_engine_is_taken_and_the_named_one_where_named() -> None:
+    both = {"mpirun": "m", "horovodrun": "h"}
+    over_gloo = LaunchOptions(num_proc=2, controller="gloo")
+    assert choose_engine(LaunchOptions(num_proc=2), both) == "mpirun"
+    assert choose_engine(over_gloo, both) == "horovodrun"
+    assert choose_engine(LaunchOptions(num_proc=2, engine="mpirun"), both) == "mpirun"
+    # Horovod's launcher would show a key on command lines over MPI
+    with pytest.raises(UserError, match="cannot start ranks over mpi"):
+        choose_engine(LaunchOptions(num_proc=2, engine="horovodrun"), both)
+
+
 def test_gloo_needs_horovodrun() -> None:
     options = LaunchOptions(num_proc=2, controller="gloo")
     with pytest.raises(UserError, match="horovodrun, which is not installed"):
-        launch_command(options, WORKER, horovodrun=None, environment={})
+        launch_command(options, WORKER, installed={"mpirun": "mpirun"}, environment={})
 
 
 def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
@@ -248,7 +308,8 @@ def test_dry_run_prints_one_command_and_starts_nothing(tmp_path: Path) -> None:
     assert done.code == 0, done.output
     words = shlex.split(done.stdout)
     start = words.index("-np")
-    assert words[start : start + 2] == ["-np", "3"] and "mpirun" in words[:start]
+    assert words[start : start + 2] == ["-np", "3"]
+    assert "mpirun" in [Path(word).name for word in words[:start]]
     worker = words.index("-P")
     assert words[worker - 1 : worker + 3] == [sys.executable, *WORKER_MODULE]
     assert words[-5:-1] == ["train", "--set", "seed=1", "--run-dir"]

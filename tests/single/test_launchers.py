@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_scripts_parse_and_are_executable(script: Path) -> None:
     assert script.stat().st_mode & 0o111 == 0o111
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is missing")
+@pytest.mark.needs("shellcheck")
 def test_scripts_pass_shellcheck() -> None:
     done = subprocess.run(
         ["shellcheck", *map(str, SCRIPTS)], capture_output=True, text=True

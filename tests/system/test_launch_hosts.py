@@ -14,13 +14,13 @@ import pytest
 from dathvd.checkpoint import find_checkpoints
 from dathvd.rig.rig import Rig, network_is_available
 from tests.processes import environment
+from tests.programs import LAUNCHING, RIG
 
-SSHD = Path("/usr/sbin/sshd")
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed"),
+    pytest.mark.needs(*RIG, *LAUNCHING, "sshd"),
     pytest.mark.skipif(
-        not network_is_available(), reason="no network namespaces here (needs root)"
+        not network_is_available(), reason="needs root and network namespaces"
     ),
 ]
 QUICK = [

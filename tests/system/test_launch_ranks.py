@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dathvd.launch.attempts import find_horovodrun
-from dathvd.launch.command import Controller, LaunchOptions, launch_command
+from dathvd.launch import LaunchOptions, installed_engines, launch_command
+from dathvd.launch.options import Controller
 from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
 
@@ -45,11 +45,12 @@ class Job:
         self, launcher: str, behaviour: str, restarts: int = 0, grace: float = 20.0
     ) -> subprocess.Popen[str]:
         controller: Controller = "gloo" if launcher == "gloo" else "mpi"
+        engine = "horovodrun" if launcher == "gloo" else "mpirun"
         worker = [sys.executable, "-m", "tests.system.launched_rank"]
         command = launch_command(
-            LaunchOptions(num_proc=2, controller=controller),
+            LaunchOptions(num_proc=2, controller=controller, engine=engine),
             [*worker, str(self.folder / "logs"), behaviour, str(self.folder / "mark")],
-            horovodrun=find_horovodrun(),
+            installed=installed_engines(),
             environment=environment(),
         )
         options = [str(restarts), str(grace), str(self.folder)]

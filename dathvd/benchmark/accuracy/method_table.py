@@ -24,7 +24,7 @@ from dathvd.files import write_json
 from dathvd.lists import some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
-from dathvd.training import train
+from dathvd.training.run import train
 
 CONFIG = "cifar10/cpu_budget"
 EXTRA_RATIO = 0.5

@@ -11,10 +11,12 @@ import torch
 from dathvd.attacks import build_attack
 from dathvd.config import Config, DataConfig
 from dathvd.data import Dataset, build_augmentation
+from dathvd.devices import set_up_device
 from dathvd.models import build_model
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
 from dathvd.training.batches import BatchPlan, extra_of
+from dathvd.training.passes import lay_out, training_pass
 from dathvd.training.step import Totals, Trainer
 
 # of data sets whose images have one size; others are resized to data.image_size
@@ -76,6 +78,8 @@ def build_trainer(
         image_shape=dataset.image_shape,
         num_classes=len(dataset.classes),
     ).to(device)
+    set_up_device(device, config.train)
+    lay_out(model, config.train)
     named = list(model.named_parameters())
     optimizer = build_optimizer(config.optimizer, named)
     return Trainer(
@@ -84,6 +88,7 @@ def build_trainer(
         build_objective(config.objective),
         optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
+        network=training_pass(model, config.train),
     )
 
 
