@@ -116,6 +116,7 @@ def checkpoints(run_dir: Path) -> list[str]:
     return sorted(p.name for p in (run_dir / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.slow
 def test_a_run_through_many_faults_ends_as_if_nothing_had_been(
     tmp_path: Path, undisturbed: dict[str, object], jobs: list[Job]
 ) -> None:
@@ -179,6 +180,7 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_run_folder_whose_disk_goes_and_comes_back(
