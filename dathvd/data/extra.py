@@ -20,7 +20,7 @@ from dathvd.config import DataConfig
 from dathvd.data.arrays import channels_first, read_npy, read_npz
 from dathvd.data.paths import expand
 from dathvd.data.pickles import read_arrays
-from dathvd.data.sets import Dataset, ImageSet, TensorImages
+from dathvd.data.sets import Dataset, Frames, ImageSet, TensorImages, whole_frames
 from dathvd.errors import UserError
 
 _KEYS = (
@@ -50,6 +50,15 @@ class Concatenated:
         images = torch.cat([self.first.batch(early), self.second.batch(late)])
         order = torch.cat([(indices < len(self.first)).nonzero(), self._late(indices)])
         return torch.empty_like(images).index_copy_(0, order.flatten(), images)
+
+    def frames(self, indices: Tensor) -> Frames:
+        early, late = self._parts(indices)
+        parts = whole_frames(self.first, early), whole_frames(self.second, late)
+        if all(isinstance(part, Tensor) for part in parts):
+            return self.batch(indices)
+        own, extra = iter(parts[0]), iter(parts[1])
+        border = len(self.first)
+        return [next(own if place < border else extra) for place in indices.tolist()]
 
     def prefetch(self, indices: Tensor) -> None:
         early, late = self._parts(indices)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dathvd.config import DataConfig, ObjectiveConfig
 from dathvd.data.augment import (
-    STREAM,
     Augmentation,
     augment,
     build_augmentation,
     resized_crop,
 )
-from dathvd.data.sets import Dataset, ImageSet
+from dathvd.data.crops import STREAM
+from dathvd.data.sets import Dataset, Frames, ImageSet
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
 
@@ -30,8 +30,9 @@ class Views:
     """Makes ``count`` views of each image, a sample's views beside each other."""
 
     count: int
-    make: Callable[[Tensor, SampleNoise], Tensor]
-    """From float images ``[batch, C, H, W]`` to ``[count * batch, C, H, W]``."""
+    make: Callable[[Frames, SampleNoise], Tensor]
+    """From float images ``[batch, C, H, W]``, or a list of whole ones, to
+    ``[count * batch, C, H, W]``."""
     labels: Callable[[int], Tensor]
     """From the number of samples to the views' labels, int64 ``[count * samples]``."""
 
@@ -75,12 +76,13 @@ def self_supervised(dataset: Dataset, objective: ObjectiveConfig) -> Dataset:
     return dataset
 
 
-def turned(images: Tensor) -> Tensor:
+def turned(images: Frames) -> Tensor:
     """Each image by 0, 1, 2 and 3 quarter turns.
 
     Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting
     Image Rotations (ICLR 2018).
     """
+    assert isinstance(images, Tensor)
     turns = [images.rot90(turn, (2, 3)) for turn in range(len(TURNS))]
     return torch.stack(turns, dim=1).flatten(0, 1)
 
@@ -117,18 +119,24 @@ class Turned:
 
 
 def two_views(
-    images: Tensor, draws: SampleNoise, *, flip: bool, size: int | None
+    images: Frames, draws: SampleNoise, *, flip: bool, size: int | None
 ) -> Tensor:
     """Two views of each image: random crops, scaled and flipped, colours changed.
 
     Args:
-        images: float ``[batch, C, H, W]`` in [0, 1].
+        images: float ``[batch, C, H, W]`` in [0, 1], or with ``size`` a list of
+            ``[C, H, W]`` of several sizes.
         draws: of each sample.
         flip: mirror every other view.
         size: height and width of the views of square crops; None keeps the image's
             size, which crops by padding where it is not square.
     """
     each = draws.repeat(2)
+    if not isinstance(images, Tensor):
+        assert size is not None
+        frames = [image for image in images for _ in range(2)]
+        cropped = resized_crop(frames, each, size=size, flip=flip, area=(0.2, 1.0))
+        return jittered(cropped, each)
     doubled = images.repeat_interleave(2, dim=0)
     height, width = images.shape[2:]
     if size is None and height != width:

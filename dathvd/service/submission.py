@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import click
+
 from dathvd.config import Config, load_config
 from dathvd.errors import UserError, nearest
 from dathvd.files import explain_os_errors, make_folder
@@ -257,17 +259,17 @@ def _config_of(arguments: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     Raises:
         UserError: an argument is not one of ``train``'s.
     """
-    from click import UsageError
-
-    from dathvd.commands.train import command
-
+    names = {"--config": False, "--set": True, "--run-dir": False}
+    options = [click.Option([name], multiple=many) for name, many in names.items()]
     try:
-        context = command.make_context("train", list(arguments))
-    except UsageError as error:
+        context = click.Command("train", params=[*options]).make_context(
+            "train", list(arguments)
+        )
+    except click.UsageError as error:
         raise UserError(f"train: {error.format_message()}") from None
     if context.params.get("run_dir"):
         raise UserError("train: give the run folder to submit, as --run-dir before --")
-    return context.params["config_file"], context.params["overrides"]
+    return context.params["config"], context.params["set"]
 
 
 def _make_run_folder(request: Request, config: Config | None) -> Path:

@@ -15,9 +15,11 @@ from dathvd.data import (
     Dataset,
     ImageSet,
     Views,
+    as_floats,
     mixed_order,
     num_batches,
     permutation,
+    whole_frames,
     worker_slice,
 )
 from dathvd.devices import to_device
@@ -151,24 +153,25 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        images = to_device(self.images.batch(indices), self.device)
+        frames = as_floats(whole_frames(self.images, indices), self.device)
         labels = to_device(self.images.labels[indices], self.device)
         ids = to_device(indices, self.device)
-        floats = images.float().div_(255)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
-            floats = self.augment(floats, draws)
+            frames = self.augment(frames, draws)
+        if self.views is not None:
+            frames = self.views.make(frames, draws)
+        assert isinstance(frames, Tensor)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
-        batch = Batch(floats, labels, noise, share, self._weights(ids))
-        return batch if self.views is None else _viewed(batch, self.views, draws)
+        batch = Batch(frames, labels, noise, share, self._weights(ids))
+        return batch if self.views is None else _per_view(batch, self.views)
 
 
-def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
-    """The views of a batch's images, each with its own label and noise."""
+def _per_view(batch: Batch, views: Views) -> Batch:
+    """The batch, whose images are views, with a label, noise and weight for each."""
     weights = batch.weights
     return replace(
         batch,
-        images=views.make(batch.images, draws),
         labels=to_device(views.labels(len(batch.labels)), batch.labels.device),
         noise=batch.noise.repeat(views.count),
         weights=None if weights is None else weights.repeat_interleave(views.count),
