@@ -116,6 +116,8 @@ def _defaults(options: LaunchOptions, cores: int) -> dict[str, str]:
     """Settings that are better than the libraries' own; the user's own win."""
     defaults = {
         "PYTHONUNBUFFERED": "1",
+        # horovodrun starts interpreters that would import from the current folder
+        "PYTHONSAFEPATH": "1",
         # pages that glibc keeps instead of giving back and faulting in each step
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),

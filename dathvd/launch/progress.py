@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 _CHECKPOINTS = "step-[0-9]*"
@@ -17,9 +19,17 @@ class Progress:
     def __init__(self, run_dir: Path | None) -> None:
         self._run_dir = run_dir
         self._newest = self._find()
-        self._was_there = self._exists()
+        self._was_there = False
         self.failures = 0
         """Attempts that failed in a row, the first after a new checkpoint counted."""
+        # a thread: a disk that hangs must not keep the launcher from its signals
+        threading.Thread(target=self._wait_for_folder, daemon=True).start()
+
+    def _wait_for_folder(self) -> None:
+        """Note that the ranks have made the run folder, which may be lost later."""
+        while self._run_dir is not None and not self._was_there:
+            self._was_there = self._exists()
+            time.sleep(0.2)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -30,7 +40,6 @@ class Progress:
         """Look after an attempt: a failure with a new checkpoint is the first again."""
         newest = self._find()
         advanced = newest is not None and newest != self._newest
-        self._was_there = self._was_there or self._exists()
         if newest is not None or self._exists():
             self._newest = newest
         self.failures = 1 if advanced else self.failures + 1
