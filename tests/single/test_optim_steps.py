@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dathvd import components
 from dathvd.config import OptimizerConfig
 from dathvd.optim import (
     LAMB,
@@ -294,9 +295,17 @@ PUBLISHED: dict[str, Callable[[nn.Module, float], None]] = {
 """Every optimizer's reference: torch's with its defaults, or the printed formula."""
 
 
+def test_every_optimizer_of_ours_has_a_reference() -> None:
+    places = components.OPTIMIZERS.places
+    ours = {each for each in places if places[each].startswith("dathvd.optim.build:")}
+    assert ours == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
 @torch.no_grad()
-def test_every_optimizer_is_the_published_one_by_default(name: str) -> None:
+def test_every_optimizer_is_the_published_one_by_default(published: str) -> None:
     """With a name and a rate alone, also for a layer of norm 32."""
+    name: Any = published
     model, expected = network(), network()
     for weights in (model, expected):
         layer = weights.get_parameter("3.weight")
