@@ -19,7 +19,7 @@ from dathvd.attacks.twin import Twin
 
 Advance = Callable[[Problem, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """A function of problem, points, velocity and step size: the next points and
-    velocity."""
+velocity."""
 _MOST = 2
 """Graphs of one twin: whole batches, and those that are one image shorter."""
 
