@@ -175,7 +175,7 @@ def run_attempt(
     """Run an attempt's command and record its end; its exit code.
 
     Args:
-        run, attempt, command, environment, folder, keep_open: see :class:`Watch`.
+        run, attempt, command, environment, folder, keep_open: see ``Watch``.
         requeue: called where the command saved and left (75) and nobody asked for the
             attempt's end, as after a preemption; whether the engine will start it
             again, in which case nothing is recorded: the attempt goes on.

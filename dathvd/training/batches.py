@@ -204,7 +204,8 @@ def plan_of(
         config: batch size, passes, augmentation, views and extra images.
         dataset: as the objective sees it.
         device: where batches are put.
-        rank, size: the worker's place.
+        rank: the worker's, from 0.
+        size: the number of workers.
     """
     augment, views = build_views(config.data, config.objective)
     return BatchPlan(

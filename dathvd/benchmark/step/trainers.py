@@ -41,6 +41,7 @@ def synthetic_data(config: Config, num_images: int) -> Config:
             "extra": None,
             "extra_ratio": None,
             "cache": None,
+            "options": {},
         }
     )
     return config.model_copy(update={"data": changed})

@@ -59,6 +59,8 @@ class Watch:
     wrong: list[str] = field(default_factory=list)
     steps: int = 0
     """Calls of ``Trainer.step``."""
+    broken: bool = False
+    """Whether this step's attack returned images that are not finite."""
 
     def note(self, law: str, holds: bool) -> None:
         """Keep a law that does not hold, once."""
@@ -68,6 +70,10 @@ class Watch:
     def see(self, images: Tensor, attacked: Tensor) -> None:
         """Hold an attack to its ball."""
         if not len(images) or not bool(images.isfinite().all()):
+            return
+        if not bool(attacked.isfinite().all()):
+            # a batch before it in this step spoilt the network's statistics
+            self.broken = True
             return
         attack, change = self.config.attack, attacked.detach() - images
         if attack.name == "none":
@@ -178,8 +184,11 @@ def watching(watch: Watch) -> Iterator[None]:
         if not isinstance(self.objective, Watched):
             self.objective = Watched(self.objective, watch)
         before = snapshot(self) if watch.poison else {}
+        watch.broken = False
         step(self, *arguments, **options)
         exchanger: Any = self.optimizer.exchanger  # type: ignore[attr-defined]
+        only_skipped = exchanger.last_skipped or not watch.broken
+        watch.note("a broken attack's step is skipped", only_skipped)
         if watch.poison and exchanger.last_skipped:
             after = snapshot(self)
             for name, kept in before.items():
