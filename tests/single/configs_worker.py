@@ -65,10 +65,9 @@ def overrides(config: Config, folder: Path) -> list[str]:
 
 def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     """Some steps, an evaluation, and a checkpoint where another run starts from it."""
+    config = load_config(path, overrides(load_config(path), folder))
     with torch.device("meta"):
-        build_model(load_config(path).model, (3, 224, 224), num_classes=10)
-    changes = [*overrides(load_config(path), folder), "model.options={}"]
-    config = load_config(path, changes)
+        build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = self_supervised(load_dataset(config.data), config.objective)
     small = NETWORKS.places["small_resnet"]
     # the small network stands for the large one, without options of its own
