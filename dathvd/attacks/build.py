@@ -1,4 +1,4 @@
-"""From a configuration to an attack."""
+"""The makers of attacks: a configuration becomes an attack."""
 
 from __future__ import annotations
 

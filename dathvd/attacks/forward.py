@@ -1,4 +1,4 @@
-"""How the model may run during an attack."""
+"""The ways in which the model may run during an attack."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class Forward:
 
     @property
     def wants_twin(self) -> bool:
-        """Some option needs weights of the attack's own."""
+        """Whether some option needs weights of the attack's own."""
         asked = self.channels_last or self.fold_batch_norm or self.winograd
         return (asked or self.compile or self.bf16) and not self.training

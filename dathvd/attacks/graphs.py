@@ -27,7 +27,7 @@ def new_pool(tensor: Tensor) -> object:
 
 
 def capture(action: Action, pool: Any = None) -> Action:
-    """What does ``action`` by one launch; the action must have run before.
+    """A function that does ``action`` by one launch; it must have run before.
 
     The first run is what loads kernels and lets libraries choose theirs, which no
     capture can hold. Other threads may use the device meanwhile (Horovod's does):

@@ -77,7 +77,7 @@ class PGD(Attack):
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Tensor:
-        """For each image the result of highest loss over the restarts."""
+        """The result of highest loss over the restarts, for each image."""
         with self._network(model) as network:
             problem = self._problem(network, images, labels, noise)
             problem = replace(problem, repeats=True)
@@ -96,7 +96,7 @@ class PGD(Attack):
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
-        """Only images that survived so far are attacked by the next restart."""
+        """The attacked images, and which survive; a restart attacks survivors only."""
         worst = images.detach().clone()
         correct = correct_on(model, images, labels)
         for restart in range(self.restarts):
@@ -182,7 +182,7 @@ class PGD(Attack):
         return (gradient, ~hit) if self.target is None else (-gradient, hit)
 
     def _gain(self, problem: Problem, points: Tensor) -> Tensor:
-        """What the attack maximises, ``[batch]``."""
+        """The value that the attack maximises, ``[batch]``."""
         with torch.no_grad():
             logits = problem.network(points)
             loss = self.loss(logits, problem.goal, problem.clean)
@@ -202,6 +202,6 @@ def _beside(flags: Tensor, images: Tensor) -> Tensor:
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:
-    """Each sample's gradient at L1 norm 1."""
+    """The gradient, scaled to L1 norm 1 for each sample."""
     norm = gradient.abs().flatten(1).sum(dim=1)
     return gradient / _beside(norm.clamp_min_(torch.finfo(norm.dtype).tiny), gradient)

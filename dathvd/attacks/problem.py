@@ -1,4 +1,4 @@
-"""What one run of an attack maximises."""
+"""The problem that one run of an attack solves."""
 
 from __future__ import annotations
 

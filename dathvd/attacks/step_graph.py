@@ -18,7 +18,8 @@ from dathvd.attacks.problem import Problem
 from dathvd.attacks.twin import Twin
 
 Advance = Callable[[Problem, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a problem, points, velocity and step size to the next points and velocity."""
+"""A function of problem, points, velocity and step size: the next points and
+velocity."""
 _MOST = 2
 """Graphs of one twin: whole batches, and those that are one image shorter."""
 

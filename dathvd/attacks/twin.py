@@ -25,7 +25,7 @@ from dathvd.attacks.graphs import Replayed, can_capture, new_pool
 from dathvd.attacks.winograd import WinogradConv2d, suits
 
 Network = Callable[[Tensor], Tensor]
-"""From images to logits."""
+"""A function of images: their logits."""
 _Refresh = Callable[[], None]
 
 
@@ -70,7 +70,7 @@ class Twin:
         return self._options.cuda_graph
 
     def stands_for(self, model: nn.Module) -> bool:
-        """No module of the model was exchanged since."""
+        """Whether no module of the model was exchanged since the twin was made."""
         now = list(model.modules())[1:]
         return len(now) == len(self._originals) and all(
             one is other for one, other in zip(now, self._originals)
@@ -200,7 +200,7 @@ def fold(
 
 
 def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """Of the convolution and the norm that is folded into it."""
+    """The weight and bias of a convolution and of the norm that is folded into it."""
     if norm is None:
         return conv.weight, conv.bias
     assert isinstance(norm, _BatchNorm)
@@ -212,7 +212,7 @@ def _transform(twin: WinogradConv2d, conv: nn.Conv2d, norm: nn.Module | None) ->
 
 
 class _Tracer(fx.Tracer):
-    """Takes every layer of torch, and every batch norm, as a whole."""
+    """A tracer that takes every layer of torch, and every batch norm, as a whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, _BatchNorm):

@@ -1,4 +1,4 @@
-"""How the Triton kernels are started; imported for CUDA tensors only."""
+"""The launches of the Triton kernels; imported for CUDA tensors only."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def topk_encode(
         reach = tl.where(enough, reached, reach)
         probe = low + (high - low) // 2
     threshold = low
-    # what is left to decide lies at the threshold, unless exactly enough reach it
+    # the values still undecided lie at the threshold, unless exactly enough reach it
     exactly = reach == kept
     above = tl.where(exactly, rank >= threshold, rank > threshold)
     equal = (rank == threshold) & (above == 0)
@@ -71,7 +71,7 @@ def topk_encode(
     taken_equal = counts >> 16
     sent = above | (equal & (taken_equal <= missing))
     slot = (counts & 0xFFFF) + tl.minimum(taken_equal, missing) - 1
-    exact = x + 0.0  # no negative zeros
+    exact = x + 0.0  # adding 0.0 turns -0.0 into 0.0
     nan = tl.full((_BLOCK,), _NAN, tl.int32).to(tl.float32, bitcast=True)
     exact = tl.where(x == x, exact, nan)
     row = block * row_bytes
@@ -114,7 +114,7 @@ def topk_decode(
     slot = tl.arange(0, most)
     sent = slot < kept
     for worker in range(workers):
-        tl.debug_barrier()  # a place may be another thread's than before
+        tl.debug_barrier()  # another thread may now read a place that this one wrote
         row = worker * stride.to(tl.int64) + block * row_bytes
         x = tl.load(wire_values + row // 4 + slot, mask=sent, other=0.0)
         place = tl.load(wire_places + (row + 4 * kept) // 2 + slot, mask=sent, other=0)

@@ -43,7 +43,7 @@ def arrays(config: DataConfig) -> Dataset:
 
 
 _UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
-"""What NumPy raises for a file that is not of its formats."""
+"""The errors that NumPy raises for a file that is not of its formats."""
 
 
 def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ from dathvd.data.sets import Frames
 from dathvd.noise import SampleNoise
 
 Augmentation = Callable[[Frames, SampleNoise], Tensor]
-"""From float images, whole, to images of one shape, by the samples' noise."""
+"""A function of float images, whole, and the samples' noise: images of one shape."""
 
 
 def build_augmentation(config: DataConfig) -> Augmentation | None:
@@ -31,7 +31,7 @@ def build_augmentation(config: DataConfig) -> Augmentation | None:
 def augment(
     images: Frames, noise: SampleNoise, *, padding: int = 4, flip: bool = True
 ) -> Tensor:
-    """Each image cropped at a random place of its zero-padded self, and maybe flipped.
+    """The images, each cropped at a random place of its padded self, and maybe flipped.
 
     Args:
         images: ``[batch, C, H, W]``, any type.
@@ -50,7 +50,7 @@ def augment(
     columns = offsets[:, 1:] + torch.arange(width, device=images.device)
     if flip:
         columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
-    # one gather of flat places: three times as fast as indexing by row and column
+    # one gather of flat places is three times as fast as indexing by row and column
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
     places = places.view(batch, 1, -1).expand(-1, channels, -1)
     padded = functional.pad(images, (padding,) * 4).flatten(2)
@@ -81,13 +81,16 @@ def resized_crop(
     Returns:
         ``[batch, C, size, size]``, bilinear, and antialiased where the image shrinks.
     """
-    first = images[0] if len(images) else torch.zeros(0)
-    sizes = [tuple(image.shape[-2:]) for image in images]
+    if isinstance(images, Tensor):
+        sizes = [tuple(images.shape[-2:])] * len(images)
+    else:
+        sizes = [tuple(image.shape[-2:]) for image in images]
     crops = draw_crops(sizes, noise, area=area, aspect=aspect)
     if not flip:
         crops = replace(crops, mirrored=torch.zeros_like(crops.mirrored))
     if isinstance(images, Tensor):
         return resample(images, crops, size)
+    first = images[0]
     result = first.new_empty(len(images), first.shape[0], size, size)
     for shape in sorted(set(sizes)):  # images of one size are cut at once
         places = [place for place, other in enumerate(sizes) if other == shape]

@@ -14,7 +14,7 @@ from dathvd.noise import SampleNoise
 STREAM = 7
 """The noise stream of augmentation, apart from those of attacks."""
 TRIES = 10
-"""How often a rectangle is drawn, at most, until one fits into its image."""
+"""The number of rectangles that are drawn, at most, until one fits into its image."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def draw_crops(
 
 
 def resample(images: Tensor, crops: Crops, size: int) -> Tensor:
-    """Each image's rectangle as a square: ``rows @ image @ columns^T``.
+    """The rectangles of the images as squares: ``rows @ image @ columns^T``.
 
     Args:
         images: float ``[batch, C, H, W]``.

@@ -62,7 +62,7 @@ class Decoder:
 
     @classmethod
     def for_images(cls, first: str, size: int | None, channels: int | None) -> Decoder:
-        """Takes from the data set's first image what the configuration leaves open."""
+        """A decoder; what the configuration leaves open is as in the first image."""
         image = open_image(first)
         depth = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
         shape = (depth, size or image.height, size or image.width)
@@ -82,7 +82,7 @@ class Decoder:
         if image.mode != mode:
             image = image.convert(mode)
         pixels = np.asarray(image).reshape(image.height, image.width, channels)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return np.array(pixels.transpose(2, 0, 1), order="C")
 
     def _resized(self, image: Image.Image, path: str) -> Image.Image:
         _, height, width = self.shape
@@ -111,7 +111,7 @@ class Decoder:
             return [self(path) for path in paths[start : start + CHUNK]]
 
         with ThreadPoolExecutor(num_threads) as pool:
-            # as many chunks in flight as keep the threads busy: images may be large
+            # images may be large: enough chunks are in flight to keep threads busy
             starts = range(0, len(paths), CHUNK)
             ahead = 2 * num_threads
             pending = [pool.submit(decode, start) for start in starts[:ahead]]

@@ -31,7 +31,7 @@ _KEYS = (
     ("data", "extrapolated_targets"),  # the 500K TinyImages
 )
 _SIDE_BY_SIDE = {"data": "labels", "images": "labels", "image": "label"}
-"""How a .npy file of images ends, and how the one of their labels beside it does."""
+"""Endings of the names of .npy files: of images, and of their labels beside them."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class FlatFrames:
         return len(self.labels)
 
     def prefetch(self, indices: Tensor) -> None:
-        """Nothing: the frames are there."""
+        """Do nothing: the frames are there."""
 
     def frames(self, indices: Tensor) -> Frames:
         frames = [self._frame(place) for place in indices.tolist()]

@@ -65,7 +65,7 @@ class FileImages:
             yield future.result()
 
     def _take(self, place: int) -> Future[NDArray[np.uint8]] | None:
-        """What prefetch has started for that sample."""
+        """The decoding that prefetch has started for that sample, or None."""
         return self._pending.pop(place) if place in self._pending else None
 
 

@@ -70,11 +70,11 @@ class TensorImages:
         return self.images.index_select(0, indices)
 
     def prefetch(self, indices: Tensor) -> None:
-        """Nothing: the images are there."""
+        """Do nothing: the images are there."""
 
 
 class Subset:
-    """Some images of another set.
+    """A choice of images of another set.
 
     Args:
         images: the whole.

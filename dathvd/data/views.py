@@ -17,12 +17,12 @@ from dathvd.data.augment import (
     resized_crop,
 )
 from dathvd.data.crops import STREAM
+from dathvd.data.grey import LUMA, luma
 from dathvd.data.sets import Dataset, Frames, ImageSet
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
 
 TURNS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Views:
 
     count: int
     make: Callable[[Frames, SampleNoise], Tensor]
-    """From float images ``[batch, C, H, W]``, or a list of whole ones, to
-    ``[count * batch, C, H, W]``."""
+    """A function of float images ``[batch, C, H, W]``, or a list of whole ones, and of
+    noise: the views ``[count * batch, C, H, W]``."""
     labels: Callable[[int], Tensor]
-    """From the number of samples to the views' labels, int64 ``[count * samples]``."""
+    """A function of the number of samples: the views' labels, int64
+    ``[count * samples]``."""
 
 
 def build_views(
@@ -77,7 +78,7 @@ def self_supervised(dataset: Dataset, objective: ObjectiveConfig) -> Dataset:
 
 
 def turned(images: Frames) -> Tensor:
-    """Each image by 0, 1, 2 and 3 quarter turns.
+    """The images, each turned by 0, 1, 2 and 3 quarter turns.
 
     Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting
     Image Rotations (ICLR 2018).
@@ -167,9 +168,8 @@ def jittered(
     bright = images * factors[:, 0]
     mean = bright.mean(dim=(1, 2, 3), keepdim=True)
     contrasted = torch.lerp(mean.expand_as(bright), bright, factors[:, 1])
-    if images.shape[1] != len(_LUMA):
+    if images.shape[1] != len(LUMA):
         return contrasted.clamp_(0.0, 1.0)
-    luma = contrasted.new_tensor(_LUMA).view(1, -1, 1, 1)
-    plain = (contrasted * luma).sum(1, keepdim=True).expand_as(contrasted)
+    plain = luma(contrasted).expand_as(contrasted)
     saturation = torch.where(draws[:, 3] < grey, 0.0, factors[:, 2])
     return torch.lerp(plain, contrasted, saturation).clamp_(0.0, 1.0)

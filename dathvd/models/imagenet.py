@@ -34,7 +34,8 @@ def torchvision_network(name: str) -> Callable[..., nn.Module]:
         if config.activation is not None:
             make_act = ACTIVATIONS[config.activation]
             _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
-        # torchvision's own draws from the global generator, whoever the samples are
+        # torchvision's own layer draws from the global generator: its masks would not
+        # belong to the samples
         depth = torchvision.ops.StochasticDepth
         _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
         return network

@@ -15,7 +15,7 @@ Initialization = Literal["kaiming", "torch"]
 
 
 def _conv(fan_in: int, fan_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Without a bias, the output's size is the input's over the stride."""
+    """A convolution without a bias; its output has the input's size over the stride."""
     padding = kernel // 2
     return nn.Conv2d(fan_in, fan_out, kernel, stride, padding, bias=False)
 

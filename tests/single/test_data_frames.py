@@ -11,17 +11,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dathvd.config import DataConfig
+from dathvd.config import DataConfig, ObjectiveConfig, load_config
 from dathvd.data import (
     Dataset,
     as_floats,
     build_augmentation,
+    build_views,
     load_dataset,
     resized_crop,
     whole_frames,
 )
+from dathvd.data.crops import draw_crops
 from dathvd.noise import SampleNoise
+from dathvd.torchvision_shim import torchvision
 from dathvd.training.batches import BatchPlan
+from dathvd.training.guard import hold_out
 
 CPU = torch.device("cpu")
 STORAGES = ("memory", "lazy", "cache")
@@ -149,3 +153,80 @@ def test_shrinking_is_antialiased() -> None:
         picture, size=(20, 20), mode="bilinear", antialias=True, align_corners=False
     )
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def drawn(height: int, width: int, count: int) -> Tensor:
+    """Our crops ``[count, 4]``: middle row and column, height and width, as shares."""
+    crops = draw_crops(
+        [(height, width)] * count,
+        SampleNoise(0, torch.arange(count)),
+        area=(0.08, 1.0),
+        aspect=(3 / 4, 4 / 3),
+    )
+    assert bool((crops.top >= 0).all() and (crops.left >= 0).all())
+    assert bool((crops.top + crops.height <= height + 1e-3).all())
+    assert bool((crops.left + crops.width <= width + 1e-3).all())
+    sides = torch.stack([crops.height, crops.width], 1)
+    corners = torch.stack([crops.top, crops.left], 1)
+    whole = torch.tensor([height, width], dtype=torch.float32)
+    return torch.cat([(corners + sides / 2) / whole, sides / whole], 1)
+
+
+def torchvisions(height: int, width: int, count: int) -> Tensor:
+    """The same of torchvision's RandomResizedCrop."""
+    torch.manual_seed(0)
+    image = torch.empty(1, height, width)
+    draw = torchvision.transforms.RandomResizedCrop.get_params
+    area, aspect = [0.08, 1.0], [3 / 4, 4 / 3]
+    boxes = torch.tensor([draw(image, area, aspect) for _ in range(count)]).float()
+    whole = torch.tensor([height, width], dtype=torch.float32)
+    return torch.cat(
+        [(boxes[:, :2] + boxes[:, 2:] / 2) / whole, boxes[:, 2:] / whole], 1
+    )
+
+
+@pytest.mark.parametrize("size", [(256, 256), (256, 341), (512, 256), (256, 2560)])
+def test_crops_have_torchvisions_law(size: tuple[int, int]) -> None:
+    """Kolmogorov and Smirnov's distance of places and sides, at p = 0.001."""
+    count = 1500
+    ours, theirs = drawn(*size, count), torchvisions(*size, count)
+    limit = 1.95 * (2 / count) ** 0.5
+    for mine, other in zip(ours.unbind(1), theirs.unbind(1)):
+        points = torch.cat([mine, other]) + 1e-3  # theirs lie on whole pixels
+        below = [
+            torch.searchsorted(values.sort().values, points, right=True) / count
+            for values in (mine, other)
+        ]
+        assert float((below[0] - below[1]).abs().max()) < limit + 0.02
+
+
+def test_frames_lie_beside_extra_images_and_behind_the_guard(root: Path) -> None:
+    extra = np.full((2, 40, 40, 1), 9, dtype=np.uint8)
+    np.savez(root / "extra.npz", image=extra, label=np.zeros(2, dtype=np.int64))
+    settings = config(root, "memory", extra=str(root / "extra.npz"))
+    dataset = load_dataset(settings)
+    shapes = [frame.shape[2] for frame in whole_frames(dataset.train, torch.arange(6))]
+    assert shapes == [120, 61, 40, 40, 40, 40]
+    mixed = whole_frames(dataset.train, torch.tensor([5, 0]))
+    assert float(mixed[0].float().mean()) == 9 and mixed[1].shape == (1, 40, 120)
+    none = torch.empty(0, dtype=torch.int64)
+    assert whole_frames(dataset.train, none).shape == (0, 1, 40, 40)  # type: ignore
+    guarded = ["train.guard.action=warn", "train.guard.num_samples=1"]
+    rest, probe = hold_out(dataset, load_config(None, guarded))
+    widths = {frame.shape[2] for frame in whole_frames(rest.train, torch.arange(5))}
+    assert widths <= {120, 61, 40} and len(rest.train) == 5
+    assert probe.batch(torch.tensor([0])).shape == (1, 1, 40, 40)
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "rotation"])
+def test_views_are_made_of_whole_frames(root: Path, objective: str) -> None:
+    settings = config(root, "lazy")
+    dataset = load_dataset(settings)
+    augmentation, views = build_views(settings, ObjectiveConfig(name=objective))
+    assert views is not None
+    frames = as_floats(whole_frames(dataset.train, torch.tensor([0] * 100)), CPU)
+    noise = SampleNoise(0, torch.arange(100))
+    seen = frames if augmentation is None else augmentation(frames, noise)
+    made = views.make(seen, noise)
+    assert made.shape == (100 * views.count, 1, 32, 32)
+    assert float(made.min()) < 0.1  # the left side, outside of the central square
