@@ -7,27 +7,37 @@ a temporary name and renamed when every rank has finished its file.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from dathvd.config import Config
+from dathvd.config import Config, explain
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_atomically
 
 FORMAT = 1
 Weights = Literal["raw", "ema"]
 """The weights of the last step, or their moving average (``train.ema_decay``)."""
+Trust = bool | Collection[str]
+"""Which components outside of dathvd a checkpoint may have imported: all, none, or
+those of these places. Importing one runs its module's code."""
 _NAME = re.compile(r"step-(\d{8})")
+
+
+class Unreadable(UserError):
+    """A damaged checkpoint; an older one may be intact."""
+
+    unreadable = True
 
 
 def save_file(path: Path, state: dict[str, Any]) -> None:
@@ -47,10 +57,10 @@ def load_bytes(data: bytes, name: str) -> dict[str, Any]:
     """Read what ``save_file`` wrote; never executes code.
 
     Raises:
-        UserError: the bytes are not a checkpoint, or hold anything but tensors and
-            plain values.
+        Unreadable: the bytes are damaged, no checkpoint at all, or hold anything but
+            tensors and plain values.
     """
-    problem = UserError(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
+    problem = Unreadable(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
     try:
         # torch does not compare the archive's checksums; a flipped bit would train on
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -75,7 +85,7 @@ def load_file(path: Path) -> dict[str, Any]:
     """Read a file of a checkpoint.
 
     Raises:
-        UserError: it cannot be read, or is not a checkpoint.
+        UserError: it cannot be read, is damaged, or is not a checkpoint.
     """
     with explain_os_errors("read", path):
         data = path.read_bytes()
@@ -111,6 +121,22 @@ def write_rank_files(
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 
+def aside(final: Path) -> Path:
+    """Where a damaged checkpoint is kept, out of the way."""
+    return final.with_name(f".{final.name}.damaged")
+
+
+def set_aside(final: Path) -> None:
+    """Rename a damaged checkpoint, so that nothing takes it for the newest.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    with explain_os_errors("rename", final):
+        shutil.rmtree(aside(final), ignore_errors=True)
+        os.replace(final, aside(final))
+
+
 def publish(final: Path, keep: int, spare: Path | None = None) -> None:
     """Rename the staging folder and drop older checkpoints beyond ``keep``.
 
@@ -121,11 +147,9 @@ def publish(final: Path, keep: int, spare: Path | None = None) -> None:
     """
     staging = staging_folder(final)
     with explain_os_errors("write", final):
-        if staging.exists():  # else another host's root was first
-            if final.exists():
-                shutil.rmtree(final)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(staging, final)
+        if final.exists():  # of the same step, by a run that went back
+            shutil.rmtree(final)
+        os.replace(staging, final)
     for old in find_checkpoints(final.parent.parent)[:-keep]:
         if old != spare:
             shutil.rmtree(old, ignore_errors=True)
@@ -160,22 +184,77 @@ def resolve(path: str | Path) -> Path:
     return found[-1]
 
 
+def stored_config(state: dict[str, Any], name: str) -> Config:
+    """The configuration of a loaded ``model.pt``; imports nothing that it names.
+
+    Raises:
+        UserError: it is not valid here, such as one with a component unknown here.
+    """
+    try:
+        return Config.model_validate_json(state["config"])
+    except ValidationError as error:
+        raise UserError(f"checkpoint {name}: {explain(error)}") from None
+
+
+def require_trust(
+    config: Config, fields: Collection[str], name: str, trust: Trust
+) -> None:
+    """Refuse a stored configuration that would have code outside of dathvd imported.
+
+    Args:
+        config: of a checkpoint.
+        fields: of the components that are about to be made, such as ``model.name``.
+        name: the checkpoint's.
+        trust: what may be imported all the same.
+
+    Raises:
+        UserError: one of the components lies outside of dathvd and is not trusted.
+    """
+    refused = [
+        f"{field} {place}"
+        for field, place in config.foreign().items()
+        if field in fields
+        and not (trust if isinstance(trust, bool) else place in trust)
+    ]
+    if refused:
+        raise UserError(
+            f"checkpoint {name}: names code outside of dathvd ({', '.join(refused)}), "
+            "which loading a checkpoint does not run; if you trust it, say --trust, or "
+            "load_model(run, network=...) in Python"
+        )
+
+
 def restore_model(
-    state: dict[str, Any], name: str, weights: Weights = "raw"
+    state: dict[str, Any],
+    name: str,
+    weights: Weights = "raw",
+    *,
+    network: nn.Module | None = None,
+    trust: Trust = False,
 ) -> tuple[nn.Module, Config]:
     """The network and configuration of a loaded ``model.pt``.
 
-    Raises:
-        UserError: the checkpoint is another model's, or holds no such weights.
-    """
-    from dathvd.models import build_model
+    Args:
+        state: what the file holds.
+        name: the file's, for errors.
+        weights: ``raw`` or ``ema``.
+        network: takes the weights; None makes the one that the configuration names.
+        trust: whether that one may lie outside of dathvd.
 
-    config = Config.model_validate_json(state["config"])
-    model = build_model(
-        config.model,
-        image_shape=tuple(state["image_shape"]),
-        num_classes=int(state["num_classes"]),
-    )
+    Raises:
+        UserError: the checkpoint is another model's, holds no such weights, or names a
+            network outside of dathvd that is neither given nor trusted.
+    """
+    from dathvd.models import build_model, finish_model
+
+    config = stored_config(state, name)
+    image_shape = tuple(state["image_shape"])
+    if network is None:
+        require_trust(config, ["model.name"], name, trust)
+        classes = int(state["num_classes"])
+        model = build_model(config.model, image_shape, num_classes=classes)
+    else:
+        model = finish_model(network, config.model, image_shape)
     if weights == "ema" and "ema" not in state:
         raise UserError(
             f"checkpoint {name}: holds no moving average of the weights, being "
@@ -204,19 +283,26 @@ def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:
     model.load_state_dict(weights)
 
 
-def load_model(path: str | Path, weights: Weights = "raw") -> nn.Module:
+def load_model(
+    path: str | Path, weights: Weights = "raw", *, network: nn.Module | None = None
+) -> nn.Module:
     """The trained network of a run, ready to use; needs no Horovod.
 
     Args:
         path: a run folder (its newest checkpoint counts) or a checkpoint folder.
         weights: ``raw`` for the last step's, ``ema`` for their moving average.
+        network: a fresh network of the run's kind, whose weights are replaced. Needed
+            where ``model.name`` lies outside of dathvd: a checkpoint never has such
+            code imported by itself.
 
     Returns:
         A module in eval mode on the CPU, from images ``[batch, channels, height,
         width]`` float32 in [0, 1] to logits ``[batch, classes]``.
 
     Raises:
-        UserError: there is no checkpoint, it is corrupted, or it holds no average.
+        UserError: there is no checkpoint, it is corrupted, it holds no average, or its
+            network lies outside of dathvd and is not given.
     """
     file = resolve(path) / "model.pt"
-    return restore_model(load_file(file), str(file), weights)[0]
+    state = load_file(file)
+    return restore_model(state, str(file), weights, network=network)[0]

@@ -9,44 +9,96 @@ import click
 from dathvd import __version__
 from dathvd.errors import nearest
 
-# command -> (module that defines it as `command`, line in --help)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("dathvd.commands.train", "Train a robust model (one worker a process)."),
-    "evaluate": ("dathvd.commands.evaluate", "Evaluate a trained run under attack."),
-    "pseudo-label": (
-        "dathvd.commands.pseudo_label",
-        "Label images with a trained run.",
-    ),
-    "sanity": ("dathvd.commands.sanity", "Look for masked gradients in a run."),
-    "benchmark-accuracy": (
-        "dathvd.commands.benchmark_accuracy",
-        "Compare variants of a run over seeds.",
-    ),
-    "benchmark-methods": (
-        "dathvd.commands.benchmark_methods",
-        "Compare training methods on a folder of images.",
-    ),
-    "benchmark-batches": (
-        "dathvd.commands.benchmark_batches",
-        "Compare LAMB with SGD over batch sizes.",
-    ),
-    "benchmark-step": (
-        "dathvd.commands.benchmark_step",
-        "Time the training step on one device.",
-    ),
-    "benchmark-compression": (
-        "dathvd.commands.benchmark_compression",
-        "Time every codec against a memcpy.",
-    ),
-    "benchmark-speedup": (
-        "dathvd.commands.benchmark_speedup",
-        "Measure steps over workers, codecs and overlap.",
-    ),
-    "rig": ("dathvd.commands.rig", "Make hosts with slow links on this machine."),
-    "launch": ("dathvd.commands.launch", "Start ranks on hosts; look after them."),
-    "doctor": ("dathvd.commands.doctor", "Say what is there, wrong, and what helps."),
-    "show-config": ("dathvd.commands.show_config", "Print the resolved configuration."),
+# what people do -> its commands: (module that defines it as `command`, line in --help)
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Train": {
+        "train": (
+            "dathvd.commands.train",
+            "Train a robust model (one worker a process).",
+        ),
+        "pseudo-label": (
+            "dathvd.commands.pseudo_label",
+            "Label images with a trained run.",
+        ),
+        "show-config": (
+            "dathvd.commands.show_config",
+            "Print the resolved configuration.",
+        ),
+    },
+    "Judge": {
+        "evaluate": (
+            "dathvd.commands.evaluate",
+            "Evaluate a trained run under attack.",
+        ),
+        "sanity": (
+            "dathvd.commands.sanity",
+            "Look for masked gradients in a run.",
+        ),
+    },
+    "Run on a cluster": {
+        "launch": (
+            "dathvd.commands.launch",
+            "Start ranks on hosts; look after them.",
+        ),
+        "doctor": (
+            "dathvd.commands.doctor",
+            "Say what is there, wrong, and what helps.",
+        ),
+    },
+    "Submit and watch": {
+        "submit": (
+            "dathvd.commands.submit",
+            "Submit runs to a queue or a cluster.",
+        ),
+        "runs": ("dathvd.commands.runs", "List submitted runs and their states."),
+        "logs": ("dathvd.commands.logs", "Print what a submitted run said."),
+        "stop": ("dathvd.commands.stop", "End submitted runs; they save first."),
+        "resume": (
+            "dathvd.commands.resume",
+            "Go on with runs that ended, from their checkpoints.",
+        ),
+        "retry": ("dathvd.commands.retry", "Run jobs that ended anew."),
+        "compare": (
+            "dathvd.commands.compare",
+            "Show runs side by side: fields and accuracies.",
+        ),
+        "serve": (
+            "dathvd.commands.serve",
+            "Show submitted runs on a page; an HTTP API.",
+        ),
+    },
+    "Measure": {
+        "benchmark-accuracy": (
+            "dathvd.commands.benchmark_accuracy",
+            "Compare variants of a run over seeds.",
+        ),
+        "benchmark-methods": (
+            "dathvd.commands.benchmark_methods",
+            "Compare training methods on a folder of images.",
+        ),
+        "benchmark-batches": (
+            "dathvd.commands.benchmark_batches",
+            "Compare LAMB with SGD over batch sizes.",
+        ),
+        "benchmark-step": (
+            "dathvd.commands.benchmark_step",
+            "Time the training step on one device.",
+        ),
+        "benchmark-compression": (
+            "dathvd.commands.benchmark_compression",
+            "Time every codec against a memcpy.",
+        ),
+        "benchmark-speedup": (
+            "dathvd.commands.benchmark_speedup",
+            "Measure steps over workers, codecs and overlap.",
+        ),
+        "rig": (
+            "dathvd.commands.rig",
+            "Make hosts with slow links on this machine.",
+        ),
+    },
 }
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 
 class LazyGroup(click.Group):
@@ -74,8 +126,15 @@ class LazyGroup(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        longest = max(map(len, COMMANDS))  # one column of names over all groups
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name.ljust(longest), line)
+                        for name, (_, line) in commands.items()
+                    ]
+                )
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

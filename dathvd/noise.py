@@ -59,7 +59,7 @@ def mix_seed(*parts: int) -> int:
 def codec_seed(*parts: int) -> int:
     """One 63-bit seed of a stochastic codec, from integers such as (seed, step).
 
-    It takes the high bits of the hash where :func:`mix_seed` takes the low ones: a
+    It takes the high bits of the hash where ``mix_seed`` takes the low ones: a
     codec's draws and a sample's differ also where both are made of equal integers.
     """
     return hash_word(*parts) >> 1

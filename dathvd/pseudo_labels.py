@@ -64,6 +64,7 @@ def pseudo_label(
     *,
     batch_size: int = 256,
     min_confidence: float = 0.0,
+    trust: checkpoint.Trust = False,
 ) -> None:
     """Label images and write them with their labels; every rank calls it.
 
@@ -80,13 +81,14 @@ def pseudo_label(
         runtime: this worker's place.
         batch_size: images at once.
         min_confidence: leaves out images below it, in [0, 1].
+        trust: whether the run's network may lie outside of dathvd.
 
     Raises:
         UserError: the run, the images or the output are not usable, or no image
             reaches ``min_confidence``.
     """
     together(runtime, lambda: _check_output(output))
-    teacher = load_teacher(run, runtime)
+    teacher = load_teacher(run, runtime, trust)
     images = together(runtime, lambda: find_images(source, teacher, runtime.is_root))
     probabilities = predict(teacher, images, runtime, batch_size)
     confidence, labels = probabilities.max(dim=1)
@@ -112,7 +114,9 @@ def pseudo_label(
     together(runtime, lambda: write() if runtime.is_root else None)
 
 
-def load_teacher(run: str, runtime: Runtime) -> Teacher:
+def load_teacher(
+    run: str, runtime: Runtime, trust: checkpoint.Trust = False
+) -> Teacher:
     """The network of a run; rank 0 alone needs to see the file.
 
     Raises:
@@ -122,7 +126,7 @@ def load_teacher(run: str, runtime: Runtime) -> Teacher:
 
     def restore() -> Teacher:
         state = checkpoint.load_bytes(data, name)
-        model, config = checkpoint.restore_model(state, name)
+        model, config = checkpoint.restore_model(state, name, trust=trust)
         if config.objective.is_self_supervised:
             raise UserError(
                 f"run {run}: pre-trained by {config.objective.name}, it knows no "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import platform
 from datetime import datetime
@@ -24,10 +26,22 @@ _FREE = {
 }
 
 
-def default_run_folder(config: Config) -> Path:
-    """A dated folder under ``runs/``."""
+def make_default_run_folder(config: Config) -> Path:
+    """Make a dated folder under ``runs/`` that no other run has.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{stamp}-{config.data.name}-{config.attack.name}"
+    names = f"{config.data.name}-{config.attack.name}".replace(":", ".")
+    stem = f"{stamp}-{names}"
+    make_folder(Path("runs"))
+    for number in itertools.count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        with explain_os_errors("create", folder), contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("itertools.count has no end")
 
 
 def prepare(run: Path, config: Config) -> None:
@@ -58,9 +72,9 @@ def first_difference(old: Config, new: Config) -> str | None:
             if value != after[section]:
                 return f"{section}: {value!r} there, {after[section]!r} here"
             continue
-        for field, entry in value.items():
-            if (section, field) not in _FREE and entry != after[section][field]:
-                other = after[section][field]
+        for field in {**value, **after[section]}:  # options may be on one side alone
+            entry, other = value.get(field, {}), after[section].get(field, {})
+            if (section, field) not in _FREE and entry != other:
                 return f"{section}.{field}: {entry!r} there, {other!r} here"
     return None
 

@@ -7,7 +7,7 @@ its randomness comes from ``noise`` alone.
 
 from dathvd.attacks.attack import Attack, NoAttack
 from dathvd.attacks.balls import BALLS, Ball, L2Ball, LinfBall
-from dathvd.attacks.build import ATTACKS, build_attack
+from dathvd.attacks.build import ATTACKS, build_attack, describe_attack
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES, cross_entropy, kl_divergence, margin
 from dathvd.attacks.pgd import PGD
@@ -25,6 +25,7 @@ __all__ = [
     "NoAttack",
     "build_attack",
     "cross_entropy",
+    "describe_attack",
     "kl_divergence",
     "margin",
 ]

@@ -1,4 +1,4 @@
-"""What every attack offers."""
+"""The interface of every attack."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ class Attack(ABC):
     """Updates that the training loop makes on each batch, one attack call each."""
     between: Callable[[], object] = staticmethod(lambda: None)
     """Called before each gradient step: the training loop moves exchanges on there."""
+
+    _description = ""
+
+    @property
+    def description(self) -> str:
+        """The attack with its settings in words, for tables and results."""
+        return self._description or repr(self)
+
+    @description.setter
+    def description(self, words: str) -> None:
+        self._description = words
 
     def undo(self) -> None:
         """Forget the calls of the last step, which was skipped."""
@@ -55,6 +66,8 @@ class Attack(ABC):
 
 class NoAttack(Attack):
     """Leaves the images as they are."""
+
+    _description = "none"
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise

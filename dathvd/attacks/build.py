@@ -1,27 +1,57 @@
-"""From a configuration to an attack."""
+"""The makers of attacks: a configuration becomes an attack."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from dathvd.attacks.attack import Attack, NoAttack
+from dathvd.attacks.attack import Attack
 from dathvd.attacks.balls import BALLS, Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES
 from dathvd.attacks.pgd import PGD
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
+from dathvd.components import ATTACKS as _ATTACKS
 from dathvd.config.attack import AttackConfig
 from dathvd.errors import choose
 
+ATTACKS: Mapping[str, Callable[..., Attack]] = _ATTACKS
+"""Makers of attacks by name; their places are in ``dathvd.components``."""
 FAST_STEP = 1.25
 """Step over epsilon of fgsm_rs (Wong, Rice, Kolter: Fast Is Better than Free, 2020)."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
-    """The attack of that configuration."""
-    return choose("attack.name", config.name, ATTACKS)(config)
+    """The attack of that configuration.
+
+    Raises:
+        UserError: it lies elsewhere and cannot be imported or made.
+    """
+    attack: Attack = _ATTACKS.build(config)
+    return attack
+
+
+def describe_attack(config: AttackConfig) -> str:
+    """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``.
+
+    Raises:
+        UserError: there is no attack of that name.
+    """
+    return build_attack(config).description
+
+
+def _called(
+    attack: Attack, label: str, config: AttackConfig, *details: str, step: str = ""
+) -> Attack:
+    """The attack, described by a label, its ball, its step and those details."""
+    place = f"{label} {config.norm} epsilon {config.epsilon:.4g}{step}"
+    attack.description = ", ".join([place, *details])
+    return attack
+
+
+def _restarts(config: AttackConfig) -> str:
+    return f"{config.restarts} restart{'' if config.restarts == 1 else 's'}"
 
 
 def _ball(config: AttackConfig) -> Ball:
@@ -44,12 +74,15 @@ def _common(config: AttackConfig) -> dict[str, Any]:
             and config.precision == "fp32"
             and not config.compile,
             compile=config.compile,
+            cuda_graph=config.cuda_graph,
         ),
     }
 
 
-def _pgd(config: AttackConfig) -> Attack:
-    return PGD(
+def pgd(config: AttackConfig) -> Attack:
+    """PGD with all that the configuration says of it."""
+    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    attack = PGD(
         _ball(config),
         step_size=config.step_size,
         num_steps=config.num_steps,
@@ -59,29 +92,35 @@ def _pgd(config: AttackConfig) -> Attack:
         schedule=choose("attack.step_schedule", config.step_schedule, STEP_SCHEDULES),
         **_common(config),
     )
+    step = f" step {config.step_size:.4g}"
+    label = f"PGD{loss}-{config.num_steps}"
+    return _called(attack, label, config, _restarts(config), step=step)
 
 
-def _fgsm(config: AttackConfig) -> Attack:
-    """Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015."""
+def fgsm(config: AttackConfig) -> Attack:
+    """One step of epsilon from the image.
+
+    Goodfellow, Shlens and Szegedy, Explaining Adversarial Examples, ICLR 2015.
+    """
     step = config.epsilon
-    return PGD(
+    attack = PGD(
         _ball(config),
         step_size=step,
         num_steps=1,
         random_start=False,
         **_common(config),
     )
+    return _called(attack, "FGSM", config, _restarts(config))
 
 
-def _fgsm_rs(config: AttackConfig) -> Attack:
+def fgsm_rs(config: AttackConfig) -> Attack:
+    """One step of 1.25 epsilon from a random start."""
     step = FAST_STEP * config.epsilon
-    return PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    attack = PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
+    return _called(attack, "FGSM-RS", config, _restarts(config))
 
 
-ATTACKS: dict[str, Callable[[AttackConfig], Attack]] = {
-    "none": lambda config: NoAttack(),
-    "pgd": _pgd,
-    "fgsm": _fgsm,
-    "fgsm_rs": _fgsm_rs,
-    "free": lambda config: FreeAttack(_ball(config), replays=config.replays),
-}
+def free(config: AttackConfig) -> Attack:
+    """Replayed batches, each moved along the last backward pass's gradient."""
+    attack = FreeAttack(_ball(config), replays=config.replays)
+    return _called(attack, f"free-{config.replays}", config)

@@ -55,7 +55,7 @@ def command(
     \b
     DATHVD_CIFAR10_JPEG=DIR horovodrun -np 2 dathvd benchmark-methods --out runs/methods
     horovodrun -np 8 dathvd benchmark-methods --out runs/paper \\
-        --config configs/cifar10/paper_dat_pgd.yaml --data DIR    (for GPUs)
+        --config cifar10/paper_dat_pgd --data DIR    (for GPUs)
     """
     from pathlib import Path
 

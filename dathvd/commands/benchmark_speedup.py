@@ -81,7 +81,7 @@ from dathvd.commands.options import config_options
 @click.option("--timeout", default=900.0, show_default=True, help="Seconds a launch.")
 @click.option(
     "--output",
-    default="speedup",
+    default="runs/speedup",
     show_default=True,
     metavar="DIR",
     help="Folder of speedup.json, speedup.csv and PNGs; all hosts must see it.",

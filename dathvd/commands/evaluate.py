@@ -6,6 +6,9 @@ from typing import Literal
 
 import click
 
+from dathvd.commands.options import trust_option
+from dathvd.components import EVALUATION_ATTACKS
+
 
 @click.command("evaluate")
 @click.argument("run", metavar="RUN")
@@ -13,8 +16,8 @@ import click
     "--attack",
     "attacks",
     metavar="NAMES",
-    help="pgd, pgd-margin (Carlini and Wagner's loss), fgsm, fgsm_rs, autoattack, "
-    "noise (random points) or none.",
+    help=f"Of {', '.join(EVALUATION_ATTACKS)}; pgd-margin has Carlini and Wagner's "
+    "loss, noise draws random points.",
 )
 @click.option("--epsilon", "epsilons", metavar="RADII", help="Such as 0,2/255,4/255.")
 @click.option("--num-steps", metavar="COUNTS", help="Steps of pgd, such as 1,10,50.")
@@ -42,6 +45,7 @@ import click
     help="Attack only what survived the attacks before: quicker, for the accuracy "
     "under all of them.",
 )
+@trust_option
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -62,6 +66,7 @@ def command(
     weights: Literal["raw", "ema"],
     seed: int | None,
     only_survivors: bool,
+    trust: bool,
     output: str | None,
     json_file: str | None,
 ) -> None:
@@ -95,6 +100,7 @@ def command(
         max_samples=max_samples,
         seed=seed,
         weights=weights,
+        trust=trust,
         only_survivors=only_survivors,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,

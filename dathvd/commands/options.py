@@ -22,8 +22,9 @@ def _configured(default: str) -> Decorator:
         return click.option(
             "--config",
             "config_file",
-            metavar="FILE",
-            help=f"A YAML file; without it, {default}.",
+            metavar="FILE|NAME",
+            help="A YAML file, or a configuration that comes along, such as "
+            f"cifar10/fast; without it, {default}.",
         )(function)
 
     return add
@@ -31,8 +32,17 @@ def _configured(default: str) -> Decorator:
 
 config_options = _configured("the defaults (scikit-learn's digits)")
 """Add ``--config FILE`` and ``--set section.field=value``."""
-budget_options = _configured("configs/cifar10/cpu_budget.yaml, a small network")
+budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
+
+
+trust_option: Decorator = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import components outside of dathvd that RUN names (package.module:name); "
+    "this runs their code.",
+)
+"""Add ``--trust``."""
 
 
 def study_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from dathvd.commands.options import trust_option
+
 
 @click.command("pseudo-label")
 @click.argument("run", metavar="RUN")
@@ -23,8 +25,14 @@ import click
     show_default=True,
     help="Leave out images whose likeliest class is less probable.",
 )
+@trust_option
 def command(
-    run: str, images: str, output: str, batch_size: int, min_confidence: float
+    run: str,
+    images: str,
+    output: str,
+    batch_size: int,
+    min_confidence: float,
+    trust: bool,
 ) -> None:
     """Label IMAGES (a folder of image files, or .npy, .npz) with the network of RUN.
 
@@ -46,4 +54,5 @@ def command(
             runtime,
             batch_size=batch_size,
             min_confidence=min_confidence,
+            trust=trust,
         )

@@ -6,6 +6,8 @@ from typing import Literal
 
 import click
 
+from dathvd.commands.options import trust_option
+
 
 @click.command("sanity")
 @click.argument("run", metavar="RUN")
@@ -32,6 +34,7 @@ import click
     "--weights", type=click.Choice(["raw", "ema"]), default="raw", show_default=True
 )
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
+@trust_option
 @click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON.")
 def command(
@@ -45,6 +48,7 @@ def command(
     batch_size: int | None,
     weights: Literal["raw", "ema"],
     seed: int | None,
+    trust: bool,
     output: str | None,
     json_file: str | None,
 ) -> int:
@@ -66,6 +70,7 @@ def command(
         max_samples=max_samples,
         seed=seed,
         weights=weights,
+        trust=trust,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,
     )

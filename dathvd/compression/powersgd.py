@@ -23,7 +23,7 @@ class PowerSGD(Compressor):
     A matrix M ``[rows, cols]`` travels as P ``[rows, rank]`` and Q ``[cols, rank]``
     (both kept transposed, so that the products run at the speed of memory); each is
     linear in M while the other is fixed, so that allreduce averages them. Q is kept
-    from step to step (warm start). The exchange asks for :meth:`factors`, once per
+    from step to step (warm start). The exchange asks for ``factors``, once per
     bucket, and then, in each step, with M the flat gradient plus residual::
 
         p = factors.project(M)               # P = M Q
@@ -36,12 +36,12 @@ class PowerSGD(Compressor):
     The mean over workers of ``M − residual`` is what ``reconstruct`` gives, so that no
     gradient is lost. Bytes a worker and step: 8·rank·Σ(rows + cols)·(N−1)/N.
 
-    As a codec of flat vectors (:meth:`compress`, :meth:`encode`) it folds n values into
+    As a codec of flat vectors (``compress``, ``encode``) it folds n values into
     a nearly square matrix, with Q drawn from the seed: for tests and comparisons.
 
     Args:
         rank: columns of the factors, at least 1.
-        error_feedback: see :class:`Compressor`.
+        error_feedback: see ``Compressor``.
 
     Raises:
         UserError: the rank is below 1.
@@ -76,7 +76,7 @@ class PowerSGD(Compressor):
         """The state of one bucket: matrices of these shapes, one after another.
 
         The seed must be the same on all ranks. A tensor ``[out, in, h, w]`` is the
-        matrix ``(out, in·h·w)``. Those not :meth:`worthwhile` go uncompressed.
+        matrix ``(out, in·h·w)``. Those not ``worthwhile`` go uncompressed.
 
         Raises:
             UserError: the rank exceeds a matrix's smaller side.
@@ -111,7 +111,7 @@ class PowerSGD(Compressor):
 class Factors:
     """Pᵀ ``[rank, Σ rows]`` and Qᵀ ``[rank, Σ cols]`` of one bucket's matrices.
 
-    Made by :meth:`PowerSGD.factors`, whose docstring tells the order of calls.
+    Made by ``PowerSGD.factors``, whose docstring tells the order of calls.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Factors:
     def _parts(
         self, flat: Tensor, right: Tensor, left: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each matrix of ``flat`` with its factors, as views."""
+        """The matrices of ``flat``, each with its factors, as views."""
         sizes = [rows * cols for rows, cols in self.shapes]
         rights, lefts = right.split(self._cols, dim=1), left.split(self._rows, dim=1)
         for index, part in enumerate(flat.split(sizes)):
@@ -241,7 +241,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _padded_places(rows: Sequence[int], device: torch.device) -> Tensor:
-    """Where each row of the flat P lies among matrices padded to the tallest."""
+    """The places of the rows of the flat P among matrices padded to the tallest."""
     height = max(rows)
     places = [torch.arange(count) + i * height for i, count in enumerate(rows)]
     return torch.cat(places).to(device)

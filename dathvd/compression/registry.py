@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dathvd.components import CODECS
 from dathvd.compression.base import Compressor
-from dathvd.compression.casts import BF16, FP16, NoCompression
-from dathvd.compression.paper import Paper
-from dathvd.compression.powersgd import PowerSGD
-from dathvd.compression.quantize import Int4, Int8
-from dathvd.compression.sign import Sign
-from dathvd.compression.topk import TopK
 from dathvd.errors import UserError, choose
 
 if TYPE_CHECKING:
     from dathvd.config.compression import CompressionConfig
 
+COMPRESSORS: Mapping[str, type[Compressor]] = CODECS
+"""Classes of codecs by name; their places are in ``dathvd.components``."""
 
-class Compression:
+
+class _ByName(type):
+    """Makes the registered codecs attributes of a class."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return choose("compression", name, COMPRESSORS)
+        except UserError as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(cls) -> list[str]:
+        return [*super().__dir__(), *COMPRESSORS]
+
+
+class Compression(metaclass=_ByName):
     """The codecs, as ``hvd.Compression`` has its own; each is a class.
 
     ``Compression.sign`` and ``Compression.sign()`` are both taken wherever a codec is
     asked for; options go into the call: ``Compression.topk(density=0.01)``.
     """
 
-    none = NoCompression
-    fp16 = FP16
-    bf16 = BF16
-    sign = Sign
-    topk = TopK
-    int8 = Int8
-    int4 = Int4
-    powersgd = PowerSGD
-    paper = Paper
-
-
-COMPRESSORS: dict[str, type[Compressor]] = {
-    name: codec
-    for name, codec in vars(Compression).items()
-    if isinstance(codec, type) and issubclass(codec, Compressor)
-}
-
 
 def build_compressor(config: CompressionConfig) -> Compressor:
     """The codec that a config describes.
 
     Raises:
-        UserError: an unknown name, or an option out of its range.
+        UserError: it lies elsewhere and cannot be imported, or an option is out of its
+            range.
     """
-    options: dict[str, Any] = {"error_feedback": config.error_feedback}
-    if config.name == "topk":
-        options["density"] = config.density
-    if config.name == "powersgd":
-        options["rank"] = config.rank
-    return choose("compression.name", config.name, COMPRESSORS)(**options)
+    compressor: Compressor = CODECS.build(config, error_feedback=config.error_feedback)
+    return compressor
 
 
 def as_compressor(compression: Compressor | type[Compressor]) -> Compressor:

@@ -11,6 +11,7 @@ from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
 from dathvd.config.root import Config
+from dathvd.config.shipped import find_config, shipped_configs
 from dathvd.config.train import TrainConfig
 
 __all__ = [
@@ -28,5 +29,7 @@ __all__ = [
     "TrainConfig",
     "dump_config",
     "explain",
+    "find_config",
     "load_config",
+    "shipped_configs",
 ]

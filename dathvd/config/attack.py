@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from dathvd.config.base import Count, Natural, NonNegative, Pixel, Section
+from dathvd.components import ATTACKS
+from dathvd.config.base import (
+    ComponentSection,
+    Count,
+    Natural,
+    NonNegative,
+    Pixel,
+    named_in,
+)
+from dathvd.registry import is_foreign
 
 
-class AttackConfig(Section):
+class AttackConfig(ComponentSection):
     """An attack on images in [0, 1] within a ball of radius ``epsilon``."""
 
-    name: Literal["none", "pgd", "fgsm", "fgsm_rs", "free"] = "pgd"
+    name: Annotated[str, named_in(ATTACKS)] = "pgd"
     """none (plain training), pgd, fgsm (one step of epsilon from the image), fgsm_rs
-    (one step of 1.25 epsilon from a random start) or free (replayed batches)."""
+    (one step of 1.25 epsilon from a random start), free (replayed batches), or the
+    place of another one, package.module:attribute."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball."""
     epsilon: Pixel = 0.17
@@ -30,14 +40,16 @@ class AttackConfig(Section):
     random_start: bool = True
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
-    """The law of that point; gaussian has a standard deviation of start_std."""
+    """The law of that point; gaussian has a standard deviation of start_std. Where it
+    is not set, objective trades and mart take gaussian, as published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
     """Runs from different starts; the worst one counts for each image."""
     loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
-    prediction on the clean image, as TRADES does."""
+    prediction on the clean image, as TRADES does: objective trades takes it where it is
+    not set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False
@@ -51,7 +63,7 @@ class AttackConfig(Section):
     avx512_bf16 or AMX, and is many times slower on others."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
-    and the next three apply in eval mode, to networks that torch.fx can trace."""
+    and the next four apply in eval mode, to networks that torch.fx can trace."""
     fold_batch_norm: bool = True
     """Batch norm is folded into the convolutions of that copy."""
     winograd: bool = True
@@ -60,12 +72,15 @@ class AttackConfig(Section):
     eight times the memory of their weights."""
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
+    cuda_graph: bool = True
+    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
+    a batch's shape comes again, and replayed; other batches are launched as usual."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:
-        moves = self.name in ("fgsm_rs", "free") or (
-            self.name == "pgd" and self.random_start
-        )
+        if is_foreign(self.name):  # it alone knows which of the fields it takes
+            return self
+        moves = self.name != "fgsm" and (self.name != "pgd" or self.random_start)
         if self.loss == "kl" and self.name != "none" and not moves:
             raise ValueError(
                 "loss kl has no gradient at the image itself: set random_start, or "

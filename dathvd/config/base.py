@@ -5,7 +5,18 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from dathvd.registry import Registry
 
 
 class Section(BaseModel):
@@ -18,6 +29,34 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+class ComponentSection(Section):
+    """A section that names a component: the fields are what several components share
+    or the program reads; what belongs to one component alone lies in ``options``."""
+
+    options: dict[str, JsonValue] = {}
+    """The named component's own options: parameters of its maker that are no field of
+    this section. They are checked when the component is made."""
+
+    @model_serializer(mode="wrap")
+    def _end_with_options(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """The fields, and the options where there are any."""
+        tree = handler(self)
+        options = tree.pop("options", None)
+        return {**tree, "options": options} if options else tree
+
+
+def named_in(registry: Registry[Any]) -> AfterValidator:
+    """Checks that a text is a name of the registry, or of a component elsewhere."""
+
+    def check(name: str) -> str:
+        problem = registry.problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
+
+    return AfterValidator(check)
 
 
 def parse_fraction(value: Any) -> Any:

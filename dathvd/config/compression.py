@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dathvd.config.base import Count, Positive, Section, Share
+from dathvd.components import CODECS
+from dathvd.config.base import ComponentSection, Count, Positive, Share, named_in
 
 
-class CompressionConfig(Section):
+class CompressionConfig(ComponentSection):
     """A codec of ``dathvd.Compression`` and its exchange."""
 
-    name: Literal[
-        "none", "fp16", "bf16", "sign", "topk", "int8", "int4", "powersgd", "paper"
-    ] = "none"
-    """The codec of the gradients."""
+    name: Annotated[str, named_in(CODECS)] = "none"
+    """The codec of the gradients: none, fp16, bf16, sign, topk, int8, int4, powersgd,
+    paper, or the place of another one, package.module:attribute."""
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
     """The share of the values that topk sends."""
     rank: Count = 2

@@ -6,29 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, Natural, NonNegative, Section, Share
-
-DataName = Literal[
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "svhn",
-    "cifar10",
-    "cifar100",
-    "image_folder",
-    "arrays",
-    "synthetic",
-]
+from dathvd.components import DATASETS
+from dathvd.config.base import (
+    ComponentSection,
+    Count,
+    Natural,
+    NonNegative,
+    Share,
+    named_in,
+)
 
 
-class DataConfig(Section):
+class DataConfig(ComponentSection):
     """A data set of labelled images."""
 
-    name: DataName = "digits"
+    name: Annotated[str, named_in(DATASETS)] = "digits"
     """digits (scikit-learn's, ships with it); mnist, fashion_mnist, svhn, cifar10 and
     cifar100 (torchvision's files under root); image_folder (ROOT/train/CLASS/* and
     ROOT/test/CLASS/* or ROOT/val/CLASS/*); arrays (one .npz file); synthetic (random
-    images, for benchmarks)."""
+    images, for benchmarks); or the place of another one, package.module:attribute."""
     root: str | None = None
     """The data set's folder, or the file of arrays; ~ and $VARIABLES are put in."""
     download: bool = False
@@ -46,7 +42,9 @@ class DataConfig(Section):
     """Colour channels; None keeps the data set's own."""
     extra: str | None = None
     """A file of more training images with (pseudo-)labels, which follow the data set's
-    own: .npz with x_train and y_train, or the published pickle of 500K TinyImages."""
+    own: .npz with x_train and y_train or image and label (as generated images are
+    published), NAMEdata.npy beside NAMElabels.npy, or the published pickle of 500K
+    TinyImages."""
     extra_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of extra images in every worker's batch, in (0, 1); an epoch is then one
     pass over the data set's own images, and the extra ones take turns over the epochs.

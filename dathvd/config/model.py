@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, FromList, Section
+from dathvd.components import NETWORKS
+from dathvd.config.base import ComponentSection, Count, FromList, named_in
 
 Channels = Annotated[tuple[float, ...], FromList, Field(min_length=1)]
 Scales = Annotated[
@@ -14,11 +15,12 @@ Scales = Annotated[
 ]
 
 
-class ModelConfig(Section):
+class ModelConfig(ComponentSection):
     """A network from images in [0, 1] to logits."""
 
-    name: str = "small_cnn"
-    """A name of ``dathvd.models.MODELS``."""
+    name: Annotated[str, named_in(NETWORKS)] = "small_cnn"
+    """A name of ``dathvd.models.MODELS``, or the place of another network,
+    package.module:attribute."""
     width: Count = 32
     """Channels of the first convolution of the small networks."""
     normalization: Literal["none", "batch", "group"] | None = None

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, NonNegative, Positive, Section
+from dathvd.components import OBJECTIVES
+from dathvd.config.base import (
+    ComponentSection,
+    Count,
+    NonNegative,
+    Positive,
+    named_in,
+)
 
 
-class ObjectiveConfig(Section):
+class ObjectiveConfig(ComponentSection):
     """A loss of clean and adversarial predictions."""
 
-    name: Literal[
-        "adversarial", "plain", "trades", "mart", "rotation", "contrastive"
-    ] = "adversarial"
+    name: Annotated[str, named_in(OBJECTIVES)] = "adversarial"
     """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean);
     trades: CE(clean) + beta * KL(clean || adversarial); mart: boosted
     CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean)). Two
     pre-train without labels, both with clean_weight and on attacked images too:
     rotation (by which quarter turn each image was rotated) and contrastive (InfoNCE
-    between two views of each image, negatives from all workers)."""
+    between two views of each image, negatives from all workers). Another one is named
+    by its place, package.module:attribute."""
     clean_weight: NonNegative = 1.0
     """Weight of the clean loss of adversarial (the paper's lambda), rotation and
     contrastive."""

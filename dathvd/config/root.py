@@ -9,10 +9,12 @@ from dathvd.config.base import Natural, Section
 from dathvd.config.compression import CompressionConfig
 from dathvd.config.data import DataConfig
 from dathvd.config.evaluation import EvaluationConfig
+from dathvd.config.following import attack_of_objective, evaluation_of_training
 from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
 from dathvd.config.train import TrainConfig
+from dathvd.registry import Choice, is_foreign
 
 
 class Config(Section):
@@ -29,6 +31,15 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fill_in_what_follows(self) -> Config:
+        attack = attack_of_objective(self.attack, self.objective.name)
+        judge = evaluation_of_training(self.evaluation.attack, attack)
+        evaluation = self.evaluation.model_copy(update={"attack": judge})
+        # the sections are frozen for users; these values are part of their making
+        self.__dict__.update(attack=attack, evaluation=evaluation)
+        return self
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:
@@ -59,6 +70,24 @@ class Config(Section):
                 "aim at; set attack.loss to cross_entropy and attack.target to none"
             )
         return self
+
+    def foreign(self) -> dict[str, str]:
+        """The components that lie outside of dathvd: field, such as ``model.name``, to
+        place. Building one of them runs its module's code."""
+        sections: dict[str, Choice] = {
+            "data": self.data,
+            "model": self.model,
+            "attack": self.attack,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "compression": self.compression,
+            "evaluation.attack": self.evaluation.attack,
+        }
+        return {
+            f"{place}.name": section.name
+            for place, section in sections.items()
+            if is_foreign(section.name)
+        }
 
     def _guard_has_something_to_watch(self) -> None:
         action, attack = self.train.guard.action, self.attack.name

@@ -2,7 +2,7 @@
 
 By ``train.batch_norm`` each worker normalises its own samples, and the running
 statistics are made equal before a network is evaluated or saved; or every pass
-normalises by the moments of all workers' samples (:class:`SynchronisedBatchNorm`).
+normalises by the moments of all workers' samples (``SynchronisedBatchNorm``).
 Horovod's own ``SyncBatchNorm`` works on GPUs alone. Here one allreduce a layer carries
 the sums of the forward pass and one those of the backward pass, on any device.
 """
@@ -159,7 +159,9 @@ def _moments(input: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
     each worker's own mean and variance: no digits are lost where the mean is large.
     """
     channels = input.size(1)
-    count = torch.full((1,), input.numel() // channels).double().to(input.device)
+    count = torch.full(
+        (1,), input.numel() // channels, dtype=torch.float64, device=input.device
+    )
     sums = torch.zeros(2, channels, dtype=torch.float64, device=input.device)
     if input.numel():
         dims = [0, *range(2, input.dim())]

@@ -178,7 +178,7 @@ class Exchanger:
 
         With as many workers and the same buckets as before each takes its own state and
         the run goes on exactly. Otherwise what is owed is shared out anew, see
-        :mod:`dathvd.distributed.residuals`.
+        ``dathvd.distributed.residuals``.
 
         Args:
             states: the ``state_dict()`` of every old rank, by rank; where their number

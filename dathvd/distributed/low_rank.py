@@ -17,7 +17,9 @@ class LowRank(BucketExchange):
     """A bucket of matrices, averaged by their factors P and Q.
 
     Args:
-        bucket, wire, scale: see :class:`BucketExchange`.
+        bucket: the layout of its matrices.
+        wire: the collectives.
+        scale: factor of the gradients, such as 1 / backward passes per step.
         codec: its rank is that of the factors.
         seed: of the first Q, equal on all ranks.
     """

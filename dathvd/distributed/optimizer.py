@@ -81,7 +81,7 @@ def DistributedOptimizer(
             gradient compression (Lin et al., ICLR 2018) begin.
 
     Returns:
-        Horovod's optimizer, with an :class:`Exchanger` as its attribute ``exchanger``.
+        Horovod's optimizer, with an ``Exchanger`` as its attribute ``exchanger``.
 
     Raises:
         UserError: a wrong option, an exchange that the codec lacks, or parameters that

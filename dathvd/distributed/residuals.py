@@ -46,7 +46,8 @@ def load(
     Args:
         exchanges: one a bucket.
         states: of all old ranks in order, or this rank's alone.
-        rank, size: this worker's place.
+        rank: this worker's, from 0.
+        size: the number of workers.
 
     Raises:
         UserError: states are missing, or something is owed to a parameter that no

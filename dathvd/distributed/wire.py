@@ -51,7 +51,8 @@ class Wire:
     """The collectives of one distributed optimizer.
 
     Args:
-        rank, size: this worker's place.
+        rank: this worker's, from 0.
+        size: the number of workers.
         ledger: where traffic is entered.
         prefix: what all names start with; names must be unique among the tensors in
             flight, and stable from step to step, which Horovod's cache rewards.

@@ -1,7 +1,9 @@
 """Accuracy on the test set, clean and under attack."""
 
 from dathvd.evaluation.accuracy import Accuracy, evaluate
-from dathvd.evaluation.grid import EVALUATION_ATTACKS, Cell, Grid
+from dathvd.evaluation.attack_kind import EvaluationAttack
+from dathvd.evaluation.attacks import EVALUATION_ATTACKS
+from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.requests import (
     Request,
     describe_accuracy,
@@ -14,6 +16,7 @@ __all__ = [
     "EVALUATION_ATTACKS",
     "Accuracy",
     "Cell",
+    "EvaluationAttack",
     "Grid",
     "Request",
     "SanityRequest",

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from dathvd.attacks import Attack, build_attack
+from dathvd.attacks import Attack
 from dathvd.config import explain
-from dathvd.config.evaluation import EvaluationAttackConfig
+from dathvd.config.evaluation import REACH, EvaluationAttackConfig
 from dathvd.errors import UserError, choose
-from dathvd.evaluation.autoattack import AutoAttack
-from dathvd.evaluation.random_points import RandomPoints
-
-REACH = 2.5
-"""Length of all steps together over epsilon, at least: every point of the ball can be
-reached from every other (Madry et al., ICLR 2018, take 2.5 epsilon / num_steps)."""
+from dathvd.evaluation.attack_kind import GRID_OPTIONS, EvaluationAttack
+from dathvd.evaluation.attacks import EVALUATION_ATTACKS, OWN
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,21 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def takes_steps(self) -> bool:
-        """Whether ``num_steps`` means something for it."""
-        return self.attack in ("pgd", "pgd-margin", "noise")
+    def kind(self) -> EvaluationAttack:
+        """What the registry says of the attack.
 
-    @property
-    def has_step_size(self) -> bool:
-        """Whether ``step_size`` means something for it."""
-        return self.attack in ("pgd", "pgd-margin")
+        Raises:
+            UserError: it has no entry and is not the run's own.
+        """
+        return _kind(self.attack, self.settings)
+
+    def takes(self, option: str) -> bool:
+        """Whether one of ``GRID_OPTIONS`` means something for it."""
+        return option in self.kind.options
+
+    def describe(self) -> str:
+        """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
+        return self.kind.describe(self.settings)
 
     def build(self, num_classes: int) -> Attack:
         """The attack.
@@ -53,26 +56,7 @@ class Cell:
         Raises:
             UserError: a package is missing, or the task does not fit.
         """
-        return EVALUATION_ATTACKS[self.attack](self.settings, num_classes)
-
-
-def _from_config(settings: EvaluationAttackConfig, num_classes: int) -> Attack:
-    return build_attack(settings)
-
-
-EVALUATION_ATTACKS: dict[str, Callable[[EvaluationAttackConfig, int], Attack]] = {
-    "none": _from_config,
-    "fgsm": _from_config,
-    "fgsm_rs": _from_config,
-    "pgd": _from_config,
-    "pgd-margin": _from_config,
-    "autoattack": lambda settings, num_classes: AutoAttack(
-        settings.norm, settings.epsilon, num_classes=num_classes
-    ),
-    "noise": lambda settings, num_classes: RandomPoints(
-        settings.norm, settings.epsilon, draws=settings.num_steps
-    ),
-}
+        return self.kind.build(self.settings, num_classes)
 
 
 @dataclass(frozen=True)
@@ -99,41 +83,57 @@ class Grid:
         Raises:
             UserError: a name or a value is not valid.
         """
+        attacks = self.attacks or (own.name,)
+        self._check_options(attacks, own)
         found: dict[str, Cell] = {}
         for epsilon in sorted(set(self.epsilons)) or [own.epsilon]:
             # within radius 0 all attacks are the same
-            for attack in (self.attacks or (own.name,)) if epsilon else ("none",):
-                choose("--attack", attack, EVALUATION_ATTACKS)
+            for attack in attacks if epsilon else ("none",):
                 for num_steps in self.num_steps or (own.num_steps,):
                     cell = self._cell(own, attack, epsilon, num_steps)
                     found.setdefault(cell.key, cell)
         return list(found.values())
 
+    def _check_options(
+        self, attacks: Sequence[str], own: EvaluationAttackConfig
+    ) -> None:
+        """Refuse names without an entry, and options that no attack here takes.
+
+        Raises:
+            UserError: there is one.
+        """
+        kinds = [_kind(name, own) for name in attacks]
+        for option in GRID_OPTIONS:
+            if getattr(self, option) in (None, ()):
+                continue
+            if not any(option in kind.options for kind in kinds):
+                takers = [
+                    n for n, k in EVALUATION_ATTACKS.items() if option in k.options
+                ]
+                raise UserError(
+                    f"--{option.replace('_', '-')}: {', '.join(attacks)} has none; "
+                    f"leave it out, or add one of {', '.join(takers)}"
+                )
+
     def _cell(
         self, own: EvaluationAttackConfig, attack: str, epsilon: float, num_steps: int
     ) -> Cell:
-        changes: dict[str, Any] = {"epsilon": epsilon}
+        kind = _kind(attack, own)
+        base = own.model_dump() if kind.inherits else {"norm": own.norm}
+        if kind.fixed.get("name", own.name) != own.name:
+            base.pop("options", None)  # they are the other attack's
+        given: dict[str, Any] = {
+            "num_steps": num_steps,
+            "step_size": self._step_size(own, epsilon, num_steps),
+            "restarts": self.restarts,
+        }
+        changes: dict[str, Any] = {
+            **kind.fixed,
+            **{name: given[name] for name in kind.options if given[name] is not None},
+            "epsilon": epsilon,
+        }
         if self.norm is not None:
             changes["norm"] = self.norm
-        if self.restarts is not None:
-            changes["restarts"] = self.restarts
-        base = own.model_dump()
-        if attack in ("pgd", "pgd-margin"):
-            changes.update(name="pgd", num_steps=num_steps)
-            changes["step_size"] = self._step_size(own, epsilon, num_steps)
-            if attack == "pgd-margin":
-                changes["loss"] = "margin"
-        elif attack == "noise":  # as many points as the others take steps
-            base = {"norm": own.norm}
-            changes.update(num_steps=num_steps, restarts=1)
-        elif attack == "fgsm_rs":
-            changes.update(name=attack, num_steps=1)
-            changes.setdefault("restarts", 1)
-        elif attack == "fgsm":
-            changes.update(name=attack, num_steps=1, restarts=1)
-        else:  # neither steps nor restarts to choose
-            base = {"norm": own.norm, "name": "none" if attack == "none" else "pgd"}
-            changes.update(num_steps=1, restarts=1)
         try:
             settings = EvaluationAttackConfig.model_validate({**base, **changes})
         except ValidationError as error:
@@ -151,6 +151,17 @@ class Grid:
         if (epsilon, num_steps) == (own.epsilon, own.num_steps):
             return own.step_size
         return max(share, REACH / max(num_steps, 1)) * epsilon
+
+
+def _kind(name: str, settings: EvaluationAttackConfig) -> EvaluationAttack:
+    """The entry of that name; the run's own attack may do without one.
+
+    Raises:
+        UserError: there is no entry.
+    """
+    if name == settings.name and name not in EVALUATION_ATTACKS:
+        return OWN
+    return choose("--attack", name, EVALUATION_ATTACKS)
 
 
 def radii(cells: Sequence[Cell]) -> Iterator[tuple[float, list[int]]]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dathvd.attacks import BALLS, Attack
 from dathvd.attacks.attack import correct_on
 from dathvd.errors import choose
+from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.noise import SampleNoise
 
 _STREAM = 10_000
@@ -57,3 +58,13 @@ class RandomPoints(Attack):
 
     def __repr__(self) -> str:
         return f"RandomPoints({self.ball}, draws={self.draws})"
+
+
+NOISE = EvaluationAttack(  # as many points as the others take steps
+    build=lambda settings, num_classes: RandomPoints(
+        settings.norm, settings.epsilon, draws=settings.num_steps
+    ),
+    describe=lambda settings: f"noise {place(settings)}, {settings.num_steps} draws",
+    options=frozenset({"num_steps"}),
+    fixed={"restarts": 1},
+)

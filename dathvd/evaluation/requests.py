@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +15,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from dathvd import checkpoint
+from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.devices import set_up_device
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
@@ -27,7 +31,7 @@ from dathvd.files import write_json, write_text
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
-from dathvd.report.tables import describe_attack, print_accuracy
+from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, read_on_root, together
 
 
@@ -41,6 +45,8 @@ class Request:
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
     """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    trust: checkpoint.Trust = False
+    """Whether components outside of dathvd that the run names may be imported."""
     only_survivors: bool = False
     """Each attack sees only what survived those before it: less work, and only the
     accuracy under all of them together is that of the whole grid."""
@@ -50,10 +56,28 @@ class Request:
 
 
 def evaluate_test_set(
-    model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    runtime: Runtime,
+    folder: Path | None = None,
 ) -> Accuracy:
-    """The configuration's evaluation, with a progress bar."""
+    """The configuration's evaluation, with a progress bar.
+
+    Args:
+        model: from images in [0, 1] to logits.
+        dataset: whose test set is judged.
+        config: the attack, batch size and seed.
+        runtime: this worker's place.
+        folder: keeps what is judged, so that an evaluation that was stopped goes on.
+    """
     settings = config.evaluation
+    store = None
+    if folder is not None:
+        attack = settings.attack.model_dump(mode="json")
+        identity = {**identify(model, dataset.test, config), "attack": attack}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+        store = Store(folder / digest.hexdigest()[:16], identity)
     with progress_bar("evaluate", runtime) as on_part:
         return evaluate(
             model,
@@ -64,6 +88,7 @@ def evaluate_test_set(
             seed=config.seed,
             max_samples=settings.max_samples,
             on_batch=on_part,
+            store=store,
         )
 
 
@@ -104,10 +129,11 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         UserError: no usable checkpoint, a setting that is not valid, or an output
             folder of another evaluation.
     """
-    model, config = restore(run, runtime, request.weights)
+    model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
+    set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
@@ -202,17 +228,27 @@ def _write(folder: Path, results: Results, result: dict[str, Any]) -> None:
     plot_grid(result, folder / "accuracy.png")
 
 
-def restore(
-    run: str, runtime: Runtime, weights: checkpoint.Weights = "raw"
-) -> tuple[nn.Module, Config]:
-    """The network; rank 0 reads the file, so only its host needs to see it."""
+_JUDGED = ("model.name", "data.name", "evaluation.attack.name")
+
+
+def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Config]:
+    """The network; rank 0 reads the file, so only its host needs to see it.
+
+    Raises:
+        UserError: no usable checkpoint, or it names a component outside of dathvd that
+            the request does not trust.
+    """
     name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
-    return together(
-        runtime,
-        lambda: checkpoint.restore_model(
-            checkpoint.load_bytes(data, name), name, weights
-        ),
-    )
+
+    def build() -> tuple[nn.Module, Config]:
+        state = checkpoint.load_bytes(data, name)
+        config = checkpoint.stored_config(state, name)
+        checkpoint.require_trust(config, _JUDGED, name, request.trust)
+        return checkpoint.restore_model(
+            state, name, request.weights, trust=request.trust
+        )
+
+    return together(runtime, build)
 
 
 def with_request(config: Config, request: Request) -> Config:

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from dathvd.evaluation.grid import Cell, radii
-from dathvd.report.evaluation import describe_cell
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ class Results:
         return [
             {
                 "attack": cell.attack,
-                "description": describe_cell(cell.attack, cell.settings),
+                "description": cell.describe(),
                 "norm": cell.settings.norm,
                 "epsilon": cell.settings.epsilon,
-                "num_steps": cell.settings.num_steps if cell.takes_steps else None,
-                "step_size": cell.settings.step_size if cell.has_step_size else None,
+                "num_steps": _taken(cell, "num_steps"),
+                "step_size": _taken(cell, "step_size"),
                 "restarts": cell.settings.restarts,
                 "robust_accuracy": _share(self.clean & right),
             }
@@ -86,6 +85,10 @@ class Results:
             )
         ]
         return _csv([["sample", "label", "clean", *names], *lines])
+
+
+def _taken(cell: Cell, option: str) -> Any:
+    return getattr(cell.settings, option) if cell.takes(option) else None
 
 
 def _share(flags: Tensor) -> float:

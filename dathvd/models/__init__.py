@@ -1,6 +1,6 @@
 """Networks from images in [0, 1] to logits."""
 
-from dathvd.models.build import MODELS, build_model
+from dathvd.models.build import MODELS, build_model, finish_model
 from dathvd.models.head import Projection, freeze_trunk, head_name
 from dathvd.models.layers import Normalize
 from dathvd.models.stochastic import StochasticDepth, draws_from
@@ -11,6 +11,7 @@ __all__ = [
     "Projection",
     "StochasticDepth",
     "build_model",
+    "finish_model",
     "draws_from",
     "freeze_trunk",
     "head_name",

@@ -1,52 +1,23 @@
-"""From a configuration to a network."""
+"""The makers of networks: a configuration becomes a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
+from dathvd.components import NETWORKS
 from dathvd.config import ModelConfig
-from dathvd.errors import UserError, choose
+from dathvd.errors import UserError
 from dathvd.models.head import put_projection
-from dathvd.models.imagenet import imagenet_network
 from dathvd.models.layers import ACTIVATIONS, Normalize
-from dathvd.models.residual import (
-    PreActBlock,
-    PreActBottleneck,
-    preact_resnet,
-    resnet18_small,
-    small_resnet,
-    wide_resnet,
-)
-from dathvd.models.small import mlp, small_cnn
+from dathvd.registry import is_foreign
 
 ImageShape = tuple[int, int, int]
-Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
 
-MODELS: dict[str, Builder] = {
-    "small_cnn": small_cnn,
-    "mlp": mlp,
-    "small_resnet": small_resnet,
-    "preact_resnet18": preact_resnet(PreActBlock, (2, 2, 2, 2)),
-    "preact_resnet34": preact_resnet(PreActBlock, (3, 4, 6, 3)),
-    "preact_resnet50": preact_resnet(PreActBottleneck, (3, 4, 6, 3)),
-    "resnet18_small": resnet18_small,
-    "wide_resnet_28_10": wide_resnet(28, 10),
-    "wide_resnet_34_10": wide_resnet(34, 10),
-} | {
-    name: imagenet_network(name)
-    for name in (
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "convnext_tiny",
-        "convnext_small",
-        "convnext_base",
-    )
-}
-"""The small networks, those for small images, and torchvision's for large ones."""
+MODELS: Mapping[str, Callable[..., nn.Module]] = NETWORKS
+"""Makers of networks by name; their places are in ``dathvd.components``."""
 
 
 def build_model(
@@ -62,11 +33,31 @@ def build_model(
         num_classes: number of logits.
 
     Raises:
-        UserError: no network has that name, or mean and std do not fit the channels.
+        UserError: it lies elsewhere and cannot be imported or made, or does not give
+            so many logits; or mean and std do not fit the channels.
     """
-    network = choose("model.name", config.name, MODELS)(
-        config, image_shape, num_classes
+    network: nn.Module = NETWORKS.build(
+        config, image_shape=image_shape, num_classes=num_classes
     )
+    if is_foreign(config.name):
+        _check_outputs(network, config.name, image_shape, num_classes)
+    return finish_model(network, config, image_shape)
+
+
+def finish_model(
+    network: nn.Module, config: ModelConfig, image_shape: ImageShape
+) -> nn.Module:
+    """A bare network with the configured head and first layer.
+
+    Args:
+        network: from normalised images to logits; its last linear layer is replaced
+            where the head is a projection.
+        config: head, mean and std.
+        image_shape: (channels, height, width).
+
+    Raises:
+        UserError: mean and std do not fit the channels.
+    """
     if config.head == "projection":
         put_projection(network, ACTIVATIONS[config.activation or "relu"])
     if config.mean is None and config.std is None:
@@ -80,3 +71,29 @@ def build_model(
                 f"got {len(values)}"
             )
     return nn.Sequential(Normalize(mean, std), network)
+
+
+def _check_outputs(
+    network: nn.Module, name: str, image_shape: ImageShape, num_classes: int
+) -> None:
+    """Refuse a network that does not give ``[batch, num_classes]``."""
+    weight = next(network.parameters(), torch.zeros(()))
+    images = torch.zeros(2, *image_shape, device=weight.device)
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            outputs = network.eval()(images)
+    except Exception as error:
+        raise UserError(
+            f"model.name: {name} does not run on images {tuple(images.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    shape = tuple(getattr(outputs, "shape", ()))
+    if shape != (2, num_classes):
+        raise UserError(
+            f"model.name: {name} gives outputs {shape} for 2 images, expected "
+            f"{(2, num_classes)}: does it take num_classes?"
+        )

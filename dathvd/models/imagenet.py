@@ -13,18 +13,19 @@ from dathvd.models.layers import ACTIVATIONS, Layers
 from dathvd.models.stochastic import StochasticDepth
 
 ImageShape = tuple[int, int, int]
-Builder = Callable[[ModelConfig, ImageShape, int], nn.Module]
 
 
-def imagenet_network(name: str) -> Builder:
-    """A builder of torchvision's network of that name, without trained weights."""
+def torchvision_network(name: str) -> Callable[..., nn.Module]:
+    """A maker of torchvision's network of that name, without trained weights."""
 
-    def build(config: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+    def build(
+        config: ModelConfig, image_shape: ImageShape, num_classes: int
+    ) -> nn.Module:
         from dathvd.torchvision_shim import torchvision
 
-        if shape[0] != 3:
+        if image_shape[0] != 3:
             raise UserError(
-                f"model.name: {name} needs images of 3 channels, not {shape[0]} "
+                f"model.name: {name} needs images of 3 channels, not {image_shape[0]} "
                 "(set data.channels: 3)"
             )
         options = {} if config.normalization is None else _norm_layer(name, config)
@@ -33,7 +34,8 @@ def imagenet_network(name: str) -> Builder:
         if config.activation is not None:
             make_act = ACTIVATIONS[config.activation]
             _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
-        # torchvision's own draws from the global generator, whoever the samples are
+        # torchvision's own layer draws from the global generator: its masks would not
+        # belong to the samples
         depth = torchvision.ops.StochasticDepth
         _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
         return network
@@ -61,3 +63,12 @@ def _replace(
         for name, child in parent.named_children():
             if isinstance(child, kinds):
                 setattr(parent, name, make(child))
+
+
+resnet18 = torchvision_network("resnet18")
+resnet34 = torchvision_network("resnet34")
+resnet50 = torchvision_network("resnet50")
+resnet101 = torchvision_network("resnet101")
+convnext_tiny = torchvision_network("convnext_tiny")
+convnext_small = torchvision_network("convnext_small")
+convnext_base = torchvision_network("convnext_base")

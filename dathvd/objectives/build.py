@@ -1,51 +1,30 @@
-"""From a configuration to an objective."""
+"""The makers of objectives: a configuration becomes an objective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from dathvd.components import OBJECTIVES as _OBJECTIVES
 from dathvd.config.objective import ObjectiveConfig
-from dathvd.errors import choose
-from dathvd.objectives.contrastive import Contrastive, Gather
-from dathvd.objectives.mart import Mart
+from dathvd.objectives.contrastive import Gather, own_rows
 from dathvd.objectives.objective import Objective
 from dathvd.objectives.perturbed import WeightPerturbed
-from dathvd.objectives.supervised import Adversarial, Plain
-from dathvd.objectives.trades import Trades
+
+OBJECTIVES: Mapping[str, Callable[..., Objective]] = _OBJECTIVES
+"""Makers of objectives by name; their places are in ``dathvd.components``."""
 
 
-def _adversarial(config: ObjectiveConfig) -> Objective:
-    return Adversarial(
-        clean_weight=config.clean_weight, label_smoothing=config.label_smoothing
-    )
-
-
-OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
-    "adversarial": _adversarial,
-    "rotation": _adversarial,  # its labels are the quarter turns
-    "plain": lambda config: Plain(label_smoothing=config.label_smoothing),
-    "trades": lambda config: Trades(
-        beta=config.beta, label_smoothing=config.label_smoothing
-    ),
-    "mart": lambda config: Mart(
-        beta=config.beta, label_smoothing=config.label_smoothing
-    ),
-    "contrastive": lambda config: Contrastive(
-        temperature=config.temperature, clean_weight=config.clean_weight
-    ),
-}
-
-
-def build_objective(config: ObjectiveConfig, gather: Gather | None = None) -> Objective:
+def build_objective(config: ObjectiveConfig, gather: Gather = own_rows) -> Objective:
     """The objective of that configuration.
 
     Args:
         config: the objective.
-        gather: brings all workers' rows together; None where there is one worker.
+        gather: brings all workers' rows together; by default there is one worker.
+
+    Raises:
+        UserError: it lies elsewhere and cannot be imported or made.
     """
-    objective = choose("objective.name", config.name, OBJECTIVES)(config)
-    if isinstance(objective, Contrastive) and gather is not None:
-        objective.gather = gather
+    objective: Objective = _OBJECTIVES.build(config, gather=gather)
     if config.weight_perturbation:
         return WeightPerturbed(objective, gamma=config.weight_perturbation)
     return objective

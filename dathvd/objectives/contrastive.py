@@ -11,7 +11,12 @@ from torch.nn import functional
 from dathvd.objectives.objective import Objective, Terms, cross_entropy, weighted_mean
 
 Gather = Callable[[Tensor], Tensor]
-"""From this worker's rows to all workers' rows, this worker's first."""
+"""A function of this worker's rows: all workers' rows, this worker's first."""
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """The rows themselves: what a worker without others gathers."""
+    return rows
 
 
 def similarity_logits(embeddings: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -69,7 +74,7 @@ class Contrastive(Objective):
         *,
         temperature: float = 0.5,
         clean_weight: float = 1.0,
-        gather: Gather = lambda rows: rows,
+        gather: Gather = own_rows,
     ) -> None:
         self.temperature = temperature
         self.clean_weight = clean_weight

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from dathvd.config import AttackConfig
 from dathvd.report.plots import new_figure, save_figure
-from dathvd.report.tables import describe_attack, plain_console
+from dathvd.report.tables import plain_console
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,16 +18,6 @@ Rows = Sequence[dict[str, Any]]
 """``cells`` of an evaluation's JSON."""
 
 _LINES = ("-", "--", ":", "-.")
-
-
-def describe_cell(attack: str, settings: AttackConfig) -> str:
-    """One line such as ``PGD-margin-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
-    place = f"{settings.norm} epsilon {settings.epsilon:.4g}"
-    if attack == "autoattack":
-        return f"AutoAttack {place}"
-    if attack == "noise":
-        return f"noise {place}, {settings.num_steps} draws"
-    return describe_attack(settings)
 
 
 def print_grid(result: dict[str, Any], *, title: str) -> None:

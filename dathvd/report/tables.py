@@ -7,24 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dathvd.config import AttackConfig
 from dathvd.ranks import under_launcher
-
-
-def describe_attack(attack: AttackConfig) -> str:
-    """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
-    if attack.name == "none":
-        return "none"
-    name = {"fgsm": "FGSM", "fgsm_rs": "FGSM-RS"}.get(attack.name, "PGD")
-    if name == "PGD":
-        name += "-margin" if attack.loss == "margin" else ""
-        name += f"-{attack.num_steps}"
-    parts = [f"{name} {attack.norm}"]
-    parts.append(f"epsilon {attack.epsilon:.4g}")
-    if attack.name == "pgd":
-        parts.append(f"step {attack.step_size:.4g}")
-    restarts = "restart" if attack.restarts == 1 else "restarts"
-    return f"{' '.join(parts)}, {attack.restarts} {restarts}"
 
 
 def plain_console() -> Console:

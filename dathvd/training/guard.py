@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dathvd.config import AttackConfig, Config
+from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset, ImageSet, Subset, permutation
 from dathvd.errors import UserError
 from dathvd.evaluation import evaluate
@@ -16,8 +17,6 @@ from dathvd.noise import mix_seed
 from dathvd.runtime import Runtime
 
 _HELD_OUT, _PROBE = 0x60, 0x61
-REACH = 2.5
-"""How many radii an attack's steps could go in all (Madry et al., ICLR 2018, 5.1)."""
 
 
 @dataclass
@@ -145,6 +144,7 @@ def strengthened(attack: AttackConfig, added: int) -> AttackConfig:
         return attack.model_copy(update={"num_steps": attack.num_steps + added})
     change = {
         "name": "pgd",
+        "options": {},
         "num_steps": 1 + added,
         "step_size": REACH * attack.epsilon / (1 + added),
         "random_start": True,

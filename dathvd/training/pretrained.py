@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from dathvd import checkpoint
-from dathvd.config import Config, ModelConfig
+from dathvd.config import ModelConfig
 from dathvd.errors import UserError
 from dathvd.models import head_name
 from dathvd.runtime import Runtime, read_on_root, together
 
 # what the trunk's function depends on beside its weights
-_TRUNK = ("name", "width", "normalization", "activation", "mean", "std")
+_TRUNK = ("name", "options", "width", "normalization", "activation", "mean", "std")
 
 
 def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str | None:
@@ -43,7 +43,7 @@ def _fill(
     model: nn.Module, config: ModelConfig, state: dict[str, Any], name: str
 ) -> bool:
     """Copy the trunk, and the head where it fits; whether it does."""
-    source = Config.model_validate_json(state["config"])
+    source = checkpoint.stored_config(state, name)
     for field in _TRUNK:
         theirs, ours = getattr(source.model, field), getattr(config, field)
         if theirs != ours:

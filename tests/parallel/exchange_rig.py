@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from dathvd.compression import Compression, Compressor
+from dathvd.compression import COMPRESSORS, Compressor
 from dathvd.distributed import DistributedOptimizer
 from dathvd.errors import UserError
 
@@ -28,26 +29,18 @@ SIZES = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}
 LARGE = sum(SIZES[name] for name in COMPRESSED)
 SMALL = sum(SIZES.values()) - LARGE
 
+_OPTIONS: dict[str, dict[str, Any]] = {"topk": {"density": 0.05}}
 CODECS: dict[str, Callable[[], Compressor]] = {
-    "none": lambda: Compression.none(),
-    "fp16": lambda: Compression.fp16(),
-    "bf16": lambda: Compression.bf16(),
-    "sign": lambda: Compression.sign(),
-    "topk": lambda: Compression.topk(density=0.05),
-    "int8": lambda: Compression.int8(),
-    "int4": lambda: Compression.int4(),
-    "powersgd": lambda: Compression.powersgd(rank=2),
-    "paper": lambda: Compression.paper(),
+    name: functools.partial(codec, **_OPTIONS.get(name, {}))
+    for name, codec in COMPRESSORS.items()
 }
+"""Every registered codec."""
 FEEDBACK: dict[str, Callable[[], Compressor]] = {
-    "fp16": lambda: Compression.fp16(error_feedback=True),
-    "bf16": lambda: Compression.bf16(error_feedback=True),
-    "sign": lambda: Compression.sign(),
-    "topk": lambda: Compression.topk(density=0.05),
-    "int8": lambda: Compression.int8(error_feedback=True),
-    "int4": lambda: Compression.int4(error_feedback=True),
-    "powersgd": lambda: Compression.powersgd(rank=2, error_feedback=True),
+    name: functools.partial(codec, error_feedback=True, **_OPTIONS.get(name, {}))
+    for name, codec in COMPRESSORS.items()
+    if name not in ("none", "paper")
 }
+"""Those that lose something and may keep it, doing so."""
 
 
 def pairs(

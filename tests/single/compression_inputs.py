@@ -5,27 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dathvd.compression import Compression, Compressor
+from dathvd.compression import COMPRESSORS, Compression, Compressor
 
 SIZES = (1, 2, 511, 512, 513, 9001, 16383, 16384, 16385, 33000)
 
 
 def codecs() -> dict[str, Compressor]:
     """Every registered codec, with options that matter, by the name of a test."""
-    return {
-        "none": Compression.none(),
-        "fp16": Compression.fp16(),
-        "bf16": Compression.bf16(),
-        "sign": Compression.sign(),
-        "topk": Compression.topk(),
+    variants: dict[str, Compressor] = {
         "topk-all": Compression.topk(density=1.0),
         "topk-third": Compression.topk(density=0.3),
-        "int8": Compression.int8(),
-        "int4": Compression.int4(),
-        "powersgd": Compression.powersgd(),
         "powersgd-1": Compression.powersgd(rank=1),
-        "paper": Compression.paper(),
     }
+    return {name: codec() for name, codec in COMPRESSORS.items()} | variants
 
 
 def vector(kind: str, size: int, seed: int = 0) -> Tensor:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dathvd.components import NETWORKS
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset, self_supervised
 from dathvd.evaluation import evaluate_test_set
-from dathvd.models import MODELS, build_model
+from dathvd.evaluation.pairs import evaluate_pairs
+from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
-from dathvd.training.pairs import evaluate_pairs
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
@@ -68,8 +69,13 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = self_supervised(load_dataset(config.data), config.objective)
-    with patch.dict(MODELS, {config.model.name: MODELS["small_resnet"]}):
-        state = TrainingState.create(config, dataset, runtime)
+    small = NETWORKS.places["small_resnet"]
+    # the small network stands for the large one, without options of its own
+    plain = config.model.model_copy(update={"options": {}})
+    with patch.dict(NETWORKS.places, {config.model.name: small}):
+        state = TrainingState.create(
+            config.model_copy(update={"model": plain}), dataset, runtime
+        )
     plan = plan_batches(config, dataset, runtime)
     for step in range(STEPS):
         state.trainer.step(list(plan.step(step)), lr=1e-3)

@@ -6,8 +6,11 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from dathvd.cli import COMMANDS
+import click
+
+from dathvd.cli import COMMANDS, GROUPS, cli
 from tests.processes import DATHVD, environment, run
 
 
@@ -39,6 +42,20 @@ def test_help_imports_neither_torch_nor_horovod() -> None:
     assert done.stdout.rstrip().endswith("set()"), done.output
 
 
+def test_help_lists_every_command_once_under_what_people_do() -> None:
+    lines = run([DATHVD, "--help"]).stdout.splitlines()
+    places = [lines.index(f"{title}:") for title in GROUPS]
+    assert places == sorted(places)
+    columns = set()
+    for title, start in zip(GROUPS, places):
+        below = lines[start + 1 : start + 1 + len(GROUPS[title])]
+        assert [line.split()[0] for line in below] == list(GROUPS[title])
+        columns |= {len(line) - len(line.split(None, 1)[1]) for line in below}
+    assert len(columns) == 1, "descriptions start in different columns"
+    names = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert sorted(set(names) & set(COMMANDS)) == sorted(COMMANDS)
+
+
 def test_every_command_has_its_own_help() -> None:
     script = (
         "import sys\n"
@@ -49,6 +66,19 @@ def test_every_command_has_its_own_help() -> None:
     done = run([sys.executable, "-c", script])
     assert done.stdout.count("Usage:") == len(COMMANDS), done.output
     assert done.stdout.rstrip().endswith("set()"), done.output
+
+
+def test_what_a_command_writes_by_itself_is_under_runs() -> None:
+    written = {}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        for option in getattr(command, "params", []):
+            if option.name in ("out", "output", "run_dir", "json_file"):
+                written[f"{name} {option.opts[0]}"] = option.default
+    assert written["benchmark-speedup --output"] == "runs/speedup"
+    # a path or none at all: click marks the latter by an object of its own
+    paths = [default for default in written.values() if isinstance(default, str)]
+    assert all(Path(path).parts[0] == "runs" for path in paths), written
 
 
 def test_an_unknown_command_is_one_line_with_the_nearest() -> None:

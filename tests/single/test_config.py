@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dathvd.config import dump_config, load_config
+from dathvd.config import dump_config, find_config, load_config, shipped_configs
 from dathvd.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
@@ -71,7 +71,12 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("train.epochs=true", "train.epochs: input should be a valid integer"),
         ("attack.random_start=1", "attack.random_start: input should be a valid bool"),
         ("attack=3", "attack: expected a section, got 3"),
-        ("data.name=foo", "data.name: input should be 'digits'"),
+        ("data.name=foo", "data.name: unknown (choices: arrays, cifar10"),
+        ("data.name=minst", "data.name: unknown (did you mean 'mnist'?), got 'minst'"),
+        ("model.name=a.b", "model.name: unknown (choices: "),
+        ("model.name=a.b:c-d", "model.name: expected package.module:attribute, got 'a"),
+        ("model.name=1x:y", "model.name: expected package.module:attribute"),
+        ("model.options=3", "model.options: input should be a valid dictionary, got 3"),
         ("seed.x=3", "seed: input should be a valid integer"),
         ("novalue", "expected section.field=value"),
         ("train.epochs=[", "is not valid YAML"),
@@ -99,6 +104,32 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_config(file)
     assert message in str(caught.value) and "bad.yaml" in str(caught.value)
+
+
+def test_shipped_configurations_are_found_by_name_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2] / "configs"
+    monkeypatch.chdir(tmp_path)
+    names = [str(path.relative_to(root).with_suffix("")) for path in CONFIGS]
+    assert shipped_configs() == sorted(names)
+    for name, path in zip(names, CONFIGS, strict=True):
+        assert find_config(name).samefile(path)
+    assert load_config("cifar10/fast") == load_config(root / "cifar10" / "fast.yaml")
+
+
+def test_a_file_comes_before_a_shipped_configuration_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").write_text("train:\n  epochs: 77\n")
+    assert load_config("digits").train.epochs == 77
+
+
+def test_an_unknown_name_is_answered_by_the_nearest() -> None:
+    message = r"config cifar10/fats: no such file or shipped .*'cifar10/fast'\?\)"
+    with pytest.raises(UserError, match=message):
+        load_config("cifar10/fats")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

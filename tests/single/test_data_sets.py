@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dathvd.config import DataConfig
-from dathvd.data import Dataset, load_dataset
+from dathvd.data import DATASETS, Dataset, load_dataset
 from dathvd.errors import UserError
 
 
@@ -19,6 +19,24 @@ def load(**fields: Any) -> Dataset:
 
 def images_of(dataset: Dataset) -> torch.Tensor:
     return dataset.train.batch(torch.arange(len(dataset.train)))
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_data_set_is_whole_or_says_what_it_lacks(
+    name: str, tmp_path: Path
+) -> None:
+    """Without files, one that needs them names the place where they should be."""
+    try:
+        dataset = load(name=name, root=str(tmp_path / "nowhere"))
+    except UserError as error:
+        assert str(error).startswith("data.root: ") and "nowhere" in str(error)
+        assert "\n" not in str(error)
+        return
+    for part in (dataset.train, dataset.test):
+        batch = part.batch(torch.tensor([0, len(part) - 1]))
+        assert batch.dtype == torch.uint8 and batch.shape[1:] == dataset.image_shape
+        assert part.labels.dtype == torch.int64 and len(part.labels) == len(part)
+        assert 0 <= part.labels.min() and part.labels.max() < len(dataset.classes)
 
 
 def test_digits_are_split_by_seed() -> None:

@@ -58,11 +58,12 @@ def options(*settings: str) -> list[str]:
 def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
     methods = ["AT", "pseudo-labels", "pre-trained"]
     command = [DATHVD, "benchmark-methods"]
-    command += ["--config", str(CONFIG), *options(*SMALL), "--data", str(images)]
+    command += [*options(*SMALL), "--data", str(images)]
     command += ["--out", str(tmp_path), "--seeds", "0", "--labelled", "0.5"]
     command += ["--autoattack-samples", "0", "--samples", "6"]
     command += ["--methods", ",".join(methods)]
-    done = run(command, timeout=500)
+    # elsewhere than in a checkout: the default configuration comes along
+    done = run(command, cwd=tmp_path, timeout=500)
     assert done.code == 0, done.output
     rows = json.loads((tmp_path / "methods.json").read_text())
     assert [row["method"] for row in rows] == methods
@@ -142,9 +143,10 @@ def test_batches_grow_and_rates_with_them() -> None:
 
 def test_the_table_of_large_batches(images: Path, tmp_path: Path) -> None:
     command = [DATHVD, "benchmark-batches", "--base", "5"]
-    command += ["--config", str(CONFIG), *options(*SMALL, f"data.root={images}")]
+    command += options(*SMALL, f"data.root={images}")
     command += ["--out", str(tmp_path), "--multiples", "1,4", "--seeds", "0"]
-    done = run(command, timeout=500)
+    # elsewhere than in a checkout: the default configuration comes along
+    done = run(command, cwd=tmp_path, timeout=500)
     assert done.code == 0, done.output
     found = json.loads((tmp_path / "large_batch.json").read_text())
     assert [point["batch_size"] for point in found] == [5, 20, 5, 20]

@@ -28,7 +28,7 @@ from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import guard, start
 
-CONFIG = "configs/cifar10/cpu_budget.yaml"
+CONFIG = "cifar10/cpu_budget"
 PASS_SIZE = 512
 """Images of one backward pass over all workers: larger batches take several."""
 

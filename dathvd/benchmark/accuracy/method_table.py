@@ -24,9 +24,9 @@ from dathvd.files import write_json
 from dathvd.lists import some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
-from dathvd.training import train
+from dathvd.training.run import train
 
-CONFIG = "configs/cifar10/cpu_budget.yaml"
+CONFIG = "cifar10/cpu_budget"
 EXTRA_RATIO = 0.5
 PRETRAIN_SHARE = 0.25
 """Epochs of pre-training as a share of those of training. An epoch of pre-training sees
@@ -80,6 +80,11 @@ class Bench:
         return run
 
     @property
+    def trusted(self) -> list[str]:
+        """The components outside of dathvd that the table's configuration names."""
+        return list(load_config(self.config_file, self.overrides).foreign().values())
+
+    @property
     def few_epochs(self) -> float:
         """Passes over the labelled share in as many steps as one over everything."""
         return self.files.num_train / self.files.num_labelled
@@ -91,9 +96,9 @@ def write_data(
     """The data set's files, written by rank 0; every rank calls it."""
     root = runtime.is_root
     files = together(runtime, lambda: prepare(config, folder, share) if root else None)
-    sent = from_root(runtime, files)
+    sent = from_root(runtime, None if files is None else files.to_json())
     assert sent is not None
-    return sent
+    return Files.from_json(sent)
 
 
 def longer(config: Config, factor: float) -> list[str]:
@@ -112,7 +117,13 @@ def pseudo_labelled(bench: Bench) -> Path:
     labels = bench.folder / f"pseudo-labels-seed{bench.seed}.npz"
     there = from_root(bench.runtime, labels.exists())
     if not there:
-        pseudo_label(str(teacher), bench.files.unlabelled, labels, bench.runtime)
+        pseudo_label(
+            str(teacher),
+            bench.files.unlabelled,
+            labels,
+            bench.runtime,
+            trust=bench.trusted,
+        )
     return bench.train(
         "semi-supervised",
         *AT,
@@ -142,14 +153,14 @@ METHODS: dict[str, Callable[[Bench], Path]] = {
 """The methods by name: each trains what it needs and returns the run that is judged."""
 
 
-def judge(run: Path, attack: str, samples: int, runtime: Runtime) -> dict[str, Any]:
+def judge(run: Path, attack: str, samples: int, bench: Bench) -> dict[str, Any]:
     """The result of one attack on a run's first test images, computed once."""
     output = run / "evaluations" / attack
-    if not from_root(runtime, (output / "result.json").exists()):
+    if not from_root(bench.runtime, (output / "result.json").exists()):
         grid = Grid(attacks=(attack,), num_steps=(50,), restarts=1)
-        request = Request(grid, max_samples=samples, output=output)
-        evaluate_checkpoint(str(run), request, runtime)
-    text = (output / "result.json").read_text() if runtime.is_root else "{}"
+        request = Request(grid, max_samples=samples, trust=bench.trusted, output=output)
+        evaluate_checkpoint(str(run), request, bench.runtime)
+    text = (output / "result.json").read_text() if bench.runtime.is_root else "{}"
     return dict(json.loads(text))
 
 
@@ -172,12 +183,8 @@ def measure_methods(
         for name in names:
             bench.stages.clear()
             run = METHODS[name](bench)
-            pgd = judge(run, "pgd", samples, bench.runtime)
-            hard = (
-                judge(run, "autoattack", hard_samples, bench.runtime)
-                if hard_samples
-                else {}
-            )
+            pgd = judge(run, "pgd", samples, bench)
+            hard = judge(run, "autoattack", hard_samples, bench) if hard_samples else {}
             if bench.runtime.is_root:
                 found[name].append(_entry(bench.stages, pgd, hard))
     if not benches[0].runtime.is_root:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dathvd.config.evaluation import EvaluationAttackConfig
-from dathvd.evaluation.grid import REACH, Cell, Grid
+from dathvd.config.evaluation import REACH, EvaluationAttackConfig
+from dathvd.evaluation.grid import Cell, Grid
 
 MIN_STEPS = 10
 """The least number of steps whose accuracies are compared over steps."""
@@ -92,20 +93,19 @@ class Plan:
         ladder = [x * epsilon for x in (0.5, 1.0, 2.0, 4.0) if x * epsilon < everything]
         counts = (1, max(count // 4, 2), count, 3 * count)
 
-        def cell(attack: str, steps: int = count, restarts: int = 1) -> Cell:
-            grid = Grid(
-                (attack,), (epsilon,), (steps,), step_size=size, restarts=restarts
-            )
-            return grid.cells(own)[0]
+        def cell(attack: str, **options: Any) -> Cell:
+            return Grid((attack,), (epsilon,), **options).cells(own)[0]
 
         return cls(
             own=cell("pgd"),
             radii=tuple(Grid(("pgd",), (*ladder, everything), (count,)).cells(own)),
-            steps=tuple(cell("pgd", steps) for steps in counts),
+            steps=tuple(
+                cell("pgd", num_steps=(steps,), step_size=size) for steps in counts
+            ),
             restarts=cell("pgd", restarts=RESTARTS),
             margin=cell("pgd-margin"),
             one_step=cell("fgsm"),
-            noise=cell("noise", NOISE_DRAWS),
+            noise=cell("noise", num_steps=(NOISE_DRAWS,)),
         )
 
     def cells(self) -> list[Cell]:

@@ -31,7 +31,7 @@ from dathvd.evaluation.store import Store
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
-from dathvd.runtime import Runtime, from_root, together
+from dathvd.runtime import Runtime, tensors_from_root, together
 
 DEFAULT_SAMPLES = 1000
 _TRANSFER_MOMENTUM = 1.0  # transfers better (Dong et al., CVPR 2018)
@@ -60,7 +60,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
-    model, config = restore(run, runtime, request.evaluation.weights)
+    model, config = restore(run, runtime, request.evaluation)
     config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
@@ -102,7 +102,8 @@ def _surrogate(
 ) -> nn.Module:
     """The named run's network, or one that rank 0 trains for all."""
     if request.surrogate is not None:
-        surrogate, _ = restore(request.surrogate, runtime)
+        trusted = Request(trust=request.evaluation.trust)
+        surrogate, _ = restore(request.surrogate, runtime, trusted)
         surrogate = surrogate.to(runtime.device)
         together(runtime, lambda: check_outputs(surrogate, dataset, runtime.device))
         return surrogate
@@ -111,7 +112,7 @@ def _surrogate(
         print(f"training a surrogate for {steps} steps", flush=True)
     surrogate = train_surrogate(config, dataset, num_steps=steps, device=runtime.device)
     weights = {name: value.cpu() for name, value in surrogate.state_dict().items()}
-    surrogate.load_state_dict(from_root(runtime, weights))
+    surrogate.load_state_dict(tensors_from_root(runtime, weights))
     return surrogate
 
 

@@ -8,13 +8,11 @@ from dathvd.attacks import Attack, build_attack
 from dathvd.attacks.attack import correct_on
 from dathvd.config import AttackConfig, Config
 from dathvd.data import Dataset, build_views
-from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy
 from dathvd.evaluation.judge import Judge, Probe
 from dathvd.noise import SampleNoise
 from dathvd.objectives import build_objective
 from dathvd.runtime import Runtime
-from dathvd.training.batches import BatchPlan
 
 
 def evaluate_pairs(
@@ -40,22 +38,6 @@ def evaluate_pairs(
     clean, robust = judge(model, probes).sum(dim=1).tolist()
     count = judge.num_samples
     return Accuracy(clean / count, robust / count, count)
-
-
-def check_pairs(plan: BatchPlan, config: Config) -> None:
-    """Refuse steps in which a worker has no image: its negatives would be waited for.
-
-    Raises:
-        UserError: the objective is contrastive, and an epoch's last step is too small.
-    """
-    last = plan.images_per_epoch % plan.batch_size or plan.batch_size
-    needed = plan.size * plan.passes
-    if config.objective.name == "contrastive" and last < needed:
-        raise UserError(
-            f"train.batch_size: the last step of an epoch has {last} images, "
-            f"contrastive needs {needed} (workers * backward_passes_per_step): take "
-            f"{plan.batch_size - 1} or another size"
-        )
 
 
 def _finds_pairs(config: Config, attack: Attack) -> Probe:

@@ -1,0 +1,58 @@
+"""The components that a configuration names, looked at before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from dathvd.attacks import build_attack
+from dathvd.components import ATTACKS, REGISTRIES
+from dathvd.compression import build_compressor
+from dathvd.config import Config
+from dathvd.objectives import build_objective
+from dathvd.optim import build_optimizer
+from dathvd.registry import is_foreign
+
+
+def check_components(config: Config) -> None:
+    """Import every component that a run needs, check its options, and make those that
+    need neither data nor a network.
+
+    Raises:
+        UserError: one cannot be imported, does not take its options, or is not of its
+            kind.
+    """
+    for registry in REGISTRIES:
+        registry.check(getattr(config, registry.section))
+    ATTACKS.check(config.evaluation.attack)
+    build_attack(config.attack)
+    build_attack(config.evaluation.attack)
+    build_compressor(config.compression)
+    build_objective(config.objective)
+    build_optimizer(config.optimizer, [("weight", nn.Parameter(torch.zeros(1)))])
+
+
+def ignored_options(config: Config) -> Iterator[str]:
+    """A warning for each changed field that belongs to components not chosen.
+
+    Fields that no component names in its signature, such as those of attacks, are
+    read from the section as a whole, and not looked at.
+    """
+    for registry in REGISTRIES:
+        section = getattr(config, registry.section)
+        if is_foreign(section.name):
+            continue
+        theirs = {
+            field: [name for name in registry if field in registry.takes(name)]
+            for field in type(section).model_fields
+        }
+        for field, names in theirs.items():
+            default = type(section).model_fields[field].default
+            value = getattr(section, field)
+            if names and section.name not in names and value != default:
+                yield (
+                    f"warning: {registry.section}.{field} {value} is for "
+                    f"{' and '.join(names)}; {section.name} does not take it"
+                )
