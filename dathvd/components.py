@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dathvd.registry import Registry
+from dathvd.registry import Places, Registry
 
 ATTACKS: Registry[Any] = Registry(
     "attack",
@@ -119,6 +119,28 @@ OPTIMIZERS: Registry[Any] = Registry(
 )
 """Makers of optimizers, of the section ``optimizer``."""
 
+EVALUATION_ATTACKS: Places[Any] = Places(
+    {
+        "none": "dathvd.evaluation.attacks:NONE",
+        "fgsm": "dathvd.evaluation.attacks:FGSM",
+        "fgsm_rs": "dathvd.evaluation.attacks:FGSM_RS",
+        "pgd": "dathvd.evaluation.attacks:PGD",
+        "pgd-margin": "dathvd.evaluation.attacks:PGD_MARGIN",
+        "autoattack": "dathvd.evaluation.autoattack:AUTOATTACK",
+        "noise": "dathvd.evaluation.random_points:NOISE",
+    }
+)
+"""What ``dathvd evaluate --attack`` takes; each is an ``EvaluationAttack``."""
+
+ENGINES: Places[Any] = Places(
+    {
+        "horovodrun": "dathvd.launch.engines.horovodrun:HOROVODRUN",
+        "mpirun": "dathvd.launch.engines.mpirun:MPIRUN",
+    }
+)
+"""What ``dathvd launch`` starts ranks with, the preferred ones first; each is an
+``Engine``."""
+
 REGISTRIES: tuple[Registry[Any], ...] = (
     ATTACKS,
     CODECS,
@@ -127,3 +149,4 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     OBJECTIVES,
     OPTIMIZERS,
 )
+"""The kinds that a configuration names."""

@@ -8,7 +8,7 @@
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
 #   DATHVD_TORCH_INDEX  a further wheel index for torch, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
-#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs)
+#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs,service)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
 #   CUDA_HOME           the CUDA toolkit                          (nvcc's on PATH, else the
 #                       wheels that NVIDIA publishes, which are installed where needed)
@@ -20,7 +20,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
 cache=${DATHVD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dathvd}
-extras=${DATHVD_EXTRAS-dev,test,docs}
+extras=${DATHVD_EXTRAS-dev,test,docs,service}
 stage=${DATHVD_STAGE:-all}
 constraints=$root/launchers/constraints.txt
 horovod_sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
@@ -63,7 +63,7 @@ missing_packages() { # of those that training needs
 missing_test_tools() { # of those that tests drive; without them these tests are skipped
     missing_of ip=iproute2 tc=iproute2 sshd=openssh-server ssh=openssh-client \
         slurmctld=slurm-wlm slurmd=slurm-wlm sbatch=slurm-wlm munged=munge \
-        shellcheck=shellcheck pgrep=procps
+        shellcheck=shellcheck pgrep=procps pg_ctlcluster=postgresql chromium=chromium
 }
 
 listed() { sort -u | tr '\n' ' '; }
@@ -125,6 +125,7 @@ install_test_tools() {
 services_of() { # services_of PACKAGES: what they start at boot
     case $1 in *openssh-server*) echo ssh.service ssh.socket ;; esac
     case $1 in *slurm-wlm*) echo slurmctld.service slurmd.service ;; esac
+    case $1 in *postgresql*) echo postgresql.service ;; esac
     # slurm-wlm brings munge along
     case $1 in *munge* | *slurm-wlm*) echo munge.service ;; esac
 }

@@ -21,7 +21,7 @@ OPTIONS = {
     "attack": "{stream: 3}",
     "objective": "{gamma: 1.5}",
     "compression": "{dropped: 12}",
-    "optimizer": "{momentum: 0.25}",
+    "optimizer": "{decay: 0.25}",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from dathvd.commands.options import trust_option
+from dathvd.components import EVALUATION_ATTACKS
 
 
 @click.command("evaluate")
@@ -15,8 +16,8 @@ from dathvd.commands.options import trust_option
     "--attack",
     "attacks",
     metavar="NAMES",
-    help="pgd, pgd-margin (Carlini and Wagner's loss), fgsm, fgsm_rs, autoattack, "
-    "noise (random points) or none.",
+    help=f"Of {', '.join(EVALUATION_ATTACKS)}; pgd-margin has Carlini and Wagner's "
+    "loss, noise draws random points.",
 )
 @click.option("--epsilon", "epsilons", metavar="RADII", help="Such as 0,2/255,4/255.")
 @click.option("--num-steps", metavar="COUNTS", help="Steps of pgd, such as 1,10,50.")

@@ -1,13 +1,16 @@
-"""The attacks of an evaluation: one line each."""
+"""The attacks of an evaluation that are those of training, with settings of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dathvd.attacks import build_attack, describe_attack
+from dathvd.components import EVALUATION_ATTACKS as _EVALUATION_ATTACKS
 from dathvd.evaluation.attack_kind import GRID_OPTIONS, EvaluationAttack
-from dathvd.evaluation.autoattack import AUTOATTACK
-from dathvd.evaluation.random_points import NOISE
+
+EVALUATION_ATTACKS: Mapping[str, EvaluationAttack] = _EVALUATION_ATTACKS
+"""The attacks of an evaluation by name; their places are in ``dathvd.components``."""
 
 
 def _as_in_training(*options: str, **fixed: Any) -> EvaluationAttack:
@@ -24,16 +27,12 @@ def _as_in_training(*options: str, **fixed: Any) -> EvaluationAttack:
 OWN = _as_in_training()
 """The run's own attack, as its configuration has it."""
 
-EVALUATION_ATTACKS: dict[str, EvaluationAttack] = {
-    "none": EvaluationAttack(
-        build=lambda settings, num_classes: build_attack(settings),
-        describe=describe_attack,
-        fixed={"name": "none", "num_steps": 1, "restarts": 1},
-    ),
-    "fgsm": _as_in_training(name="fgsm", num_steps=1, restarts=1),
-    "fgsm_rs": _as_in_training("restarts", name="fgsm_rs", num_steps=1, restarts=1),
-    "pgd": _as_in_training(*GRID_OPTIONS, name="pgd"),
-    "pgd-margin": _as_in_training(*GRID_OPTIONS, name="pgd", loss="margin"),
-    "autoattack": AUTOATTACK,
-    "noise": NOISE,
-}
+NONE = EvaluationAttack(
+    build=lambda settings, num_classes: build_attack(settings),
+    describe=describe_attack,
+    fixed={"name": "none", "num_steps": 1, "restarts": 1},
+)
+FGSM = _as_in_training(name="fgsm", num_steps=1, restarts=1)
+FGSM_RS = _as_in_training("restarts", name="fgsm_rs", num_steps=1, restarts=1)
+PGD = _as_in_training(*GRID_OPTIONS, name="pgd")
+PGD_MARGIN = _as_in_training(*GRID_OPTIONS, name="pgd", loss="margin")

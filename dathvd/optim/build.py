@@ -1,10 +1,11 @@
-"""From a configuration to an optimizer."""
+"""The makers of optimizers: a configuration becomes an optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -97,12 +98,16 @@ def _groups(config: OptimizerConfig, parameters: list[Tensor]) -> Groups:
 
 
 def _check_groups(optimizer: Optimizer, name: str) -> None:
-    """Refuse a class that Horovod, whose optimizer is a subclass, cannot make anew."""
+    """Refuse a class that Horovod, whose optimizer is a subclass, cannot make anew, or
+    that does not step on gradients alone."""
     rebuild: Callable[..., Optimizer] = type(optimizer)
+    weight = torch.zeros(1, requires_grad=True)
+    weight.grad = torch.zeros(1)
+    groups = [{**group, "params": [weight]} for group in optimizer.param_groups[:1]]
     try:
-        rebuild(optimizer.param_groups)
+        rebuild(groups).step()
     except TypeError as error:
         raise UserError(
-            f"optimizer.name: {name} cannot be made from its parameter groups alone "
-            f"(give its other parameters defaults): {error}"
+            f"optimizer.name: {name} cannot be made from parameter groups alone (give "
+            f"its other parameters defaults), or needs a closure to step: {error}"
         ) from None

@@ -7,6 +7,6 @@ package. Such a component is imported where it is built or checked, and never by
 reading a configuration that names it.
 """
 
-from dathvd.registry.registry import Choice, Registry, is_foreign
+from dathvd.registry.registry import Choice, Places, Registry, is_foreign
 
-__all__ = ["Choice", "Registry", "is_foreign"]
+__all__ = ["Choice", "Places", "Registry", "is_foreign"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
-
-from pydantic import BaseModel
 
 from dathvd.errors import UserError, choose, nearest
 from dathvd.registry.places import PLACE, attribute, import_component
@@ -31,8 +29,29 @@ def is_foreign(name: str) -> bool:
     return ":" in name
 
 
-class Registry(Mapping[str, T], Generic[T]):
-    """The components of one kind; an entry is imported when it is asked for.
+class Places(Mapping[str, T], Generic[T]):
+    """A table from names to what they stand for, imported when it is asked for.
+
+    Args:
+        places: name to ``package.module:attribute``.
+    """
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self.places = places
+
+    def __getitem__(self, name: str) -> T:
+        found: T = attribute(self.places[name])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class Registry(Places[T]):
+    """The components of one kind that a configuration can name.
 
     Args:
         section: of the configuration, such as ``model``; errors begin with it.
@@ -49,20 +68,10 @@ class Registry(Mapping[str, T], Generic[T]):
         places: dict[str, str],
         offers: tuple[str, ...] = (),
     ) -> None:
+        super().__init__(places)
         self.section = section
-        self.places = places
         self.offers = offers
         self._product = product
-
-    def __getitem__(self, name: str) -> T:
-        found: T = attribute(self.places[name])
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     def problem(self, name: str) -> str | None:
         """What is wrong with a name, in words, or None; imports nothing."""
@@ -140,6 +149,5 @@ def _given(choice: Choice) -> dict[str, Any]:
     """
     if is_foreign(choice.name):
         return {"config": choice}
-    assert isinstance(choice, BaseModel)
-    fields = {name: getattr(choice, name) for name in type(choice).model_fields}
-    return {"config": choice, **fields}
+    fields: Iterable[str] = getattr(type(choice), "model_fields")
+    return {"config": choice, **{name: getattr(choice, name) for name in fields}}

@@ -8,9 +8,6 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
-
 from dathvd.errors import UserError, nearest
 
 Component = Callable[..., Any]
@@ -95,6 +92,10 @@ def _types(component: Component) -> dict[str, Any]:
 
 def _checked(value: Any, annotation: Any, where: str) -> Any:
     """An option as its parameter's annotation wants it; a list may become a tuple."""
+    # imported where it is needed: the launcher has tables too, and starts without it
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     except PydanticUserError:  # no JSON value is of such a type: the component decides

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+from torch import nn
+
+from dathvd.attacks import build_attack
 from dathvd.components import ATTACKS, REGISTRIES
+from dathvd.compression import build_compressor
 from dathvd.config import Config
+from dathvd.objectives import build_objective
+from dathvd.optim import build_optimizer
 from dathvd.registry import is_foreign
 
 
 def check_components(config: Config) -> None:
-    """Import every component that a run needs, and check its options.
+    """Import every component that a run needs, check its options, and make those that
+    need neither data nor a network.
 
     Raises:
-        UserError: one cannot be imported, or does not take its options.
+        UserError: one cannot be imported, does not take its options, or is not of its
+            kind.
     """
     for registry in REGISTRIES:
         registry.check(getattr(config, registry.section))
     ATTACKS.check(config.evaluation.attack)
+    build_attack(config.attack)
+    build_attack(config.evaluation.attack)
+    build_compressor(config.compression)
+    build_objective(config.objective)
+    build_optimizer(config.optimizer, [("weight", nn.Parameter(torch.zeros(1)))])
 
 
 def ignored_options(config: Config) -> Iterator[str]:

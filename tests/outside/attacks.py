@@ -12,7 +12,7 @@ from dathvd.noise import SampleNoise
 
 
 class Corner(Attack):
-    """A random corner of the linf ball.
+    """A random corner of the linf ball, or of the cube within the l2 ball.
 
     Args:
         config: its epsilon is the radius.
@@ -20,14 +20,16 @@ class Corner(Attack):
     """
 
     def __init__(self, config: AttackConfig, *, stream: int = 7) -> None:
-        self.epsilon, self.stream = config.epsilon, stream
+        self.norm, self.epsilon, self.stream = config.norm, config.epsilon, stream
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Tensor:
         """The corner, cut to [0, 1]."""
         signs = (noise.uniform(images.shape, self.stream) - 0.5).sign()
-        moved: Tensor = (images + self.epsilon * signs.to(images.dtype)).clamp(0, 1)
+        pixels = images[0].numel() if len(images) else 1
+        step = self.epsilon / (pixels**0.5 if self.norm == "l2" else 1.0)
+        moved: Tensor = (images + step * signs.to(images.dtype)).clamp(0, 1)
         return moved.detach()
 
     def worst_case(

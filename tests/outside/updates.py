@@ -16,13 +16,13 @@ class SignDescent(Optimizer):
     Args:
         params: parameters or groups.
         lr: learning rate.
-        momentum: decay of the average, in [0, 1).
+        decay: decay of the average, in [0, 1).
     """
 
     def __init__(
-        self, params: ParamsT, lr: float = 0.01, *, momentum: float = 0.5
+        self, params: ParamsT, lr: float = 0.01, *, decay: float = 0.5
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        super().__init__(params, {"lr": lr, "decay": decay})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -37,7 +37,7 @@ class SignDescent(Optimizer):
                 if weight.grad is not None:
                     state = self.state[weight]
                     average = state.setdefault("average", torch.zeros_like(weight))
-                    average.lerp_(weight.grad, 1 - group["momentum"])
+                    average.lerp_(weight.grad, 1 - group["decay"])
                     weight.add_(average.sign(), alpha=-group["lr"])
         return None
 

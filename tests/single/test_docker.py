@@ -126,12 +126,12 @@ def test_copied_files_are_in_the_build_context() -> None:
 
 
 def test_the_health_check_is_a_command() -> None:
-    from dathvd.cli import COMMANDS
-
+    """It starts neither torch nor MPI, which would take cores from the ranks."""
     words = re.search(r"HEALTHCHECK[^\[]*\[(.*)\]", DOCKERFILE)
     assert words is not None
-    assert words[1].split(", ")[:2] == ['"dathvd"', '"doctor"']
-    assert "doctor" in COMMANDS
+    assert words[1].split(", ") == ['"dathvd-entrypoint"', '"healthy"']
+    assert "\nhealthy)\n" in (DOCKER / "entrypoint.sh").read_text()
+    assert "docker/entrypoint.sh /usr/local/bin/dathvd-entrypoint" in DOCKERFILE
 
 
 def test_the_linter_finds_nothing() -> None:

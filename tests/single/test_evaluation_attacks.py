@@ -73,7 +73,8 @@ class Brightness(nn.Module):
 
 @pytest.fixture
 def bleach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATION_ATTACKS, "bleach", BLEACH)
+    table = dathvd.components.EVALUATION_ATTACKS.places
+    monkeypatch.setitem(table, "bleach", f"{__name__}:BLEACH")
 
 
 def shades() -> Dataset:

@@ -72,7 +72,8 @@ def test_every_entry_is_there_and_takes_what_the_program_offers(
     registry.check(section)
     fields = type(section).model_fields
     for parameter in inspect.signature(component).parameters.values():
-        if parameter.name in fields and parameter.default is not parameter.empty:
+        own = parameter.name not in registry.offers and parameter.name in fields
+        if own and parameter.default is not parameter.empty:
             assert parameter.default == fields[parameter.name].default
 
 
@@ -116,7 +117,7 @@ def test_a_configuration_of_ones_own_components_builds_them() -> None:
     }
     assert built == {"Corner": 3, "Focal": 1.5, "Shortened": 12}
     optimizer = build_optimizer(config.optimizer, network.named_parameters())
-    assert optimizer.defaults == {"lr": 0.003, "momentum": 0.25}
+    assert optimizer.defaults == {"lr": 0.003, "decay": 0.25}
 
 
 def test_options_survive_a_dump_and_are_not_there_without_any(tmp_path: Path) -> None:
@@ -203,7 +204,14 @@ def test_an_option_of_dathvds_own_component_is_checked_too() -> None:
             lambda config: build_optimizer(
                 config.optimizer, [("w", nn.Parameter(torch.ones(2)))]
             ),
-            "cannot be made from its parameter groups alone",
+            "cannot be made from parameter groups alone",
+        ),
+        (
+            ["optimizer.name=torch.optim:LBFGS"],
+            lambda config: build_optimizer(
+                config.optimizer, [("w", nn.Parameter(torch.ones(2)))]
+            ),
+            "needs a closure to step",
         ),
         (
             ["model.name=torch.nn:Identity"],
@@ -218,13 +226,12 @@ def test_an_option_of_dathvds_own_component_is_checked_too() -> None:
             "does not run on images (2, 1, 6, 6): RuntimeError:",
         ),
     ],
-    ids=["attack", "optimizer", "outputs", "inputs"],
+    ids=["attack", "groups", "closure", "outputs", "inputs"],
 )  # fmt: skip
 def test_what_is_made_must_be_of_its_kind(
     overrides: list[str], build: Any, message: str
 ) -> None:
     config = load_config(None, overrides)
-    check_components(config)
     with pytest.raises(UserError) as caught:
         build(config)
     assert message in str(caught.value)
@@ -254,7 +261,9 @@ LITERALS: list[tuple[type[Section], str, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("section, field, names", LITERALS, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    "section, field, names", LITERALS, ids=[field for _, field, _ in LITERALS]
+)
 def test_the_other_names_of_a_configuration_are_those_of_their_tables(
     section: type[Section], field: str, names: set[str]
 ) -> None:

@@ -1,0 +1,18 @@
+"""An engine of a user's own: Slurm's launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dathvd.launch.engines.engine import Engine
+from dathvd.launch.options import LaunchOptions
+
+
+def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[str]:
+    words = ["--mpi=pmix", "-n", str(options.num_proc)]
+    if options.hosts:
+        words += ["-w", ",".join(host.name for host in options.hosts)]
+    return words
+
+
+SRUN = Engine("srun", ("mpi",), _arguments)
