@@ -14,8 +14,15 @@ run = PATH="$(VENV)/bin:$$PATH"
 # two files of tests at a time: ranks that start or wait leave cores idle
 parallel = -n 2 --dist loadfile --no-loadscope-reorder
 
+# make setup's interpreter where it is, else the machine's, with packages from the folder
+# of wheels WHEELS if that is given: nothing is downloaded
+GPU_JSON ?= gpu-benchmark.json
+WHEELS ?=
+wheels = $(if $(WHEELS),python3 -m pip install -q --no-index --no-deps --upgrade --target build/wheels $(WHEELS)/*.whl &&)
+gpu_python = export $(run); $(wheels) PYTHONPATH="build/wheels:$(CURDIR):$$PYTHONPATH" python3
+
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format docs clean docker-build docker-train docker-test
+.PHONY: help setup train test test-fast test-tools gpu-test gpu-benchmark lint format docs clean docker-build docker-train docker-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +35,20 @@ setup: ## set up .venv: system packages, Python packages, Horovod
 train: setup ## set up, then train a robust model with NP workers (2)
 	$(run) horovodrun -np $(NP) dathvd train $(ARGS)
 
-test: setup ## set up, then run the tests
+test-tools: ## install what the tests drive, such as sshd and Slurm, where that may be
+	@DATHVD_STAGE=test-tools launchers/setup.sh
+
+test-fast: setup ## set up, then run the quick tests: one process, no ranks, no services
+	$(run) OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" tests/single $(ARGS)
+
+test: setup test-tools ## set up, then run the tests
 	$(run) python -m pytest $(parallel) $(ARGS)
+
+gpu-test: ## test the GPU path, with python3 as it is and no set-up; Horovod is optional
+	$(gpu_python) -m pytest -q tests/gpu tests/single/test_kernels_triton.py $(ARGS)
+
+gpu-benchmark: ## measure one GPU against other loops; writes GPU_JSON (gpu-benchmark.json)
+	$(gpu_python) -m dathvd.benchmark.gpu --json $(GPU_JSON) $(ARGS)
 
 lint: setup ## check formatting, style and types
 	$(run) black --check . && $(run) isort --check . && $(run) flake8 && $(run) mypy

@@ -7,7 +7,6 @@ a temporary name and renamed when every rank has finished its file.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
@@ -35,6 +34,12 @@ those of these places. Importing one runs its module's code."""
 _NAME = re.compile(r"step-(\d{8})")
 
 
+class Unreadable(UserError):
+    """A damaged checkpoint; an older one may be intact."""
+
+    unreadable = True
+
+
 def save_file(path: Path, state: dict[str, Any]) -> None:
     """Write a dictionary of tensors and plain values atomically."""
     # serialised in memory first: torch's own writer turns a full disk into a
@@ -52,10 +57,10 @@ def load_bytes(data: bytes, name: str) -> dict[str, Any]:
     """Read what ``save_file`` wrote; never executes code.
 
     Raises:
-        UserError: the bytes are not a checkpoint, or hold anything but tensors and
-            plain values.
+        Unreadable: the bytes are damaged, no checkpoint at all, or hold anything but
+            tensors and plain values.
     """
-    problem = UserError(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
+    problem = Unreadable(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
     try:
         # torch does not compare the archive's checksums; a flipped bit would train on
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -80,7 +85,7 @@ def load_file(path: Path) -> dict[str, Any]:
     """Read a file of a checkpoint.
 
     Raises:
-        UserError: it cannot be read, or is not a checkpoint.
+        UserError: it cannot be read, is damaged, or is not a checkpoint.
     """
     with explain_os_errors("read", path):
         data = path.read_bytes()
@@ -116,6 +121,22 @@ def write_rank_files(
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 
+def aside(final: Path) -> Path:
+    """Where a damaged checkpoint is kept, out of the way."""
+    return final.with_name(f".{final.name}.damaged")
+
+
+def set_aside(final: Path) -> None:
+    """Rename a damaged checkpoint, so that nothing takes it for the newest.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    with explain_os_errors("rename", final):
+        shutil.rmtree(aside(final), ignore_errors=True)
+        os.replace(final, aside(final))
+
+
 def publish(final: Path, keep: int, spare: Path | None = None) -> None:
     """Rename the staging folder and drop older checkpoints beyond ``keep``.
 
@@ -126,11 +147,9 @@ def publish(final: Path, keep: int, spare: Path | None = None) -> None:
     """
     staging = staging_folder(final)
     with explain_os_errors("write", final):
-        if staging.exists():  # else another host's root was first
-            if final.exists():
-                shutil.rmtree(final)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(staging, final)
+        if final.exists():  # of the same step, by a run that went back
+            shutil.rmtree(final)
+        os.replace(staging, final)
     for old in find_checkpoints(final.parent.parent)[:-keep]:
         if old != spare:
             shutil.rmtree(old, ignore_errors=True)

@@ -45,6 +45,28 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Say what is there, wrong, and what helps.",
         ),
     },
+    "Submit and watch": {
+        "submit": (
+            "dathvd.commands.submit",
+            "Submit runs to a queue or a cluster.",
+        ),
+        "runs": ("dathvd.commands.runs", "List submitted runs and their states."),
+        "logs": ("dathvd.commands.logs", "Print what a submitted run said."),
+        "stop": ("dathvd.commands.stop", "End submitted runs; they save first."),
+        "resume": (
+            "dathvd.commands.resume",
+            "Go on with runs that ended, from their checkpoints.",
+        ),
+        "retry": ("dathvd.commands.retry", "Run jobs that ended anew."),
+        "compare": (
+            "dathvd.commands.compare",
+            "Show runs side by side: fields and accuracies.",
+        ),
+        "serve": (
+            "dathvd.commands.serve",
+            "Show submitted runs on a page; an HTTP API.",
+        ),
+    },
     "Measure": {
         "benchmark-accuracy": (
             "dathvd.commands.benchmark_accuracy",

@@ -18,6 +18,14 @@ class UserError(Exception):
     exit_code = 2
     agreed = False
     """Whether every rank raises it together, so that rank 0 alone prints it."""
+    unreadable = False
+    """Whether a file is damaged or cannot be read: another copy may do."""
+
+
+class MachineFault(UserError):
+    """A disk or a host that failed: told in one line too, but worth another try."""
+
+    exit_code = 1
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -10,17 +11,42 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dathvd.errors import UserError
+from dathvd.errors import MachineFault, UserError
+
+# what a disk or a server of files says that fails: no user's mistake
+_FAULTS = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EREMOTEIO,
+    errno.ESHUTDOWN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+}
 
 
 @contextlib.contextmanager
 def explain_os_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an operating-system error into a ``UserError`` that names the path."""
+    """Turn an operating-system error into one line that names the path.
+
+    Raises:
+        MachineFault: the disk or the network failed.
+        UserError: anything else, such as a missing file or a full disk.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot {action} {path}: {reason}") from None
+        kind = MachineFault if error.errno in _FAULTS else UserError
+        problem = kind(f"cannot {action} {path}: {reason}")
+        problem.unreadable = action == "read"
+        raise problem from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -53,16 +79,21 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda file: _write_all(file, text.encode()))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
 
 
 def make_folder(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import platform
 from datetime import datetime
@@ -24,11 +26,22 @@ _FREE = {
 }
 
 
-def default_run_folder(config: Config) -> Path:
-    """A dated folder under ``runs/``."""
+def make_default_run_folder(config: Config) -> Path:
+    """Make a dated folder under ``runs/`` that no other run has.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     names = f"{config.data.name}-{config.attack.name}".replace(":", ".")
-    return Path("runs") / f"{stamp}-{names}"
+    stem = f"{stamp}-{names}"
+    make_folder(Path("runs"))
+    for number in itertools.count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        with explain_os_errors("create", folder), contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("itertools.count has no end")
 
 
 def prepare(run: Path, config: Config) -> None:

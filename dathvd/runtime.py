@@ -7,8 +7,8 @@ Gloo the launcher does that as soon as one process has gone.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -16,12 +16,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
+from dathvd import heartbeat, stop
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
 from dathvd.ranks import launched_local_size, launched_size
@@ -33,6 +33,13 @@ class AgreedError(UserError):
     """A user's error that every rank raises together; rank 0 alone prints it."""
 
     agreed = True
+
+    def __init__(
+        self, message: str, exit_code: int = 2, unreadable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.unreadable = unreadable
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,7 @@ def start(device: str = "auto") -> Runtime:
         local_size=hvd.local_size(),
         device=chosen,
         controller="mpi" if hvd.mpi_enabled() else "gloo",
-        num_threads=_share_threads(
-            lambda mine: hvd.allgather_object(mine, name="threads")
-        ),
+        num_threads=_share_threads(hvd.size()),
     )
     torch.set_num_threads(runtime.num_threads)
     if runtime.size != launched_size() and launched_size() > 1:
@@ -131,13 +136,57 @@ class AgreedDevice:
         return torch.device("cuda", self.local_rank)
 
 
-def _share_threads(gather: Callable[[Any], list[Any]]) -> int:
+def _share_threads(size: int) -> int:
     """Cores that this host's ranks may use, divided among them (at least 1)."""
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    mine = (socket.gethostname(), sorted(os.sched_getaffinity(0)))
-    local = [cores for host, cores in gather(mine) if host == mine[0]]
+    mine = [socket.gethostname(), sorted(os.sched_getaffinity(0))]
+    everyone = gather_json(mine, "threads", size)
+    local = [cores for host, cores in everyone if host == mine[0]]
     return max(1, len({core for cores in local for core in cores}) // len(local))
+
+
+def gather_json(value: Any, name: str, size: int) -> list[Any]:
+    """Every rank's value, by rank; nothing that arrives is executed, unlike pickle.
+
+    Args:
+        value: numbers, text, booleans, None, and lists and dictionaries of them;
+            tuples arrive as lists.
+        name: of the collective; equal on all ranks, unique while it is under way.
+        size: the number of ranks.
+    """
+    return [json.loads(data) for data in _gather_bytes(_to_json(value), name, size)]
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _gather_bytes(data: bytes, name: str, size: int) -> list[bytes]:
+    """Every rank's bytes, at least one each."""
+    if size == 1:
+        return [data]
+    import horovod.torch as hvd
+
+    own = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    lengths = hvd.allgather(torch.tensor([len(data)]), name=f"{name}.lengths")
+    everyone = hvd.allgather(own, name=f"{name}.bytes")
+    return [bytes(part.numpy()) for part in everyone.split(lengths.tolist())]
+
+
+def _bytes_from_root(data: bytes, name: str) -> bytes:
+    """Rank 0's bytes; what other ranks give is not looked at."""
+    import horovod.torch as hvd
+
+    root = hvd.rank() == 0
+    length = torch.tensor([len(data)])
+    length = hvd.broadcast(length, root_rank=0, name=f"{name}.length")
+    sent = torch.empty(int(length.item()), dtype=torch.uint8)
+    if root and data:
+        sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    if len(sent):
+        hvd.broadcast_(sent, root_rank=0, name=f"{name}.bytes")
+    return data if root else bytes(sent.numpy())
 
 
 def together(runtime: Runtime, action: Callable[[], T]) -> T:
@@ -146,34 +195,45 @@ def together(runtime: Runtime, action: Callable[[], T]) -> T:
     Raises:
         AgreedError: the first failing rank's message, on every rank.
     """
-    import horovod.torch as hvd
-
     result: T | None = None
-    message = None
-    try:
-        result = action()
-    except UserError as error:
-        message = str(error)
-    messages = [message]
-    if runtime.size > 1:
-        # named: by default the name is the object's type, which may differ by rank
-        messages = hvd.allgather_object(message, name="together")
-    failed = [rank for rank, text in enumerate(messages) if text is not None]
+    failure = None
+    with heartbeat.resting():
+        try:
+            result = action()
+        except UserError as error:
+            failure = [str(error), error.exit_code, error.unreadable]
+        failures = gather_json(failure, "together", runtime.size)
+    failed = [rank for rank, each in enumerate(failures) if each is not None]
     if failed:
         everywhere = len(failed) == runtime.size
         where = "" if everywhere else f"[rank {failed[0]}] "
-        raise AgreedError(f"{where}{messages[failed[0]]}")
+        message, code, unreadable = failures[failed[0]]
+        raise AgreedError(where + message, code, unreadable)
     return result  # type: ignore[return-value]
 
 
 def from_root(runtime: Runtime, value: T) -> T:
-    """Rank 0's value on every rank."""
+    """Rank 0's value on every rank; of the kinds that ``gather_json`` takes."""
     if runtime.size == 1:
         return value
+    data = _to_json(value) if runtime.is_root else b""
+    with heartbeat.resting():
+        sent: T = json.loads(_bytes_from_root(data, "from_root"))
+    return sent
+
+
+def tensors_from_root(
+    runtime: Runtime, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Rank 0's tensors on every rank, where there are others of the same shapes."""
+    if runtime.size == 1:
+        return tensors
     import horovod.torch as hvd
 
-    sent: T = hvd.broadcast_object(value, root_rank=0, name="from_root")
-    return sent
+    return {
+        name: hvd.broadcast(tensor, root_rank=0, name=f"from_root.{name}")
+        for name, tensor in tensors.items()
+    }
 
 
 def read_on_root(runtime: Runtime, find: Callable[[], Path]) -> tuple[str, bytes]:
@@ -194,7 +254,11 @@ def read_on_root(runtime: Runtime, find: Callable[[], Path]) -> tuple[str, bytes
         with explain_os_errors("read", file):
             return str(file), file.read_bytes()
 
-    return from_root(runtime, together(runtime, read))
+    name, data = together(runtime, read)
+    if runtime.size == 1:
+        return name, data
+    with heartbeat.resting():
+        return from_root(runtime, name), _bytes_from_root(data, "read_on_root")
 
 
 def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
@@ -254,37 +318,31 @@ def abort(runtime: Runtime, code: int) -> NoReturn:
 
 
 class StopRequest:
-    """SIGTERM or SIGUSR1 (a preempted job) noted, for the loop to save and leave.
+    """A wish to stop (a preempted job), for the loop to save and leave.
 
     The ranks vote with one asynchronous integer a step, read a step later, so that
     all leave after the same step and none waits for the vote.
     """
 
-    _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._asked = False
         self._handle: int | None = None
-        for number in self._SIGNALS:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        stop.listen()
 
     def poll(self) -> bool:
         """Whether any rank had been asked when the last poll was made."""
-        asked = self._asked if self._runtime.size == 1 else self._vote()
+        heartbeat.beat(heartbeat.TRAINING)
+        asked = stop.asked() if self._runtime.size == 1 else self._vote()
         if asked:  # a signal sent again must not end the exit that is under way
-            for number in self._SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+            stop.ask()
+            stop.ignore_signals()
         return asked
 
     def _vote(self) -> bool:
         import horovod.torch as hvd
 
         asked = self._handle is not None and bool(hvd.synchronize(self._handle).item())
-        vote = torch.tensor([int(self._asked)], dtype=torch.int32)
+        vote = torch.tensor([int(stop.asked())], dtype=torch.int32)
         self._handle = hvd.allreduce_async(vote, op=hvd.Sum, name="stop")
         return asked
 
@@ -295,3 +353,4 @@ class StopRequest:
 
             hvd.synchronize(self._handle)
             self._handle = None
+        heartbeat.rest()

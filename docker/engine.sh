@@ -80,7 +80,7 @@ build)
     ;;
 train)
     ensure runtime "$image"
-    run "$image" horovodrun -np "${NP:-2}" dathvd train "${@:2}"
+    run "$image" dathvd launch -np "${NP:-2}" -- train "${@:2}"
     ;;
 test)
     ensure test "$image-test"

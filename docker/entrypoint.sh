@@ -1,38 +1,73 @@
 #!/bin/sh
 # Starts a container: "sshd" waits for ranks that other containers start here; with
-# DATHVD_SSHD=1 sshd runs beside the command; else the command alone.
-# The key pair is in ~/.ssh: a volume that the containers share, or a mounted secret.
+# DATHVD_SSHD=1 sshd runs beside the command; else the command alone. "healthy" says
+# whether the container's sshd answers, where it has one.
+#
+# ~/.ssh holds the key pair of the ranks and, where it can be written, the key of the
+# hosts: a volume that the containers share. A mounted secret holds one pair, which then
+# serves for both. Hosts are known by their key either way.
 set -eu
 
-make_key() {
-    key=$HOME/.ssh/id_ecdsa
-    # one container makes the key, the others wait for it
-    if mkdir "$HOME/.ssh/.making" 2>/dev/null && [ ! -e "$key" ]; then
-        ssh-keygen -q -t ecdsa -N '' -f "$HOME/.ssh/.new"
-        cp "$HOME/.ssh/.new.pub" "$HOME/.ssh/authorized_keys"
-        mv "$HOME/.ssh/.new.pub" "$key.pub"
-        mv "$HOME/.ssh/.new" "$key"
-    fi
-    tries=0
-    while [ ! -e "$key" ]; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 60 ] || {
-            echo "entrypoint: no key in $HOME/.ssh after a minute" >&2
-            exit 1
-        }
-        sleep 1
+shared=$HOME/.ssh
+own=$HOME/.sshd # of this container alone
+
+fail() { echo "entrypoint: $*" >&2; exit 1; }
+
+client_key() { # the ranks' private key; the MPI operator mounts one as id_rsa
+    for name in id_ed25519 id_ecdsa id_rsa; do
+        if [ -e "$shared/$name" ]; then
+            echo "$shared/$name"
+            return
+        fi
     done
+    return 1
+}
+
+make_keys() { # one container does it; its lock ends with it, however it ends
+    [ -w "$shared" ] || fail "no key in $shared, and it cannot be written"
+    exec 9>"$shared/.lock"
+    flock -w 60 9 || fail "another container holds $shared/.lock for a minute"
+    if ! client_key >/dev/null; then
+        rm -f "$shared"/.new* "$shared/host_key" "$shared/host_key.pub"
+        ssh-keygen -q -t ed25519 -N '' -C host -f "$shared/host_key"
+        ssh-keygen -q -t ed25519 -N '' -C ranks -f "$shared/.new"
+        cp "$shared/.new.pub" "$shared/authorized_keys"
+        mv "$shared/.new.pub" "$shared/id_ed25519.pub"
+        mv "$shared/.new" "$shared/id_ed25519" # last: it says that all is there
+    fi
+    exec 9>&-
+}
+
+know_hosts() { # this container's host key, and the same key as that of all others
+    (
+        umask 077
+        mkdir -p "$own"
+        rm -f "$own/host_key"
+        if [ -e "$shared/host_key" ]; then
+            cp "$shared/host_key" "$own/host_key"
+        else
+            cp "$(client_key)" "$own/host_key"
+        fi
+        printf '* %s\n' "$(ssh-keygen -y -f "$own/host_key")" >"$own/known_hosts"
+    )
 }
 
 case ${1:-} in
 sshd)
-    make_key
+    client_key >/dev/null || make_keys
+    know_hosts
     exec /usr/sbin/sshd -D -e -f "$HOME/.sshd_config"
+    ;;
+healthy)
+    [ ! -e "$own/pid" ] || ssh-keyscan -T 5 -p 2222 localhost 2>/dev/null | grep -q .
     ;;
 *)
     if [ "${DATHVD_SSHD:-0}" = 1 ]; then
-        make_key
+        client_key >/dev/null || make_keys
+        know_hosts
         /usr/sbin/sshd -f "$HOME/.sshd_config"
+    elif client_key >/dev/null; then
+        know_hosts
     fi
     exec "$@"
     ;;

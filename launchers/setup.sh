@@ -8,19 +8,21 @@
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
 #   DATHVD_TORCH_INDEX  a further wheel index for torch, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
-#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs)
+#   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs,service)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
-#   DATHVD_STAGE        system | wheel | all: stop after that stage (all)
+#   CUDA_HOME           the CUDA toolkit                          (nvcc's on PATH, else the
+#                       wheels that NVIDIA publishes, which are installed where needed)
+#   DATHVD_STAGE        system | wheel | all: stop after that stage (all);
+#                       test-tools: only what the tests drive, such as sshd and Slurm
 #   DATHVD_EDITABLE     1: pip install -e, 0: pip install          (1)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
 cache=${DATHVD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dathvd}
-extras=${DATHVD_EXTRAS-dev,test,docs}
+extras=${DATHVD_EXTRAS-dev,test,docs,service}
 stage=${DATHVD_STAGE:-all}
 constraints=$root/launchers/constraints.txt
-horovod_version=0.28.1
 horovod_sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -43,39 +45,93 @@ has_headers() { # the interpreter's C headers, which the extensions are compiled
 sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))'
 }
 
-missing_packages() {
-    command -v mpirun >/dev/null || echo openmpi-bin
-    command -v mpicc >/dev/null || echo libopenmpi-dev
-    command -v cmake >/dev/null || echo cmake
-    command -v g++ >/dev/null || echo g++
-    command -v make >/dev/null || echo make
-    command -v ssh >/dev/null || echo openssh-client
+# missing_of PROGRAM=PACKAGE...: the packages whose program is not there
+missing_of() {
+    local pair
+    for pair in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
+    done
+}
+
+missing_packages() { # of those that training needs
+    missing_of mpirun=openmpi-bin mpicc=libopenmpi-dev cmake=cmake g++=g++ make=make \
+        ssh=openssh-client
     has_headers || echo python3-dev
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
+missing_test_tools() { # of those that tests drive; without them these tests are skipped
+    missing_of ip=iproute2 tc=iproute2 sshd=openssh-server ssh=openssh-client \
+        slurmctld=slurm-wlm slurmd=slurm-wlm sbatch=slurm-wlm munged=munge \
+        shellcheck=shellcheck pgrep=procps pg_ctlcluster=postgresql chromium=chromium
+}
+
+listed() { sort -u | tr '\n' ' '; }
+
+# Sets the array as_root to what a command needs before it to run as root.
+become_root() {
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+    [ ${#as_root[@]} = 0 ] || sudo -n true 2>/dev/null
+}
+
+apt_install() { # apt_install PACKAGE...: as the commands of as_root
+    "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends "$@" >/dev/null
+}
+
 install_system_packages() {
-    local missing sudo=()
-    missing=$(missing_packages | sort -u | tr '\n' ' ')
+    local missing as_root
+    missing=$(missing_packages | listed)
     [ -n "${missing// /}" ] || return 0
-    if [ "$(id -u)" != 0 ]; then
-        sudo -n true 2>/dev/null ||
-            fail "missing system packages: $missing(install them as root: apt-get install -y $missing)"
-        sudo=(sudo -n)
-    fi
+    become_root ||
+        fail "missing system packages: $missing(install them as root: apt-get install -y $missing)"
     command -v apt-get >/dev/null ||
         fail "missing system packages: $missing(there is no apt-get here; install their equivalents)"
     say "installing system packages: $missing"
-    "${sudo[@]}" apt-get update -qq
     # shellcheck disable=SC2086  # a list of names, one word each
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-        --no-install-recommends $missing >/dev/null
-    missing=$(missing_packages | sort -u | tr '\n' ' ')
+    apt_install $missing
+    missing=$(missing_packages | listed)
     [ -z "${missing// /}" ] || fail "still missing after apt-get: $missing"
 }
 
-pinned() { # the pin of one package in setup.cfg, such as torch==2.13.0
-    grep -oE "^ +$1==[^ ;]+" "$root/setup.cfg" | head -n 1 | tr -d ' '
+# Installs what the tests drive, and starts none of its services, now or at boot: the
+# tests start their own. Where it may not, the tests that need it say so and are skipped.
+install_test_tools() {
+    local missing as_root policy=/usr/sbin/policy-rc.d unit
+    missing=$(missing_test_tools | listed)
+    [ -n "${missing// /}" ] || return 0
+    if ! become_root || ! command -v apt-get >/dev/null; then
+        say "not here, so that the tests that drive them are skipped: $missing"
+        return 0
+    fi
+    say "installing what the tests drive: $missing"
+    if [ ! -e "$policy" ]; then
+        # shellcheck disable=SC2064  # as_root is local: expanded now
+        trap "${as_root[*]} rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod +x "$policy"
+    fi
+    # shellcheck disable=SC2086  # a list of names, one word each
+    apt_install $missing || say "could not be installed: $missing(their tests are skipped)"
+    if command -v systemctl >/dev/null; then
+        for unit in $(services_of "$missing"); do
+            "${as_root[@]}" systemctl --quiet disable "$unit" 2>/dev/null || true
+        done
+    fi
+}
+
+services_of() { # services_of PACKAGES: what they start at boot
+    case $1 in *openssh-server*) echo ssh.service ssh.socket ;; esac
+    case $1 in *slurm-wlm*) echo slurmctld.service slurmd.service ;; esac
+    case $1 in *postgresql*) echo postgresql.service ;; esac
+    # slurm-wlm brings munge along
+    case $1 in *munge* | *slurm-wlm*) echo munge.service ;; esac
+}
+
+pinned() { # the pin of one package in constraints.txt, such as torch==2.13.0
+    grep -ixE "$1==[^ ;]+" "$constraints"
 }
 
 pip() {
@@ -87,14 +143,45 @@ pip_install() {
         ${DATHVD_TORCH_INDEX:+--extra-index-url "$DATHVD_TORCH_INDEX"} "$@"
 }
 
+# The CUDA toolkit: CUDA_HOME, or that of the nvcc on PATH, or the one that NVIDIA's
+# wheels lay into the environment.
+cuda_home() {
+    local nvcc
+    for nvcc in "${CUDA_HOME:-/nowhere}/bin/nvcc" "$(command -v nvcc)" \
+        "$venv"/lib/python3*/site-packages/nvidia/cu*/bin/nvcc; do
+        if [ -x "$nvcc" ]; then
+            dirname "$(dirname "$(readlink -f "$nvcc")")"
+            return
+        fi
+    done
+    return 1
+}
+
 build_cuda() {
-    if [ "${DATHVD_CUDA:-}" = 1 ]; then
-        command -v nvcc >/dev/null || fail "DATHVD_CUDA=1 needs nvcc (the CUDA toolkit), which is not on PATH"
-    elif [ -n "${DATHVD_CUDA:-}" ]; then
-        return 1
+    if [ -n "${DATHVD_CUDA:-}" ]; then
+        [ "$DATHVD_CUDA" = 1 ]
     else
-        command -v nvcc >/dev/null && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1
+        cuda_home >/dev/null && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1
     fi
+}
+
+# Installs NVIDIA's wheels of the compiler where the build needs one and none is found.
+install_cuda_toolkit() {
+    local home version
+    build_cuda || return 0
+    if ! cuda_home >/dev/null; then
+        say "installing the CUDA compiler from PyPI"
+        version=$(pinned cuda-toolkit)
+        pip_install "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]${version#cuda-toolkit}"
+    fi
+    home=$(cuda_home) || fail "DATHVD_CUDA=1 needs nvcc (the CUDA toolkit), which was not found"
+    case $home in
+    "$venv"/*) # names by which nvcc and the linker ask, and which the wheels leave out
+        [ -e "$home/lib64" ] || ln -s lib "$home/lib64"
+        [ -e "$home/lib/libcudart.so" ] ||
+            ln -s "$(basename "$home"/lib/libcudart.so.*)" "$home/lib/libcudart.so"
+        ;;
+    esac
 }
 
 # Everything that the wheel is built against: another value is another wheel.
@@ -110,7 +197,8 @@ print(sys.implementation.cache_tag, sysconfig.get_platform(), version["__version
         getconf GNU_LIBC_VERSION
         mpirun --version | head -n 1
         g++ -dumpfullversion
-        build_cuda && nvcc --version | tail -n 1 || echo "no CUDA"
+        build_cuda && { "$(cuda_home)/bin/nvcc" --version | tail -n 1; } || echo "no CUDA"
+        declare -f patch_horovod
     } | sha256sum | cut -c 1-16
 }
 
@@ -123,23 +211,32 @@ nccl_of_torch() {
     echo "$nccl"
 }
 
+# What Horovod's sources lack for the compilers and the torch of today.
+patch_horovod() { # patch_horovod SOURCES
+    # torch >= 2.1 needs C++17; Horovod's own lists ask for 14, and for 11 of nvcc
+    sed -i 's/CMAKE_CXX_STANDARD 14/CMAKE_CXX_STANDARD 17/' \
+        "$1/CMakeLists.txt" "$1/horovod/torch/CMakeLists.txt"
+    sed -i 's/CMAKE_CUDA_STANDARD 11/CMAKE_CUDA_STANDARD 17/' \
+        "$1/horovod/common/ops/cuda/CMakeLists.txt"
+    # the headers of GCC 13 and later no longer bring these along
+    sed -i '0,/#include <string>/s//#include <stdexcept>\n&/' "$1/horovod/common/common.h"
+    sed -i '0,/#include <queue>/s//&\n#include <string>/' "$1/horovod/common/group_table.h"
+}
+
 build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshell
-    local gpu=() nccl wheel
+    local gpu=() nccl cuda wheel
     work=$(mktemp -d "${TMPDIR:-/tmp}/horovod-build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     echo "horovod==$horovod_version --hash=sha256:$horovod_sha256" >"$work/requirements.txt"
     pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes \
         -d "$work" -r "$work/requirements.txt"
     tar -xzf "$work/horovod-$horovod_version.tar.gz" -C "$work"
-    # torch >= 2.1 needs C++17; Horovod's own lists ask for 14
-    sed -i 's/CMAKE_CXX_STANDARD 14/CMAKE_CXX_STANDARD 17/' \
-        "$work/horovod-$horovod_version/CMakeLists.txt" \
-        "$work/horovod-$horovod_version/horovod/torch/CMakeLists.txt"
-    sed -i 's/CMAKE_CUDA_STANDARD 11/CMAKE_CUDA_STANDARD 17/' \
-        "$work/horovod-$horovod_version/horovod/common/ops/cuda/CMakeLists.txt"
+    patch_horovod "$work/horovod-$horovod_version"
     if build_cuda; then
         nccl=$(nccl_of_torch)
-        gpu=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED
+        cuda=$(cuda_home)
+        gpu=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED HOROVOD_CUDA_HOME="$cuda"
+            CUDA_HOME="$cuda" CUDAToolkit_ROOT="$cuda"
             HOROVOD_NCCL_INCLUDE="$nccl/include" HOROVOD_NCCL_LIB="$nccl/lib")
     fi
     env PATH="$venv/bin:$PATH" "${gpu[@]}" \
@@ -147,8 +244,10 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshe
         HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1 MAKEFLAGS="-j$(nproc)" \
         "$venv/bin/python" -m pip wheel -q --no-deps --no-build-isolation \
         -w "$work/wheel" "$work/horovod-$horovod_version" >"$work/log" 2>&1 || {
-        tail -n 40 "$work/log" >&2
-        fail "Horovod $horovod_version did not build (the end of its log is above)"
+        # compilers report first, and pip's own lines end the log
+        grep -m 8 -A 4 -E 'error:|CMake Error' "$work/log" >&2
+        tail -n 20 "$work/log" >&2
+        fail "Horovod $horovod_version did not build (errors and the end of its log are above)"
     }
     wheel=$(basename "$work"/wheel/horovod-*.whl)
     mkdir -p "$1"
@@ -158,6 +257,7 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshe
 
 install_horovod() {
     local key wheels
+    install_cuda_toolkit
     key=$(horovod_key)
     wheels=$cache/wheels/$key
     if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
@@ -178,6 +278,11 @@ fingerprint() { # of all that decides what the environment holds
     echo "$root $extras ${DATHVD_EDITABLE:-1} $(horovod_key)"
 }
 
+horovod_version=$(pinned horovod) && horovod_version=${horovod_version#horovod==}
+if [ "$stage" = test-tools ]; then
+    install_test_tools
+    exit 0
+fi
 python=$(interpreter)
 install_system_packages
 [ "$stage" != system ] || exit 0

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tests.programs import LAUNCHING, require
+
 SCRIPTS = Path(sys.executable).parent
 DATHVD = str(SCRIPTS / "dathvd")
 
@@ -107,6 +109,7 @@ def mpirun(
     num_ranks: int, arguments: Sequence[str | Path], **options: object
 ) -> Finished:
     """Run a command on several ranks under plain mpirun (quicker than horovodrun)."""
+    require(*LAUNCHING)
     launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(num_ranks)]
     return run([*launcher, *arguments], **options)  # type: ignore[arg-type]
 
@@ -119,5 +122,6 @@ def horovodrun(
     **options: object,
 ) -> Finished:
     """Run a command on several ranks under horovodrun, over ``mpi`` or ``gloo``."""
+    require(*LAUNCHING)
     launcher = [str(SCRIPTS / "horovodrun"), f"--{controller}", "-np", str(num_ranks)]
     return run([*launcher, *arguments], **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What every attack offers."""
+"""The interface of every attack."""
 
 from __future__ import annotations
 

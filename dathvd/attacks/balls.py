@@ -48,16 +48,16 @@ class LinfBall(Ball):
     """The largest change of a value is at most ``epsilon``."""
 
     def uniform(self, images: Tensor, noise: SampleNoise, stream: int) -> Tensor:
-        """Each value on its own."""
+        """A perturbation whose every value is uniform in ±epsilon."""
         draw = noise.uniform(images.shape, stream).to(images.dtype)
         return draw.mul_(2 * self.epsilon).sub_(self.epsilon)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The sign."""
+        """The sign of every value of the gradient."""
         return gradient.sign()
 
     def clip(self, perturbation: Tensor) -> Tensor:
-        """Each value on its own."""
+        """The perturbation with every value clamped to ±epsilon."""
         return perturbation.clamp(-self.epsilon, self.epsilon)
 
 
@@ -65,7 +65,7 @@ class L2Ball(Ball):
     """The Euclidean length of a sample's change is at most ``epsilon``."""
 
     def uniform(self, images: Tensor, noise: SampleNoise, stream: int) -> Tensor:
-        """A normal direction, and a radius of density r^(n-1)."""
+        """A point in a normal direction, at a radius of density r^(n-1)."""
         count = math.prod(images.shape[1:])
         normal = noise.normal(images.shape, stream).to(images.dtype)
         shape = (len(images),) + (1,) * (images.dim() - 1)
@@ -74,14 +74,14 @@ class L2Ball(Ball):
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The gradient at length 1, or 0 where it is 0."""
-        # scaled first: the squares of gradients near 1e-25 are 0 in float32
+        # the gradient is scaled first, as squares of values near 1e-25 are 0 in float32
         largest = _length(gradient, torch.inf)
         scaled = gradient / largest.clamp_min_(torch.finfo(gradient.dtype).tiny)
         unit: Tensor = scaled.div_(_length(scaled).clamp_min_(_TINY))
         return unit
 
     def clip(self, perturbation: Tensor) -> Tensor:
-        """Shortened to length ``epsilon`` where it is longer."""
+        """The perturbation, shortened to length ``epsilon`` where it is longer."""
         length = _length(perturbation).clamp_min_(_TINY)
         return perturbation * (self.epsilon / length).clamp_max_(1.0)
 

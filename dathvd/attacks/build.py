@@ -1,4 +1,4 @@
-"""From a configuration to an attack."""
+"""The makers of attacks: a configuration becomes an attack."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def _common(config: AttackConfig) -> dict[str, Any]:
             and config.precision == "fp32"
             and not config.compile,
             compile=config.compile,
+            cuda_graph=config.cuda_graph,
         ),
     }
 

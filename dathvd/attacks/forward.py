@@ -1,4 +1,4 @@
-"""How the model may run during an attack."""
+"""The ways in which the model may run during an attack."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ class Forward:
     bf16 and compile."""
     compile: bool = False
     """``torch.compile``; costs up to a minute at the first attack."""
+    cuda_graph: bool = False
+    """On GPUs, the steps of a training attack on weights of its own, which another of
+    these options asks for, are captured and replayed."""
 
     @property
     def wants_twin(self) -> bool:
-        """Some option needs weights of the attack's own."""
+        """Whether some option needs weights of the attack's own."""
         asked = self.channels_last or self.fold_batch_norm or self.winograd
         return (asked or self.compile or self.bf16) and not self.training

@@ -38,7 +38,8 @@ class FreeAttack(Attack):
     def __init__(self, ball: Ball, *, replays: int) -> None:
         self.ball = ball
         self.replays = replays
-        # by the batch's images: the points of the last call, and of the one before
+        # both are keyed by a batch's images: its points of the last call, and of the
+        # call before that one
         self._points = WeakTensorKeyDictionary()
         self._before = WeakTensorKeyDictionary()
 
@@ -64,7 +65,7 @@ class FreeAttack(Attack):
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
-        """Not defined: it has no gradient outside training."""
+        """Refuse: the attack has no gradient outside training."""
         raise UserError("attack free is for training only: evaluate with pgd or fgsm")
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What an attack maximises: one value for each sample."""
+"""The losses that attacks maximise: one value for each sample."""
 
 from __future__ import annotations
 

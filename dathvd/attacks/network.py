@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dathvd.attacks.forward import Forward
-from dathvd.attacks.twin import twin_of
+from dathvd.attacks.twin import Network, in_bf16, twin_of
 
-Network = Callable[[Tensor], Tensor]
-"""From images to logits."""
+__all__ = ["Network", "attacked", "in_mode"]
 
 
 @contextmanager
 def attacked(model: nn.Module, forward: Forward) -> Iterator[Network]:
     """The model as an attack runs it; as before afterwards."""
     with in_mode(model, forward.training) as network:
-        if forward.wants_twin:
-            network = twin_of(model, forward) or network
-        yield _in_bf16(network) if forward.bf16 else network
+        twin = twin_of(model, forward) if forward.wants_twin else None
+        if twin is not None:
+            yield twin
+        else:
+            yield in_bf16(network) if forward.bf16 else network
 
 
 @contextmanager
@@ -47,14 +47,5 @@ def _with_own_buffers(model: nn.Module) -> Network:
     def forward(images: Tensor) -> Tensor:
         logits: Tensor = functional_call(model, copies, (images,))
         return logits
-
-    return forward
-
-
-def _in_bf16(network: Network) -> Network:
-    def forward(images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits = network(images)
-        return logits.to(images.dtype)
 
     return forward

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +17,13 @@ from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
 from dathvd.attacks.network import Network, attacked
+from dathvd.attacks.problem import Problem
 from dathvd.attacks.schedules import STEP_SCHEDULES, TargetRule
+from dathvd.attacks.step_graph import step_graph
 from dathvd.noise import SampleNoise
 
 _START_STREAM = 100
 """Stream of the first restart; lower ones belong to augmentation and targets."""
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """One maximisation: ``sign * loss`` over the ball around the images."""
-
-    network: Network
-    images: Tensor
-    goal: Tensor
-    """The labels to flee, or the classes to reach."""
-    clean: Tensor | None
-    """The clean logits, where the loss or the target rule needs them."""
-    flaw: Tensor
-    """A scalar: 0, or NaN once a gradient was not finite."""
 
 
 class PGD(Attack):
@@ -89,9 +77,10 @@ class PGD(Attack):
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Tensor:
-        """For each image the result of highest loss over the restarts."""
+        """The result of highest loss over the restarts, for each image."""
         with self._network(model) as network:
             problem = self._problem(network, images, labels, noise)
+            problem = replace(problem, repeats=True)
             worst = self._run(problem, noise, restart=0)
             if self.restarts == 1:
                 return worst + problem.flaw
@@ -107,7 +96,7 @@ class PGD(Attack):
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
-        """Only images that survived so far are attacked by the next restart."""
+        """The attacked images, and which survive; a restart attacks survivors only."""
         worst = images.detach().clone()
         correct = correct_on(model, images, labels)
         for restart in range(self.restarts):
@@ -126,34 +115,46 @@ class PGD(Attack):
 
     def _problem(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> _Problem:
+    ) -> Problem:
         images, clean = images.detach(), None
         flaw = images.new_zeros(())
         if self.target is not None or self.loss is kl_divergence:
             with torch.no_grad():
                 clean = network(images)
         if self.target is None or clean is None:
-            return _Problem(network, images, labels, clean, flaw)
+            return Problem(network, images, labels, clean, flaw)
         goal = self.target(clean, labels, noise)
-        return _Problem(network, images, goal, clean, flaw)
+        return Problem(network, images, goal, clean, flaw)
 
-    def _run(self, problem: _Problem, noise: SampleNoise, restart: int) -> Tensor:
+    def _run(self, problem: Problem, noise: SampleNoise, restart: int) -> Tensor:
         """One run from its own start."""
         points = self._start(problem.images, noise, restart)
+        sizes = [
+            self.step_size * self.schedule(step / self.num_steps)
+            for step in range(self.num_steps)
+        ]
+        graph = step_graph(self._advance, self, problem)
+        if graph is not None and sizes:
+            return graph.run(problem, points, sizes, self.between)
         velocity = torch.zeros_like(points)
-        for step in range(self.num_steps):
+        for size in sizes:
             self.between()
-            gradient, fooled = self._gradient(problem, points)
-            if self.momentum:
-                velocity = velocity.mul_(self.momentum).add_(_unit_l1(gradient))
-                gradient = velocity
-            size = self.step_size * self.schedule(step / self.num_steps)
-            moved = points + size * self.ball.direction(gradient)
-            moved = self.ball.project(moved, problem.images)
-            if self.early_stop:
-                moved = torch.where(_beside(fooled, points), points, moved)
-            points = moved
+            points, velocity = self._advance(problem, points, velocity, size)
         return points
+
+    def _advance(
+        self, problem: Problem, points: Tensor, velocity: Tensor, size: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The next points and the next velocity; nothing waits for the device."""
+        gradient, fooled = self._gradient(problem, points)
+        if self.momentum:
+            velocity = velocity.mul(self.momentum).add_(_unit_l1(gradient))
+            gradient = velocity
+        moved = points + size * self.ball.direction(gradient)
+        moved = self.ball.project(moved, problem.images)
+        if self.early_stop:
+            moved = torch.where(_beside(fooled, points), points, moved)
+        return moved, velocity
 
     def _start(self, images: Tensor, noise: SampleNoise, restart: int) -> Tensor:
         if not self.random_start:
@@ -165,7 +166,7 @@ class PGD(Attack):
             draw = noise.normal(images.shape, stream).to(images.dtype) * self.start_std
         return self.ball.project(images + draw, images)
 
-    def _gradient(self, problem: _Problem, points: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient(self, problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
         """The ascent gradient ``[batch, ...]``, and where the goal is reached.
 
         Of the inputs alone: no weight gradient is computed, so no hook of a distributed
@@ -180,8 +181,8 @@ class PGD(Attack):
         hit = logits.argmax(dim=1) == problem.goal
         return (gradient, ~hit) if self.target is None else (-gradient, hit)
 
-    def _gain(self, problem: _Problem, points: Tensor) -> Tensor:
-        """What the attack maximises, ``[batch]``."""
+    def _gain(self, problem: Problem, points: Tensor) -> Tensor:
+        """The value that the attack maximises, ``[batch]``."""
         with torch.no_grad():
             logits = problem.network(points)
             loss = self.loss(logits, problem.goal, problem.clean)
@@ -201,6 +202,6 @@ def _beside(flags: Tensor, images: Tensor) -> Tensor:
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:
-    """Each sample's gradient at L1 norm 1."""
+    """The gradient, scaled to L1 norm 1 for each sample."""
     norm = gradient.abs().flatten(1).sum(dim=1)
     return gradient / _beside(norm.clamp_min_(torch.finfo(norm.dtype).tiny), gradient)

@@ -1,4 +1,4 @@
-"""How the steps of an attack shrink, and which class a targeted one aims at."""
+"""Schedules of an attack's steps, and the classes that targeted attacks aim at."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ STEP_SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
-"""From the share of steps done, in [0, 1), to the factor of the step size."""
+"""Functions of the share of steps done, in [0, 1): the factor of the step size."""
 
 TargetRule = Callable[[Tensor, Tensor, SampleNoise], Tensor]
-"""From clean logits ``[batch, classes]``, labels and noise to int64 ``[batch]``."""
+"""A function of clean logits ``[batch, classes]``, labels and noise: the classes to aim
+at, int64 ``[batch]``."""
 
 _TARGET_STREAM = 99
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks.forward import Forward
+from dathvd.attacks.graphs import Replayed, can_capture, new_pool
 from dathvd.attacks.winograd import WinogradConv2d, suits
 
 Network = Callable[[Tensor], Tensor]
+"""A function of images: their logits."""
 _Refresh = Callable[[], None]
 
 
@@ -44,9 +47,16 @@ class Twin:
         graph = _Tracer().trace(model)
         self._network = fx.GraphModule(model, graph)
         self._replace_layers(graph)
-        self._run: Network = (
+        run: Network = (
             torch.compile(self._network) if options.compile else self._network
         )
+        self._run = in_bf16(run) if options.bf16 else run
+        self._places: list[int] = []
+        self._derive_all = Replayed(self._derive)
+        self.graphs: dict[Hashable, Any] = {}
+        """Steps of attacks on these weights by attack and batch; None: seen once."""
+        self.pool: object = None
+        """The graphs' device memory."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of a batch."""
@@ -54,8 +64,13 @@ class Twin:
             images = images.contiguous(memory_format=torch.channels_last)
         return self._run(images)
 
+    @property
+    def captures(self) -> bool:
+        """Whether attacks may capture their work on this twin."""
+        return self._options.cuda_graph
+
     def stands_for(self, model: nn.Module) -> bool:
-        """No module of the model was exchanged since."""
+        """Whether no module of the model was exchanged since the twin was made."""
         now = list(model.modules())[1:]
         return len(now) == len(self._originals) and all(
             one is other for one, other in zip(now, self._originals)
@@ -63,7 +78,28 @@ class Twin:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Derive all weights from the model's present ones."""
+        """Derive all weights from the model's present ones, where the last ones were.
+
+        What was captured stays valid, unless the model's own tensors have moved.
+        """
+        tensors = [
+            tensor
+            for module in self._originals
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        ]
+        places = [tensor.data_ptr() for tensor in tensors]
+        if places != self._places:
+            self._places = places
+            self.graphs.clear()
+            self.pool = new_pool(tensors[0]) if tensors else None
+            self._derive_all = Replayed(self._derive, self.pool)
+        if self.captures and tensors and all(map(can_capture, tensors)):
+            self._derive_all()
+        else:
+            self._derive()
+
+    def _derive(self) -> None:
         for derive in self._refresh:
             derive()
 
@@ -93,6 +129,8 @@ class Twin:
     def _derivation(
         self, twin: nn.Module, original: nn.Module, norm: nn.Module | None
     ) -> _Refresh:
+        own: dict[str, Tensor] = {}
+
         def derive() -> None:
             tensors: dict[str, Tensor | None] = dict(
                 original.named_parameters(recurse=False)
@@ -106,7 +144,15 @@ class Twin:
                     continue
                 if half and tensor.dtype is torch.float32:
                     tensor = tensor.bfloat16()  # once, where autocast would each time
-                twin._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+                source = original._parameters.get(name)
+                is_shared = (
+                    source is not None and tensor.data_ptr() == source.data_ptr()
+                )
+                if name in own and _takes(own[name], tensor) and not is_shared:
+                    own[name].copy_(tensor)
+                elif name not in own or own[name].data_ptr() != tensor.data_ptr():
+                    parameter = nn.Parameter(tensor, requires_grad=False)
+                    own[name] = twin._parameters[name] = parameter
 
         return derive
 
@@ -114,6 +160,27 @@ class Twin:
         if not self._options.channels_last:
             return weight
         return weight.contiguous(memory_format=torch.channels_last)
+
+
+def in_bf16(network: Network) -> Network:
+    """The network with its convolutions and matrix products in bfloat16."""
+
+    def run(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            logits = network(images)
+        return logits.to(images.dtype)
+
+    return run
+
+
+def _takes(held: Tensor, tensor: Tensor) -> bool:
+    """Whether the one can be written into the other's place."""
+    return (
+        held.shape == tensor.shape
+        and held.stride() == tensor.stride()
+        and held.dtype == tensor.dtype
+        and held.device == tensor.device
+    )
 
 
 def fold(
@@ -133,7 +200,7 @@ def fold(
 
 
 def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """Of the convolution and the norm that is folded into it."""
+    """The weight and bias of a convolution and of the norm that is folded into it."""
     if norm is None:
         return conv.weight, conv.bias
     assert isinstance(norm, _BatchNorm)
@@ -145,7 +212,7 @@ def _transform(twin: WinogradConv2d, conv: nn.Conv2d, norm: nn.Module | None) ->
 
 
 class _Tracer(fx.Tracer):
-    """Takes every layer of torch, and every batch norm, as a whole."""
+    """A tracer that takes every layer of torch, and every batch norm, as a whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, _BatchNorm):
@@ -213,7 +280,7 @@ def _traced(model: nn.Module, options: Forward) -> Twin | None:
         reason = str(error).partition("\n")[0]
         warnings.warn(
             f"the attack runs {type(model).__name__} as it is, without channels_last, "
-            f"fold_batch_norm and compile: it cannot be traced: {reason}",
+            f"fold_batch_norm, compile and cuda_graph: it cannot be traced: {reason}",
             stacklevel=2,
         )
         return None

@@ -17,7 +17,7 @@ from dathvd.native import Native
 
 _PATCH = 4
 _CHANNELS = 32
-"""What one panel of weights holds; both numbers of channels are multiples of it."""
+"""Channels of one panel of weights; both numbers of channels are multiples of it."""
 native = Native(
     "dathvd.attacks._winograd",
     {"winograd_transform": "ppnnii", "winograd_convolve": "ppppnnnnni"},

@@ -52,9 +52,9 @@ def command(
 
     from dathvd.benchmark.step.timing import benchmark_step
     from dathvd.benchmark.step.trainers import synthetic_data
-    from dathvd.data import load_dataset
     from dathvd.files import write_json
     from dathvd.runtime import AgreedDevice
+    from dathvd.training.build import load_task
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -63,7 +63,7 @@ def command(
         config = synthetic_data(config, num_images=4 * batch)
     device = AgreedDevice(config.train.device, 0, 1).resolve()
     times = benchmark_step(
-        config, load_dataset(config.data), device, warmup=warmup, repeats=repeats
+        config, load_task(config), device, warmup=warmup, repeats=repeats
     )
     if json_file is not None:
         write_json(Path(json_file), times.to_json())

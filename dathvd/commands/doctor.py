@@ -76,8 +76,10 @@ def _launch(options: object) -> int:
     import os
 
     from dathvd.launch import LaunchOptions
-    from dathvd.launch.attempts import launch, make_plan
+    from dathvd.launch.attempts import Job, make_plan
+    from dathvd.launch.reach import check_hosts
 
     assert isinstance(options, LaunchOptions)
+    options = check_hosts(options)
     plan = make_plan(options, ["doctor"], os.environ)
-    return launch(plan, options, restarts=0, grace=5.0)
+    return Job(plan, options, restarts=0, grace=5.0).run()

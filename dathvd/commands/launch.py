@@ -23,7 +23,8 @@ from dathvd.components import ENGINES
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Start a failed job again from its last checkpoint, up to this many times.",
+    help="Start a failed job again from its last checkpoint, up to this many times in "
+    "a row without a new checkpoint.",
 )
 @click.option(
     "--grace",
@@ -38,7 +39,20 @@ from dathvd.components import ENGINES
     help=f"What starts the ranks: {', '.join(ENGINES)}.  [default: the first of them "
     "that is installed]",
 )
-@click.option("--network-interface", metavar="NAME", help="Such as eth0.")
+@click.option(
+    "--stall-limit",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End a rank that makes no step for so long and for 20 times its longest step, "
+    "or that is stopped (SIGSTOP) for so long; 0 never does.",
+)
+@click.option(
+    "--network-interface",
+    metavar="NAME",
+    help="What the ranks talk over, such as eth0.  [default: that of ssh]",
+)
 @click.option("--ssh-port", type=click.IntRange(1, 65535), help="On all hosts.")
 @click.option("--ssh-identity-file", metavar="FILE", help="The private key for ssh.")
 @click.option(
@@ -59,6 +73,7 @@ def command(
     max_restarts: int,
     grace: float,
     engine: str | None,
+    stall_limit: float,
     network_interface: str | None,
     ssh_port: int | None,
     ssh_identity_file: str | None,
@@ -73,16 +88,20 @@ def command(
     dathvd launch -np 4 -H a:2,b:2 --max-restarts 3 -- train --config FILE
     dathvd launch -np 2 --dry-run -- train
 
-    Wraps horovodrun (mpirun where that is not installed): prefixes each rank's
-    output, keeps a log a rank in RUN/logs, ends all ranks when one fails and names
-    the one that did.
+    Starts mpirun (horovodrun for Gloo), prefixes each rank's output, keeps a log a
+    rank in RUN/logs, ends all ranks when one fails or hangs and names the one that
+    did. A restart goes on without hosts that no longer answer.
+
+    Exit codes: 0 finished, 2 a mistake to correct, 75 asked to stop and saved (the
+    same command goes on), 130 Ctrl-C, else 1.
     """
     import os
     import shutil
 
     from dathvd.errors import UserError
     from dathvd.launch import LaunchOptions, parse_hostfile, parse_hosts
-    from dathvd.launch.attempts import launch, make_plan
+    from dathvd.launch.attempts import Job, Plan, make_plan, with_run_dir
+    from dathvd.launch.reach import check_hosts
 
     if hosts and hostfile:
         raise UserError("give -H or --hostfile, not both")
@@ -102,8 +121,15 @@ def command(
         ssh_identity_file=ssh_identity_file,
         forward=forward,
     )
-    plan = make_plan(options, arguments, os.environ)
+    if not dry_run:
+        options = check_hosts(options)
+
+    words, _ = with_run_dir(arguments)
+
+    def plan(options: LaunchOptions) -> Plan:
+        return make_plan(options, words, os.environ, stall_limit)
+
     if dry_run:
-        click.echo(plan.to_shell(os.environ))
+        click.echo(plan(options).to_shell(os.environ))
         return 0
-    return launch(plan, options, restarts=max_restarts, grace=grace)
+    return Job(plan(options), options, max_restarts, grace, stall_limit, plan).run()

@@ -25,6 +25,10 @@ def command(
     horovodrun -np 16 dathvd train                    16 workers
     dathvd train --config digits --set train.epochs=3
     """
+    from dathvd import stop
+
+    stop.listen()
+
     from dathvd.config import load_config
 
     config = load_config(config_file, overrides)
@@ -33,10 +37,10 @@ def command(
 
     from dathvd.errors import TEMPORARY_FAILURE
     from dathvd.runtime import guard, start
-    from dathvd.training import train
+    from dathvd.training.run import train
 
     runtime = start(config.train.device)
     with guard(runtime):
         finished = train(config, Path(run_dir) if run_dir else None, runtime)
-    stopped_early = not finished and not config.train.max_steps
-    return TEMPORARY_FAILURE if stopped_early else 0
+    left_as_told = config.train.max_steps and not stop.asked()
+    return 0 if finished or left_as_told else TEMPORARY_FAILURE

@@ -1,4 +1,4 @@
-"""What every codec is: a pure pair, and its fused form for the exchanges.
+"""The interface of every codec: a pure pair, and its fused form for the exchanges.
 
 A codec knows nothing of workers: which collective carries its payloads, and who keeps
 which residual, is decided in ``dathvd.distributed``.
@@ -143,7 +143,7 @@ class Compressor(ABC):
 
 
 def inverse(count: int) -> float:
-    """float32(1 / count): the factor of an average, the same on every path."""
+    """The factor of an average, float32(1 / count), the same on every path."""
     return float(torch.tensor(1.0 / count, dtype=torch.float32))
 
 

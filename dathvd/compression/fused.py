@@ -14,7 +14,7 @@ from dathvd.compression.base import Compressor, inverse
 
 
 class FusedCompressor(Compressor):
-    """Chooses the path by the tensor's device; all paths give the same bits.
+    """A codec that chooses its path by the tensor's device; all give the same bits.
 
     On a CPU it is the compiled kernels, on a GPU the Triton kernels where the codec has
     some. ``pack`` and ``unpack``, in torch operations, serve everything else.
@@ -30,11 +30,11 @@ class FusedCompressor(Compressor):
         """``decode`` in torch operations."""
 
     def encode_options(self, count: int, seed: int, offset: int) -> tuple[int, ...]:
-        """What the encoding kernel needs to know besides its tensors."""
+        """The numbers that the encoding kernel takes besides its tensors."""
         return ()
 
     def decode_options(self, count: int) -> tuple[int, ...]:
-        """What the decoding kernel needs to know besides its tensors."""
+        """The numbers that the decoding kernel takes besides its tensors."""
         return ()
 
     def encode(

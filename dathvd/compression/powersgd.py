@@ -195,7 +195,7 @@ class Factors:
     def _parts(
         self, flat: Tensor, right: Tensor, left: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each matrix of ``flat`` with its factors, as views."""
+        """The matrices of ``flat``, each with its factors, as views."""
         sizes = [rows * cols for rows, cols in self.shapes]
         rights, lefts = right.split(self._cols, dim=1), left.split(self._rows, dim=1)
         for index, part in enumerate(flat.split(sizes)):
@@ -241,7 +241,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _padded_places(rows: Sequence[int], device: torch.device) -> Tensor:
-    """Where each row of the flat P lies among matrices padded to the tallest."""
+    """The places of the rows of the flat P among matrices padded to the tallest."""
     height = max(rows)
     places = [torch.arange(count) + i * height for i, count in enumerate(rows)]
     return torch.cat(places).to(device)

@@ -73,7 +73,7 @@ def _lane_sums(groups: Tensor) -> Tensor:
 
 
 def _inverse_counts(values: Tensor) -> Tensor:
-    """float32(1 / values in the block) for each block."""
+    """The factors float32(1 / values in the block), one for each block."""
     blocks = num_blocks(values.numel(), _BLOCK)
     counts = torch.full((blocks,), 1.0 / _BLOCK, device=values.device)
     counts[-1] = 1.0 / (values.numel() - (blocks - 1) * _BLOCK)

@@ -38,6 +38,7 @@ class TopK(FusedCompressor):
 
     name: ClassVar[str] = "topk"
     kernel: ClassVar[str] = "topk"
+    on_gpu: ClassVar[bool] = True
     exchanges: ClassVar[tuple[Exchange, ...]] = ("two-way", "allgather")
     error_feedback: bool = True
     warmup: ClassVar[float] = 0.25
@@ -54,7 +55,7 @@ class TopK(FusedCompressor):
         return f"TopK(density={self.density}, error_feedback={self.error_feedback})"
 
     def kept(self, num_values: int) -> int:
-        """How many values a block of ``num_values`` (at most 16384) sends."""
+        """The number of values that a block of ``num_values`` (at most 16384) sends."""
         return min(num_values, max(1, round(self.density * num_values)))
 
     def payload_bytes(self, num_values: int) -> int:
@@ -101,7 +102,7 @@ def _pack_rows(rows: Tensor, kept: int, wire: Tensor) -> None:
     places = torch.arange(rows.shape[1], device=rows.device)
     unique = ranks.to(torch.int64).bitwise_left_shift_(16).sub_(places)
     chosen = unique.topk(kept, dim=1, sorted=False).indices.sort(dim=1).values
-    values = rows.gather(1, chosen) + 0.0  # + 0.0: no negative zeros
+    values = rows.gather(1, chosen) + 0.0  # adding 0.0 turns -0.0 into 0.0
     values = torch.where(values.isnan(), torch.nan, values)
     packed = wire.view(len(rows), -1)
     packed[:, : 4 * kept] = values.view(torch.uint8)

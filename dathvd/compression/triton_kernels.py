@@ -45,42 +45,58 @@ def sign_encode(
     has_residual: tl.constexpr,
     has_lost: tl.constexpr,
     tile: tl.constexpr,
+    unroll: tl.constexpr,
 ):
-    """One program, ``tile`` blocks: sums and words lane by lane, then what is lost."""
-    blocks = (tl.program_id(0) * tile + tl.arange(0, tile)).to(tl.int64)[:, None]
+    """One program, ``tile`` blocks: sums and words lane by lane, then what is lost.
+
+    ``unroll`` groups of lanes are loaded at once, to keep the memory busy.
+    """
+    first_block = tl.program_id(0).to(tl.int64) * tile
+    start = first_block * _BLOCK
+    values += start
+    residual += start
+    lost += start
+    left = tl.minimum(count - start, tile * _BLOCK).to(tl.int32)
+    rows = tl.arange(0, tile)[:, None]
     lanes = tl.arange(0, _LANES)[None, :]
-    first = blocks * _BLOCK + lanes
+    first = rows * _BLOCK + lanes
     sums = tl.zeros((tile, _LANES), tl.float32)
     words = tl.zeros((tile, _LANES), tl.uint32)
-    for group in range(_GROUPS):
-        places = first + group * _LANES
-        inside = places < count
-        x = _corrected(values, residual, places, inside, factor, has_residual)
-        pattern = x.to(tl.uint32, bitcast=True)
-        sums += (pattern & _MAGNITUDE).to(tl.float32, bitcast=True)
-        words |= (pattern >> 31) << group
+    for groups in range(0, _GROUPS, unroll):
+        for part in tl.static_range(unroll):
+            group = groups + part
+            places = first + group * _LANES
+            inside = places < left
+            x = _corrected(values, residual, places, inside, factor, has_residual)
+            pattern = x.to(tl.uint32, bitcast=True)
+            sums += (pattern & _MAGNITUDE).to(tl.float32, bitcast=True)
+            words |= (pattern >> 31) << group
     eight = tl.sum(tl.reshape(sums, (tile, 2, 8)), axis=1)
     four = tl.sum(tl.reshape(eight, (tile, 2, 4)), axis=1)
     two = tl.sum(tl.reshape(four, (tile, 2, 2)), axis=1)
     total = tl.sum(two, axis=1)[:, None]
-    last = (blocks + 1) * _BLOCK > count
+    last = (rows + 1) * _BLOCK > left
+    last = last & (start + left == count)
     scale = (total * tl.where(last, inverse_last, 1.0 / _BLOCK)).to(tl.float32)
     scale_bits = scale.to(tl.uint32, bitcast=True)
     finite = (scale_bits & _INFINITY) != _INFINITY
     scale_bits = tl.where(finite, scale_bits, _NAN).to(tl.uint32)
     words = tl.where(finite, words, 0)
-    exists = blocks * _BLOCK < count
-    tl.store(wire + blocks * _WORDS, scale_bits.to(tl.int32, bitcast=True), mask=exists)
-    to = wire + blocks * _WORDS + 1 + lanes
+    exists = rows * _BLOCK < left
+    wire += first_block * _WORDS
+    tl.store(wire + rows * _WORDS, scale_bits.to(tl.int32, bitcast=True), mask=exists)
+    to = wire + rows * _WORDS + 1 + lanes
     tl.store(to, words.to(tl.int32, bitcast=True), mask=exists)
     if has_lost:
-        for group in range(_GROUPS):
-            places = first + group * _LANES
-            inside = places < count
-            x = _corrected(values, residual, places, inside, factor, has_residual)
-            sign = (words << (31 - group)) & 0x80000000
-            decoded = (sign | scale_bits).to(tl.float32, bitcast=True)
-            tl.store(lost + places, x - decoded, mask=inside)
+        for groups in range(0, _GROUPS, unroll):
+            for part in tl.static_range(unroll):
+                group = groups + part
+                places = first + group * _LANES
+                inside = places < left
+                x = _corrected(values, residual, places, inside, factor, has_residual)
+                sign = (words << (31 - group)) & 0x80000000
+                decoded = (sign | scale_bits).to(tl.float32, bitcast=True)
+                tl.store(lost + places, x - decoded, mask=inside)
 
 
 @triton.jit(do_not_specialize=["stride"])

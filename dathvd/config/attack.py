@@ -40,14 +40,16 @@ class AttackConfig(ComponentSection):
     random_start: bool = True
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
-    """The law of that point; gaussian has a standard deviation of start_std."""
+    """The law of that point; gaussian has a standard deviation of start_std. Where it
+    is not set, objective trades and mart take gaussian, as published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
     """Runs from different starts; the worst one counts for each image."""
     loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
-    prediction on the clean image, as TRADES does."""
+    prediction on the clean image, as TRADES does: objective trades takes it where it is
+    not set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False
@@ -61,7 +63,7 @@ class AttackConfig(ComponentSection):
     avx512_bf16 or AMX, and is many times slower on others."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
-    and the next three apply in eval mode, to networks that torch.fx can trace."""
+    and the next four apply in eval mode, to networks that torch.fx can trace."""
     fold_batch_norm: bool = True
     """Batch norm is folded into the convolutions of that copy."""
     winograd: bool = True
@@ -70,6 +72,9 @@ class AttackConfig(ComponentSection):
     eight times the memory of their weights."""
     compile: bool = False
     """torch.compile of that copy; up to a minute at the first attack."""
+    cuda_graph: bool = True
+    """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
+    a batch's shape comes again, and replayed; other batches are launched as usual."""
 
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:

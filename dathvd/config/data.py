@@ -42,7 +42,9 @@ class DataConfig(ComponentSection):
     """Colour channels; None keeps the data set's own."""
     extra: str | None = None
     """A file of more training images with (pseudo-)labels, which follow the data set's
-    own: .npz with x_train and y_train, or the published pickle of 500K TinyImages."""
+    own: .npz with x_train and y_train or image and label (as generated images are
+    published), NAMEdata.npy beside NAMElabels.npy, or the published pickle of 500K
+    TinyImages."""
     extra_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of extra images in every worker's batch, in (0, 1); an epoch is then one
     pass over the data set's own images, and the extra ones take turns over the epochs.

@@ -7,15 +7,24 @@ from pydantic import field_validator
 from dathvd.config.attack import AttackConfig
 from dathvd.config.base import Count, Natural, Pixel, Section
 
+REACH = 2.5
+"""Length of all steps together over epsilon, at least: every point of the ball can be
+reached from every other (Madry et al., ICLR 2018, take 2.5 epsilon / num_steps)."""
+
 
 class EvaluationAttackConfig(AttackConfig):
-    """An attack with the defaults of an evaluation, which a section that names only
-    some fields keeps."""
+    """An attack with the defaults of an evaluation.
+
+    In a whole configuration that sets the ball of training's attack, ``norm`` and
+    ``epsilon`` are that one's where they are not set here; ``step_size`` is 2.5
+    epsilon / num_steps.
+    """
 
     epsilon: Pixel = 0.15
-    """Radius of the ball, in pixel units of [0, 1]."""
+    """Radius of the ball, in pixel units of [0, 1]; training's where it is not set."""
     step_size: Pixel = 0.15 / 8
-    """Length of the first step of pgd, in the same units."""
+    """Length of the first step of pgd, in the same units; 2.5 epsilon / num_steps where
+    it is not set."""
     num_steps: Natural = 20
     """Number of gradient steps of pgd."""
     restarts: Count = 2

@@ -41,6 +41,7 @@ def load_config(
     """
     tree = {} if path is None else _read(find_config(path))
     source = "defaults" if path is None else str(path)
+    _forget_another_norms_ball(tree, overrides)
     for override in overrides:
         _apply(tree, override)
     try:
@@ -74,6 +75,20 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"config {path}: expected a mapping of sections")
     return tree
+
+
+def _forget_another_norms_ball(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Drop the file's radius of evaluation where training's norm is overridden.
+
+    A radius is of the norm it was chosen for: the evaluation, which follows training's
+    norm, then follows its radius too. A file that sets the evaluation's norm means it.
+    """
+    changed = any(each.partition("=")[0].strip() == "attack.norm" for each in overrides)
+    section = tree.get("evaluation")
+    judge = section.get("attack") if isinstance(section, dict) else None
+    if changed and isinstance(judge, dict) and "norm" not in judge:
+        for field in ("epsilon", "step_size"):
+            judge.pop(field, None)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

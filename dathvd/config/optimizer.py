@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import model_validator
 
 from dathvd.components import OPTIMIZERS
 from dathvd.config.base import (
@@ -17,9 +19,22 @@ from dathvd.config.base import (
     named_in,
 )
 
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "lars": {"weight_decay": 5e-4, "max_weight_norm": None},
+    "adamw": {"beta1": 0.9, "eps": 1e-8, "weight_decay": 0.01},
+}
+"""Defaults of single optimizers, as published, where they are not those of the fields:
+LARS (You, Gitman, Ginsburg, 2017) and AdamW (Loshchilov and Hutter, ICLR 2019, and
+PyTorch). The fields' are LAMB's; SGD shares its momentum and weight decay with He et
+al. (CVPR 2016)."""
+
 
 class OptimizerConfig(ComponentSection):
-    """An optimizer of ``dathvd.optim.OPTIMIZERS``."""
+    """An optimizer of ``dathvd.optim.OPTIMIZERS``.
+
+    A field that is not set has the named optimizer's default: that of ``PUBLISHED``, or
+    else the field's.
+    """
 
     name: Annotated[str, named_in(OPTIMIZERS)] = "lamb"
     """lamb and lars have layer-wise adaptive learning rates; sgd; adamw; or the place
@@ -34,14 +49,16 @@ class OptimizerConfig(ComponentSection):
     momentum: Share = 0.9
     """Momentum of lars and sgd."""
     beta1: Share = 0.7
-    """Decay of the first moment (lamb, adamw). 0.9 is usual; runs of few steps want
-    less where gradients are compressed, as error feedback delays them too."""
+    """Decay of the first moment (lamb, adamw). 0.9 is usual, and adamw's default; runs
+    of few steps want less where gradients are compressed, as error feedback delays them
+    too."""
     beta2: Share = 0.999
     """Decay of the second moment (lamb, adamw)."""
     eps: Positive = 1e-6
-    """Added to the root of the second moment (lamb, adamw)."""
+    """Added to the root of the second moment (lamb, adamw, whose default is 1e-8)."""
     weight_decay: NonNegative = 1e-4
-    """Weight decay, inside the update that the trust ratio scales (lamb, lars)."""
+    """Weight decay, inside the update that the trust ratio scales (lamb, lars). The
+    default of lars is 5e-4, that of adamw 0.01."""
     bias_correction: bool = False
     """Adam's correction of the moments' start at zero (lamb); off in the DAT paper."""
     trust_coefficient: Positive | None = None
@@ -50,11 +67,19 @@ class OptimizerConfig(ComponentSection):
     """Weight norms below it count as it in the trust ratio."""
     max_weight_norm: Positive | None = 10.0
     """Weight norms above it count as it in the trust ratio; None for no bound. 10 is
-    the DAT paper's."""
+    the DAT paper's, for lamb; the default of lars is None."""
     adapt_vectors: bool = True
     """Trust ratios for biases and normalisation parameters too; else 1 for them."""
     decay_vectors: bool = True
     """Weight decay for biases and normalisation parameters too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_named_optimizers_defaults(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        own = PUBLISHED.get(str(tree.get("name")), {})
+        return {**own, **tree}
 
 
 class ScheduleConfig(Section):

@@ -9,6 +9,7 @@ from dathvd.config.base import Natural, Section
 from dathvd.config.compression import CompressionConfig
 from dathvd.config.data import DataConfig
 from dathvd.config.evaluation import EvaluationConfig
+from dathvd.config.following import attack_of_objective, evaluation_of_training
 from dathvd.config.model import ModelConfig
 from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
@@ -30,6 +31,15 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fill_in_what_follows(self) -> Config:
+        attack = attack_of_objective(self.attack, self.objective.name)
+        judge = evaluation_of_training(self.evaluation.attack, attack)
+        evaluation = self.evaluation.model_copy(update={"attack": judge})
+        # the sections are frozen for users; these values are part of their making
+        self.__dict__.update(attack=attack, evaluation=evaluation)
+        return self
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:

@@ -45,6 +45,20 @@ class TrainConfig(Section):
     """Steps between rows of metrics; between them nothing waits for the device."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU of this local rank where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the convolutions and matrix products of the training passes in
+    bfloat16; weights, gradients, batch-norm statistics and the loss stay float32."""
+    channels_last: bool = True
+    """On GPUs, images and convolutions are in channels-last layout."""
+    tf32: bool = True
+    """On GPUs, float32 convolutions and matrix products may round their factors to
+    TF32 (10 bits of mantissa)."""
+    compile: bool = False
+    """torch.compile of the training passes; up to a minute at the first step. The
+    gradients of a pass then come all at once: no exchange starts inside it."""
+    deterministic: bool = True
+    """On GPUs, only algorithms of cuDNN that give the same bits each time; false lets
+    cuDNN time all that there are and take the fastest."""
     max_steps: Natural = 0
     """Leave after this many steps with a checkpoint; 0 trains to the end. For trials:
     the same command without it goes on."""

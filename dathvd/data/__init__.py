@@ -8,7 +8,17 @@ from dathvd.data.augment import (
 )
 from dathvd.data.build import DATASETS, load_dataset
 from dathvd.data.extra import Concatenated, read_extra
-from dathvd.data.sets import CenterCrop, Dataset, ImageSet, Subset, TensorImages
+from dathvd.data.frames import as_floats
+from dathvd.data.sets import (
+    CenterCrop,
+    Dataset,
+    Frames,
+    FrameSet,
+    ImageSet,
+    Subset,
+    TensorImages,
+    whole_frames,
+)
 from dathvd.data.sharding import (
     epoch_batches,
     mixed_order,
@@ -24,10 +34,13 @@ __all__ = [
     "CenterCrop",
     "Concatenated",
     "Dataset",
+    "FrameSet",
+    "Frames",
     "ImageSet",
     "Subset",
     "TensorImages",
     "Views",
+    "as_floats",
     "augment",
     "build_augmentation",
     "build_views",
@@ -39,5 +52,6 @@ __all__ = [
     "read_extra",
     "resized_crop",
     "self_supervised",
+    "whole_frames",
     "worker_slice",
 ]

@@ -42,18 +42,38 @@ def arrays(config: DataConfig) -> Dataset:
     return Dataset(train, test, classes, image_shape=(channels, height, width))
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+_UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
+"""The errors that NumPy raises for a file that is not of its formats."""
+
+
+def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file; those of Python objects are refused.
 
     Raises:
-        UserError: it is not such a file.
+        UserError: it is not such a file; ``field`` of the configuration is named.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+    except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"data.root: {path} cannot be read as .npz: {reason}") from None
+        raise UserError(f"{field}: {path} cannot be read as .npz: {reason}") from None
+
+
+def read_npy(path: Path, field: str = "data.root") -> NDArray[Any]:
+    """The array of an .npy file; one of Python objects is refused.
+
+    Raises:
+        UserError: it is not such a file; ``field`` of the configuration is named.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{field}: {path} cannot be read as .npy: {reason}") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{field}: {path} holds several arrays: call it .npz")
+    return array
 
 
 def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImages:
@@ -71,11 +91,13 @@ def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImag
     return TensorImages(images, torch.from_numpy(labels.astype(np.int64)))
 
 
-def channels_first(path: Path, name: str, values: NDArray[Any]) -> Tensor:
+def channels_first(
+    path: Path, name: str, values: NDArray[Any], field: str = "data.root"
+) -> Tensor:
     """uint8 images in any of the layouts as ``[N, C, H, W]``.
 
     Raises:
-        UserError: they are in none of them.
+        UserError: they are in none of them; ``field`` of the configuration is named.
     """
     if values.dtype == np.uint8 and values.ndim == 3:
         values = values[:, None]
@@ -83,7 +105,7 @@ def channels_first(path: Path, name: str, values: NDArray[Any]) -> Tensor:
         values = values.transpose(0, 3, 1, 2)
     elif values.dtype != np.uint8 or values.ndim != 4 or values.shape[1] not in (1, 3):
         raise UserError(
-            f"data.root: {path}: {name} must be uint8 [N, H, W], [N, H, W, C] or "
+            f"{field}: {path}: {name} must be uint8 [N, H, W], [N, H, W, C] or "
             f"[N, C, H, W], got {values.dtype} {list(values.shape)}"
         )
     return torch.from_numpy(np.ascontiguousarray(values))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dathvd.config import DataConfig
+from dathvd.data.crops import STREAM, draw_crops, resample
+from dathvd.data.sets import Frames
 from dathvd.noise import SampleNoise
 
-STREAM = 7
-"""The noise stream of augmentation, apart from those of attacks."""
-
-Augmentation = Callable[[Tensor, SampleNoise], Tensor]
+Augmentation = Callable[[Frames, SampleNoise], Tensor]
+"""A function of float images, whole, and the samples' noise: images of one shape."""
 
 
 def build_augmentation(config: DataConfig) -> Augmentation | None:
@@ -29,9 +29,9 @@ def build_augmentation(config: DataConfig) -> Augmentation | None:
 
 
 def augment(
-    images: Tensor, noise: SampleNoise, *, padding: int = 4, flip: bool = True
+    images: Frames, noise: SampleNoise, *, padding: int = 4, flip: bool = True
 ) -> Tensor:
-    """Each image cropped at a random place of its zero-padded self, and maybe flipped.
+    """The images, each cropped at a random place of its padded self, and maybe flipped.
 
     Args:
         images: ``[batch, C, H, W]``, any type.
@@ -42,6 +42,7 @@ def augment(
     Returns:
         Images of the same shape and type.
     """
+    assert isinstance(images, Tensor)
     batch, channels, height, width = images.shape
     draws = noise.uniform((batch, 3), STREAM)
     offsets = draws[:, :2].mul(2 * padding + 1).long()
@@ -49,7 +50,7 @@ def augment(
     columns = offsets[:, 1:] + torch.arange(width, device=images.device)
     if flip:
         columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
-    # one gather of flat places: three times as fast as indexing by row and column
+    # one gather of flat places is three times as fast as indexing by row and column
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
     places = places.view(batch, 1, -1).expand(-1, channels, -1)
     padded = functional.pad(images, (padding,) * 4).flatten(2)
@@ -57,7 +58,7 @@ def augment(
 
 
 def resized_crop(
-    images: Tensor,
+    images: Frames,
     noise: SampleNoise,
     *,
     size: int,
@@ -67,11 +68,10 @@ def resized_crop(
 ) -> Tensor:
     """A random rectangle of each image, scaled to a square, and maybe flipped.
 
-    Szegedy et al., Going Deeper with Convolutions (CVPR 2015), section 6. A rectangle
-    that is too wide or too high is shortened to the image.
+    Szegedy et al., Going Deeper with Convolutions (CVPR 2015), section 6.
 
     Args:
-        images: float ``[batch, C, H, W]``.
+        images: float ``[batch, C, H, W]``, or a list of ``[C, H, W]`` of several sizes.
         noise: draws that belong to each sample.
         size: height and width of the result.
         flip: mirror every other image, on average, from left to right.
@@ -79,24 +79,22 @@ def resized_crop(
         aspect: least and largest width over height, drawn evenly in the logarithm.
 
     Returns:
-        ``[batch, C, size, size]``, sampled bilinearly.
+        ``[batch, C, size, size]``, bilinear, and antialiased where the image shrinks.
     """
-    batch, _, height, width = images.shape
-    share, shape, left, top, side = noise.uniform((batch, 5), STREAM).unbind(1)
-    pixels = share.mul(area[1] - area[0]).add(area[0]).mul(height * width)
-    low, high = math.log(aspect[0]), math.log(aspect[1])
-    ratio = shape.mul(high - low).add(low).exp()
-    # half extents and centres in the coordinates of grid_sample: -1 and 1 are the edges
-    wide = pixels.mul(ratio).sqrt().div(width).clamp(max=1.0)
-    high_ = pixels.div(ratio).sqrt().div(height).clamp(max=1.0)
-    centre_x, centre_y = (2 * left - 1) * (1 - wide), (2 * top - 1) * (1 - high_)
-    if flip:
-        wide = torch.where(side < 0.5, -wide, wide)
-    zero = torch.zeros_like(wide)
-    rows = [wide, zero, centre_x, zero, high_, centre_y]
-    matrices = torch.stack(rows, dim=1).view(batch, 2, 3).to(images.dtype)
-    shape_out = [batch, images.shape[1], size, size]
-    grid = functional.affine_grid(matrices, shape_out, align_corners=False)
-    return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    if isinstance(images, Tensor):
+        sizes = [tuple(images.shape[-2:])] * len(images)
+    else:
+        sizes = [tuple(image.shape[-2:]) for image in images]
+    crops = draw_crops(sizes, noise, area=area, aspect=aspect)
+    if not flip:
+        crops = replace(crops, mirrored=torch.zeros_like(crops.mirrored))
+    if isinstance(images, Tensor):
+        return resample(images, crops, size)
+    first = images[0]
+    result = first.new_empty(len(images), first.shape[0], size, size)
+    for shape in sorted(set(sizes)):  # images of one size are cut at once
+        places = [place for place, other in enumerate(sizes) if other == shape]
+        own = torch.tensor(places, device=first.device)
+        stack = torch.stack([images[place] for place in places])
+        result[own] = resample(stack, crops.select(own), size)
+    return result

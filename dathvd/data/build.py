@@ -1,4 +1,4 @@
-"""From a configuration to a data set."""
+"""The readers of data sets: a configuration becomes a data set."""
 
 from __future__ import annotations
 

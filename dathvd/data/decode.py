@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dathvd.data.sets import ImageShape, TensorImages
+from dathvd.data.frames import FlatFrames
+from dathvd.data.sets import ImageSet, ImageShape, TensorImages
 from dathvd.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
@@ -47,25 +48,28 @@ def open_image(
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads image files as ``[C, H, W]`` of one shape.
+    """Reads image files as ``[C, H, W]``.
 
     Where ``resize``, the shorter side is scaled to the shape's (bilinear, antialiased)
-    and the centre is cut out; else an image of another size is an error.
+    and the centre is cut out, unless ``whole`` images are wanted; else an image of
+    another size is an error.
     """
 
     shape: ImageShape
     resize: bool
+    whole: bool = False
+    """Keep all of a resized image: its longer side is then its own."""
 
     @classmethod
     def for_images(cls, first: str, size: int | None, channels: int | None) -> Decoder:
-        """Takes from the data set's first image what the configuration leaves open."""
+        """A decoder; what the configuration leaves open is as in the first image."""
         image = open_image(first)
         depth = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
         shape = (depth, size or image.height, size or image.width)
         return cls(shape, resize=size is not None)
 
     def __call__(self, path: str) -> NDArray[np.uint8]:
-        """The image, uint8 ``[C, H, W]``.
+        """The image, uint8 ``[C, H, W]``, of the decoder's shape unless it is whole.
 
         Raises:
             UserError: it cannot be read, or has another size.
@@ -77,8 +81,8 @@ class Decoder:
             image = self._resized(image, path)
         if image.mode != mode:
             image = image.convert(mode)
-        pixels = np.asarray(image).reshape(height, width, channels)
-        return pixels.transpose(2, 0, 1)
+        pixels = np.asarray(image).reshape(image.height, image.width, channels)
+        return np.array(pixels.transpose(2, 0, 1), order="C")
 
     def _resized(self, image: Image.Image, path: str) -> Image.Image:
         _, height, width = self.shape
@@ -93,19 +97,21 @@ class Decoder:
         wide = max(width, round(image.width * scale))
         high = max(height, round(image.height * scale))
         image = image.resize((wide, high), Image.Resampling.BILINEAR)
+        if self.whole:
+            return image
         left, top = (wide - width) // 2, (high - height) // 2
         return image.crop((left, top, left + width, top + height))
 
     def chunks(
         self, paths: Sequence[str], num_threads: int
-    ) -> Iterator[NDArray[np.uint8]]:
-        """All images in order, some at a time: uint8 ``[up to CHUNK, C, H, W]``."""
+    ) -> Iterator[list[NDArray[np.uint8]]]:
+        """All images in order, uint8 ``[C, H, W]``, up to ``CHUNK`` at a time."""
 
-        def decode(start: int) -> NDArray[np.uint8]:
-            return np.stack([self(path) for path in paths[start : start + CHUNK]])
+        def decode(start: int) -> list[NDArray[np.uint8]]:
+            return [self(path) for path in paths[start : start + CHUNK]]
 
         with ThreadPoolExecutor(num_threads) as pool:
-            # as many chunks in flight as keep the threads busy: images may be large
+            # images may be large: enough chunks are in flight to keep threads busy
             starts = range(0, len(paths), CHUNK)
             ahead = 2 * num_threads
             pending = [pool.submit(decode, start) for start in starts[:ahead]]
@@ -117,11 +123,16 @@ class Decoder:
 
 def decode_all(
     decoder: Decoder, paths: Sequence[str], labels: Tensor, num_threads: int
-) -> TensorImages:
+) -> ImageSet:
     """All images in memory."""
+    chunks = decoder.chunks(paths, num_threads)
+    decoded = (torch.from_numpy(image) for chunk in chunks for image in chunk)
+    if decoder.whole:
+        frames = list(decoded)
+        sizes = torch.tensor([frame.shape[1:] for frame in frames])
+        pixels = torch.cat([frame.flatten() for frame in frames])
+        return FlatFrames(pixels, sizes, labels, decoder.shape)
     images = torch.empty((len(paths), *decoder.shape), dtype=torch.uint8)
-    start = 0
-    for chunk in decoder.chunks(paths, num_threads):
-        images[start : start + len(chunk)] = torch.from_numpy(chunk)
-        start += len(chunk)
+    for place, image in enumerate(decoded):
+        images[place] = image
     return TensorImages(images, labels)

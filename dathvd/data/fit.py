@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dathvd.config import DataConfig
+from dathvd.data.grey import luma
 from dathvd.data.sets import CenterCrop, Dataset, ImageSet, TensorImages
 from dathvd.errors import UserError
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
 
 def fit(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -53,7 +52,7 @@ def _convert(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """uint8 images of another size (bilinear, antialiased) and number of channels."""
     pixels = images.float()
     if shape[0] == 1 and pixels.shape[1] == 3:
-        pixels = (pixels * torch.tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        pixels = luma(pixels)
     if pixels.shape[2:] != shape[1:]:
         pixels = functional.interpolate(
             pixels, shape[1:], mode="bilinear", antialias=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,14 +12,15 @@ import torch
 from dathvd.config import DataConfig
 from dathvd.data.cache import cached_images
 from dathvd.data.decode import Decoder, decode_all
-from dathvd.data.lazy import FileImages
+from dathvd.data.lazy import FileFrames, FileImages
 from dathvd.data.paths import data_folder, expand
 from dathvd.data.sets import Dataset, ImageSet
 from dathvd.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"}
 MEMORY_LIMIT = 2 << 30
-"""Bytes of decoded images up to which ``storage: auto`` keeps a set in memory."""
+"""Bytes of decoded images, counted as squares, up to which ``storage: auto`` keeps a
+set in memory."""
 
 
 def image_folder(config: DataConfig) -> Dataset:
@@ -37,8 +39,11 @@ def image_folder(config: DataConfig) -> Dataset:
         raise UserError(f"data.root: class folder {lacking / missing[0]} is missing")
     train_files, test_files = _files(train, classes), _files(test, classes)
     decoder = Decoder.for_images(train_files[0][0], config.image_size, config.channels)
+    # a random crop is cut from all of an image, evaluation's from its middle
+    cropped = config.augment and config.crop_size is not None
+    frames = replace(decoder, whole=decoder.resize and cropped)
     return Dataset(
-        train=_images(config, decoder, train_files),
+        train=_images(config, frames, train_files),
         test=_images(config, decoder, test_files),
         classes=tuple(classes),
         image_shape=decoder.shape,
@@ -95,4 +100,5 @@ def _images(
     small = len(files[0]) * math.prod(decoder.shape) <= MEMORY_LIMIT
     if config.storage == "memory" or (config.storage == "auto" and small):
         return decode_all(decoder, *files, config.num_threads)
-    return FileImages(decoder, *files, config.num_threads)
+    lazy = FileFrames if decoder.whole else FileImages
+    return lazy(decoder, *files, config.num_threads)

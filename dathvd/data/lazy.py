@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dathvd.data.decode import Decoder
+from dathvd.data.frames import central
+from dathvd.data.sets import Frames
 
 
 class FileImages:
@@ -47,16 +49,36 @@ class FileImages:
         }
 
     def batch(self, indices: Tensor) -> Tensor:
+        images = torch.empty((len(indices), *self._decoder.shape), dtype=torch.uint8)
+        for row, decoded in zip(images.numpy(), self._decoded(indices)):
+            row[...] = decoded
+        return images
+
+    def _decoded(self, indices: Tensor) -> Iterator[NDArray[np.uint8]]:
+        """The files' images in that order."""
         places: list[int] = indices.tolist()
         futures = [
             self._take(place) or self._pool.submit(self._decoder, self._paths[place])
             for place in places
         ]
-        images = torch.empty((len(futures), *self._decoder.shape), dtype=torch.uint8)
-        for row, future in zip(images.numpy(), futures):
-            row[...] = future.result()
-        return images
+        for future in futures:
+            yield future.result()
 
     def _take(self, place: int) -> Future[NDArray[np.uint8]] | None:
-        """What prefetch has started for that sample."""
+        """The decoding that prefetch has started for that sample, or None."""
         return self._pending.pop(place) if place in self._pending else None
+
+
+class FileFrames(FileImages):
+    """Frames that live in files; threads decode them."""
+
+    def frames(self, indices: Tensor) -> Frames:
+        frames = [torch.from_numpy(image) for image in self._decoded(indices)]
+        return frames or self.batch(indices)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        shape = self._decoder.shape
+        images = torch.empty((len(indices), *shape), dtype=torch.uint8)
+        for image, decoded in zip(images, self._decoded(indices)):
+            image.copy_(central(torch.from_numpy(decoded), shape))
+        return images

@@ -30,20 +30,20 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path, field: str = "data.root") -> dict[str, Any]:
     """The dictionary of a pickle file, with its keys as text.
 
     Raises:
         UserError: it cannot be read, is not a dictionary, or would import anything but
-            NumPy arrays.
+            NumPy arrays; ``field`` of the configuration is named.
     """
     try:
         with open(path, "rb") as file:
             content = _ArraysOnly(file, encoding="bytes").load()
     except Exception as error:  # noqa: B902 (a broken pickle raises anything)
-        raise UserError(f"data.root: {path} is no pickle of arrays: {error}") from None
+        raise UserError(f"{field}: {path} is no pickle of arrays: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"data.root: {path} holds no dictionary")
+        raise UserError(f"{field}: {path} holds no dictionary")
     return {
         key.decode(errors="replace") if isinstance(key, bytes) else str(key): value
         for key, value in content.items()

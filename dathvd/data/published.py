@@ -15,7 +15,12 @@ from dathvd.config import DataConfig
 from dathvd.data.lock import host_lock
 from dathvd.data.paths import data_root
 from dathvd.errors import UserError
-from dathvd.files import explain_os_errors, make_folder, write_atomically
+from dathvd.files import (
+    explain_os_errors,
+    make_folder,
+    write_atomically,
+    write_bytes,
+)
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -34,7 +39,7 @@ class Published:
     files: Mapping[str, str]
     """MD5 sum of each file."""
     url: str
-    """Where the files are, or with ``archive`` where that is."""
+    """The address of the files, or with ``archive`` of that."""
     archive: tuple[str, str] | None = None
     """Name and MD5 sum of a tar file of ``folder``, kept in the data root."""
 
@@ -71,7 +76,7 @@ class Published:
                 self._unpack(archive, paths)
 
     def _unpack(self, archive: Path, paths: dict[str, Path]) -> None:
-        """Only the files that are known, by name, each whole or not at all."""
+        """Unpack the files that are known, by name, each whole or not at all."""
         try:
             with tarfile.open(archive) as packed:
                 for name, path in paths.items():
@@ -79,15 +84,11 @@ class Published:
                     if member is None:
                         raise KeyError(name)
                     data = member.read()
-                    write_atomically(path, lambda file: _write_all(file, data))
+                    write_bytes(path, data)
         except (tarfile.TarError, KeyError, EOFError, OSError) as error:
             raise UserError(
                 f"data.root: {archive} cannot be unpacked: {error}"
             ) from None
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
 
 
 def _verify(path: Path, md5: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,26 @@ class ImageSet(Protocol):
         """Say that this batch is needed soon; nothing waits."""
 
 
+Frames = Tensor | list[Tensor]
+"""The images of a batch: ``[batch, C, H, W]``, or where their shapes differ a list of
+``[C, H, W]``."""
+
+
+@runtime_checkable
+class FrameSet(ImageSet, Protocol):
+    """An image set whose images are larger than those of its batches."""
+
+    def frames(self, indices: Tensor) -> Frames:
+        """uint8 images of the samples at those int64 places, whole."""
+
+
+def whole_frames(images: ImageSet, indices: Tensor) -> Frames:
+    """uint8 images as large as the set has them: its frames, or else its batch."""
+    if isinstance(images, FrameSet):
+        return images.frames(indices)
+    return images.batch(indices)
+
+
 class TensorImages:
     """Images that live in memory, or in a file that is mapped into it.
 
@@ -50,11 +70,11 @@ class TensorImages:
         return self.images.index_select(0, indices)
 
     def prefetch(self, indices: Tensor) -> None:
-        """Nothing: the images are there."""
+        """Do nothing: the images are there."""
 
 
 class Subset:
-    """Some images of another set.
+    """A choice of images of another set.
 
     Args:
         images: the whole.
@@ -70,6 +90,9 @@ class Subset:
 
     def batch(self, indices: Tensor) -> Tensor:
         return self._images.batch(self._places[indices])
+
+    def frames(self, indices: Tensor) -> Frames:
+        return whole_frames(self._images, self._places[indices])
 
     def prefetch(self, indices: Tensor) -> None:
         self._images.prefetch(self._places[indices])
@@ -91,9 +114,8 @@ class CenterCrop:
 
     def batch(self, indices: Tensor) -> Tensor:
         batch = self.images.batch(indices)
-        top, left = (batch.shape[-2] - self.size) // 2, (
-            batch.shape[-1] - self.size
-        ) // 2
+        top = (batch.shape[-2] - self.size) // 2
+        left = (batch.shape[-1] - self.size) // 2
         return batch[..., top : top + self.size, left : left + self.size].contiguous()
 
     def prefetch(self, indices: Tensor) -> None:

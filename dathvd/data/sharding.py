@@ -1,4 +1,4 @@
-"""Which samples a worker sees, and when: pure functions of (seed, epoch, rank, size).
+"""The samples that a worker sees: pure functions of (seed, epoch, rank, size).
 
 Every sample is seen exactly once per epoch for any number of workers; nothing is
 dropped and nothing padded. The last batch of an epoch holds what is left, and slices of
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dathvd.noise import mix_seed
 
-_EXTRA = 0xE7  # keeps the order of extra samples apart from the labelled ones
+_EXTRA = 0xE7  # the order of extra samples has a seed of its own
 
 
 def permutation(num_samples: int, seed: int, epoch: int) -> Tensor:

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from dathvd.config import DataConfig, ObjectiveConfig
 from dathvd.data.augment import (
-    STREAM,
     Augmentation,
     augment,
     build_augmentation,
     resized_crop,
 )
-from dathvd.data.sets import Dataset, ImageSet
+from dathvd.data.crops import STREAM
+from dathvd.data.grey import LUMA, luma
+from dathvd.data.sets import Dataset, Frames, ImageSet
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
 
 TURNS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,12 @@ class Views:
     """Makes ``count`` views of each image, a sample's views beside each other."""
 
     count: int
-    make: Callable[[Tensor, SampleNoise], Tensor]
-    """From float images ``[batch, C, H, W]`` to ``[count * batch, C, H, W]``."""
+    make: Callable[[Frames, SampleNoise], Tensor]
+    """A function of float images ``[batch, C, H, W]``, or a list of whole ones, and of
+    noise: the views ``[count * batch, C, H, W]``."""
     labels: Callable[[int], Tensor]
-    """From the number of samples to the views' labels, int64 ``[count * samples]``."""
+    """A function of the number of samples: the views' labels, int64
+    ``[count * samples]``."""
 
 
 def build_views(
@@ -75,12 +77,13 @@ def self_supervised(dataset: Dataset, objective: ObjectiveConfig) -> Dataset:
     return dataset
 
 
-def turned(images: Tensor) -> Tensor:
-    """Each image by 0, 1, 2 and 3 quarter turns.
+def turned(images: Frames) -> Tensor:
+    """The images, each turned by 0, 1, 2 and 3 quarter turns.
 
     Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting
     Image Rotations (ICLR 2018).
     """
+    assert isinstance(images, Tensor)
     turns = [images.rot90(turn, (2, 3)) for turn in range(len(TURNS))]
     return torch.stack(turns, dim=1).flatten(0, 1)
 
@@ -117,18 +120,24 @@ class Turned:
 
 
 def two_views(
-    images: Tensor, draws: SampleNoise, *, flip: bool, size: int | None
+    images: Frames, draws: SampleNoise, *, flip: bool, size: int | None
 ) -> Tensor:
     """Two views of each image: random crops, scaled and flipped, colours changed.
 
     Args:
-        images: float ``[batch, C, H, W]`` in [0, 1].
+        images: float ``[batch, C, H, W]`` in [0, 1], or with ``size`` a list of
+            ``[C, H, W]`` of several sizes.
         draws: of each sample.
         flip: mirror every other view.
         size: height and width of the views of square crops; None keeps the image's
             size, which crops by padding where it is not square.
     """
     each = draws.repeat(2)
+    if not isinstance(images, Tensor):
+        assert size is not None
+        frames = [image for image in images for _ in range(2)]
+        cropped = resized_crop(frames, each, size=size, flip=flip, area=(0.2, 1.0))
+        return jittered(cropped, each)
     doubled = images.repeat_interleave(2, dim=0)
     height, width = images.shape[2:]
     if size is None and height != width:
@@ -159,9 +168,8 @@ def jittered(
     bright = images * factors[:, 0]
     mean = bright.mean(dim=(1, 2, 3), keepdim=True)
     contrasted = torch.lerp(mean.expand_as(bright), bright, factors[:, 1])
-    if images.shape[1] != len(_LUMA):
+    if images.shape[1] != len(LUMA):
         return contrasted.clamp_(0.0, 1.0)
-    luma = contrasted.new_tensor(_LUMA).view(1, -1, 1, 1)
-    plain = (contrasted * luma).sum(1, keepdim=True).expand_as(contrasted)
+    plain = luma(contrasted).expand_as(contrasted)
     saturation = torch.where(draws[:, 3] < grey, 0.0, factors[:, 2])
     return torch.lerp(plain, contrasted, saturation).clamp_(0.0, 1.0)

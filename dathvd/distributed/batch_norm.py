@@ -159,7 +159,9 @@ def _moments(input: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
     each worker's own mean and variance: no digits are lost where the mean is large.
     """
     channels = input.size(1)
-    count = torch.full((1,), input.numel() // channels).double().to(input.device)
+    count = torch.full(
+        (1,), input.numel() // channels, dtype=torch.float64, device=input.device
+    )
     sums = torch.zeros(2, channels, dtype=torch.float64, device=input.device)
     if input.numel():
         dims = [0, *range(2, input.dim())]

@@ -7,9 +7,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dathvd.doctor.finding import Finding
 
@@ -40,13 +40,23 @@ class RankFacts:
     """Seconds since 1970, read at the same moment on all ranks."""
     folder: str
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> RankFacts:
+        """What ``asdict`` gave on another rank, where tuples have become lists."""
+        versions = tuple((name, version) for name, version in fields["versions"])
+        return cls(**{**fields, "versions": versions})
+
 
 def rank_findings(runtime: Runtime) -> list[Finding]:
     """Compare the ranks and measure their links; collective, the same on every rank."""
     import horovod.torch as hvd
 
+    from dathvd.runtime import gather_json
+
     hvd.barrier()
-    facts: list[RankFacts] = hvd.allgather_object(gather_facts(runtime, time.time()))
+    own = gather_facts(runtime, time.time())
+    everyone = gather_json(asdict(own), "doctor.facts", runtime.size)
+    facts = [RankFacts.from_json(fields) for fields in everyone]
     return [
         Finding("Ranks", runtime.describe()),
         *compare(facts),
@@ -155,8 +165,9 @@ def _measure(
     runtime: Runtime, name: str, action: Callable[[torch.Tensor], None], share: float
 ) -> Finding:
     """Time ``action`` for about a second; every rank makes the same calls."""
-    import horovod.torch as hvd
     import torch
+
+    from dathvd.runtime import from_root
 
     elements = _ELEMENTS - _ELEMENTS % runtime.size
     tensor = torch.zeros(elements, device=runtime.device)
@@ -164,7 +175,7 @@ def _measure(
     start = time.perf_counter()
     action(tensor)
     repeats = max(1, int(_SECONDS / max(1e-4, time.perf_counter() - start)))
-    repeats = int(hvd.broadcast_object(repeats, root_rank=0, name=f"doctor.{name}"))
+    repeats = from_root(runtime, repeats)
     start = time.perf_counter()
     for _ in range(repeats):
         action(tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dathvd.doctor.finding import Finding
 from dathvd.launch.hosts import is_local
 from dathvd.launch.options import LaunchOptions
-from dathvd.launch.reach import problem_of
+from dathvd.launch.reach import probe
 
 
 def host_findings(options: LaunchOptions) -> list[Finding]:
@@ -14,7 +14,7 @@ def host_findings(options: LaunchOptions) -> list[Finding]:
     for host in options.hosts:
         if is_local(host.name):
             continue
-        problem = problem_of(host.name, options)
+        problem = probe(host.name, options).problem
         if problem is None:
             findings.append(Finding(f"Host {host.name}", "reachable, set up"))
             continue

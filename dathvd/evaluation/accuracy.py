@@ -11,6 +11,7 @@ from dathvd.attacks import build_attack
 from dathvd.config import AttackConfig
 from dathvd.data import ImageSet
 from dathvd.evaluation.judge import CLEAN, Judge, right_on_clean, survives
+from dathvd.evaluation.store import Store
 from dathvd.runtime import Runtime
 
 
@@ -33,6 +34,7 @@ def evaluate(
     seed: int,
     max_samples: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
+    store: Store | None = None,
 ) -> Accuracy:
     """Clean accuracy, and accuracy on the worst example of all restarts.
 
@@ -48,6 +50,7 @@ def evaluate(
         seed: of the random starts.
         max_samples: use the first so many samples; 0 uses all.
         on_batch: called with (parts done here, parts of this worker).
+        store: keeps what is judged under this attack, and gives back what was before.
     """
     judge = Judge(
         images,
@@ -56,6 +59,7 @@ def evaluate(
         seed=seed,
         max_samples=max_samples,
         on_part=on_batch,
+        store=store,
     )
     probes = {CLEAN: right_on_clean, "attacked": survives(build_attack(attack_config))}
     clean, robust = judge(model, probes).sum(dim=1).tolist()

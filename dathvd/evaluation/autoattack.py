@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dathvd.attacks import BALLS, Attack
 from dathvd.attacks.attack import correct_on
-from dathvd.attacks.network import in_mode
+from dathvd.attacks.forward import Forward
+from dathvd.attacks.network import attacked
 from dathvd.errors import UserError, choose
 from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.noise import SampleNoise, mix_seed
@@ -31,6 +32,8 @@ _TARGETS = 9
 _MIN_CLASSES = 4
 """The targeted DLR loss divides by a difference of the four highest logits."""
 _NORMS = {"linf": "Linf", "l2": "L2"}
+_EXACT = Forward(channels_last=True, fold_batch_norm=True, winograd=True)
+"""The same function up to rounding, faster."""
 
 
 class AutoAttack(Attack):
@@ -43,12 +46,20 @@ class AutoAttack(Attack):
         norm: linf or l2.
         epsilon: the radius, in pixel units, above 0.
         num_classes: of the task, at least 4.
+        forward: how the network runs while it is attacked; verdicts are its own.
 
     Raises:
         UserError: the package is missing, or there are too few classes.
     """
 
-    def __init__(self, norm: str, epsilon: float, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        norm: str,
+        epsilon: float,
+        *,
+        num_classes: int,
+        forward: Forward = _EXACT,
+    ) -> None:
         if num_classes < _MIN_CLASSES:
             raise UserError(
                 f"attack autoattack: the targeted DLR loss needs {_MIN_CLASSES} "
@@ -58,6 +69,7 @@ class AutoAttack(Attack):
         self._norm = choose("attack.norm", norm, _NORMS)
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
         self.num_targets = min(_TARGETS, num_classes - 1)
+        self.forward = forward
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -74,13 +86,13 @@ class AutoAttack(Attack):
         seed = mix_seed(*draws.flatten().tolist()) & 0xFFFFFFFF
         cuda = [images.device] if images.device.type == "cuda" else []
         with (
-            in_mode(model, training=False),
+            attacked(model, self.forward) as network,
             _constant(model),
             torch.random.fork_rng(cuda),
             _remarks(),
         ):
             adversary = self._library.AutoAttack(
-                model,
+                network,
                 norm=self._norm,
                 eps=self.ball.epsilon,
                 seed=seed,

@@ -12,14 +12,10 @@ from pydantic import ValidationError
 
 from dathvd.attacks import Attack
 from dathvd.config import explain
-from dathvd.config.evaluation import EvaluationAttackConfig
+from dathvd.config.evaluation import REACH, EvaluationAttackConfig
 from dathvd.errors import UserError, choose
 from dathvd.evaluation.attack_kind import GRID_OPTIONS, EvaluationAttack
 from dathvd.evaluation.attacks import EVALUATION_ATTACKS, OWN
-
-REACH = 2.5
-"""Length of all steps together over epsilon, at least: every point of the ball can be
-reached from every other (Madry et al., ICLR 2018, take 2.5 epsilon / num_steps)."""
 
 
 @dataclass(frozen=True)

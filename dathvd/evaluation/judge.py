@@ -8,11 +8,12 @@ together make the result independent of the number of workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dathvd import heartbeat
 from dathvd.attacks import Attack
 from dathvd.attacks.attack import correct_on
 from dathvd.attacks.network import in_mode
@@ -98,10 +99,12 @@ class Judge:
         done = 0
         with in_mode(model, training=False):
             for part in mine:
+                heartbeat.beat(heartbeat.EVALUATING)
                 for _ in self._judge(model, part, probes):
                     done += 1
                     if self.on_part is not None:
                         self.on_part(done, total)
+        heartbeat.rest()  # others may have more to do
         for part in [*mine, *(known if self.runtime.is_root else [])]:
             columns = [part.right[key] for key in probes]
             flags[:, part.start : part.stop] = torch.tensor(columns, dtype=torch.int32)
@@ -114,7 +117,8 @@ class Judge:
             store, root = self.store, self.runtime.is_root
             together(self.runtime, lambda: store.open() if root else None)
             read = together(self.runtime, lambda: store.read() if root else [])
-            known = {part.start: part for part in from_root(self.runtime, read)}
+            sent = from_root(self.runtime, [asdict(part) for part in read])
+            known = {fields["start"]: Part(**fields) for fields in sent}
         parts = []
         for start in range(0, self.num_samples, self.batch_size):
             stop = min(start + self.batch_size, self.num_samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.config import Config, explain
 from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.devices import set_up_device
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
@@ -53,10 +56,28 @@ class Request:
 
 
 def evaluate_test_set(
-    model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    runtime: Runtime,
+    folder: Path | None = None,
 ) -> Accuracy:
-    """The configuration's evaluation, with a progress bar."""
+    """The configuration's evaluation, with a progress bar.
+
+    Args:
+        model: from images in [0, 1] to logits.
+        dataset: whose test set is judged.
+        config: the attack, batch size and seed.
+        runtime: this worker's place.
+        folder: keeps what is judged, so that an evaluation that was stopped goes on.
+    """
     settings = config.evaluation
+    store = None
+    if folder is not None:
+        attack = settings.attack.model_dump(mode="json")
+        identity = {**identify(model, dataset.test, config), "attack": attack}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+        store = Store(folder / digest.hexdigest()[:16], identity)
     with progress_bar("evaluate", runtime) as on_part:
         return evaluate(
             model,
@@ -67,6 +88,7 @@ def evaluate_test_set(
             seed=config.seed,
             max_samples=settings.max_samples,
             on_batch=on_part,
+            store=store,
         )
 
 
@@ -111,6 +133,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
+    set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     results = evaluate_cells(model, dataset, config, cells, request, runtime)

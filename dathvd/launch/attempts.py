@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +16,13 @@ from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.command import launch_command, launch_environment
 from dathvd.launch.engines import installed_engines
 from dathvd.launch.options import LaunchOptions
-from dathvd.launch.reach import check_hosts
+from dathvd.launch.progress import Progress
+from dathvd.launch.reach import hosts_that_answer
+from dathvd.launch.signals import StopSignals
 from dathvd.launch.supervise import Attempt, Outcome
+from dathvd.launch.tree import WORKER
+
+_LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class Plan:
 
 
 def make_plan(
-    options: LaunchOptions, arguments: Sequence[str], environ: Mapping[str, str]
+    options: LaunchOptions,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    stall_limit: float = 0.0,
 ) -> Plan:
     """Decide the command, its environment and the run folder.
 
@@ -50,6 +58,7 @@ def make_plan(
         options: How many ranks, and where.
         arguments: Those of ``dathvd`` on every rank, such as ``["train", …]``.
         environ: This process's environment.
+        stall_limit: Seconds without a step after which a rank is ended; 0: none.
 
     Raises:
         UserError: no engine is there, or an option is not valid.
@@ -57,8 +66,9 @@ def make_plan(
     words, run_dir = with_run_dir(arguments)
     cores = os.cpu_count() or 1
     environment = launch_environment(environ, options, cores=cores)
+    watch = ["--stall-limit", f"{stall_limit:g}"] if stall_limit else []
     logs = ["--logs", str(run_dir / "logs")] if run_dir else []
-    worker = [sys.executable, "-m", "dathvd.launch.worker", *logs, "--", *words]
+    worker = [sys.executable, *WORKER, *watch, *logs, "--", *words]
     command = launch_command(
         options, worker, installed=installed_engines(), environment=environment
     )
@@ -76,55 +86,124 @@ def with_run_dir(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     if words[:1] != ["train"] or {"-h", "--help"} & set(words):
         return words, None
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    run_dir = Path("runs") / stamp
+    # two jobs that start in the same second must not share a folder
+    run_dir = Path("runs") / f"{stamp}-{secrets.token_hex(2)}"
     return [*words, "--run-dir", str(run_dir)], run_dir
 
 
-def launch(plan: Plan, options: LaunchOptions, *, restarts: int, grace: float) -> int:
-    """Run the plan, again from the last checkpoint after a failure.
+@dataclass
+class Job:
+    """Attempts at a plan until one is the last."""
 
-    Args:
-        plan: What to run.
-        options: Where, for the check that the hosts can be reached.
-        restarts: How many times a failed job is started again; a user's error and a
-            stop by signal are not failures to repeat.
-        grace: Seconds that ranks get to save when asked to stop.
+    plan: Plan
+    options: LaunchOptions
+    restarts: int
+    """How often in a row it is started again without a new checkpoint."""
+    grace: float
+    """Seconds that ranks get to save when asked to stop."""
+    stall_limit: float = 0.0
+    """Seconds without a step after which a rank is ended; 0: none."""
+    replan: Callable[[LaunchOptions], Plan] | None = None
+    """Makes a plan for fewer hosts; None: all hosts are needed."""
+    stop: StopSignals = field(default_factory=StopSignals)
 
-    Returns:
-        0; 2 for a user's error; 75 for stopped and saved; 130 for Ctrl-C; else 1.
-    """
-    check_hosts(options)
-    for attempt in range(restarts + 1):
-        outcome = Attempt(plan.command, plan.environment, grace=grace).wait()
-        _tell(outcome, plan)
-        again = outcome.exit_code == 1 and outcome.stopped_by is None
-        if not again or attempt == restarts:
-            break
-        pause = min(2.0**attempt, 60.0)
-        _say(
-            f"restart {attempt + 1} of {restarts} in {pause:.0f} s, "
-            "from the last checkpoint"
-        )
-        time.sleep(pause)
-    return outcome.exit_code
+    def run(self) -> int:
+        """Run to the last attempt's end and return the exit code."""
+        with self.stop:
+            progress = Progress(self.plan.run_dir)
+            plan, options = self.plan, self.options
+            while not self.stop.numbers:
+                outcome = self._attempt(plan, options)
+                progress.look()
+                _tell(outcome, plan, progress)
+                code = outcome.exit_code(progress.has_checkpoint)
+                if code != 1 or outcome.stopped_by is not None:
+                    return code
+                if not self._pause(progress):
+                    return code
+                if not self.stop.numbers:
+                    plan, options = self._for_hosts_that_answer(plan, options)
+            return self._stopped_between(progress)
+
+    def _attempt(self, plan: Plan, options: LaunchOptions) -> Outcome:
+        return Attempt(
+            plan.command,
+            plan.environment,
+            num_proc=options.num_proc,
+            grace=self.grace,
+            stall_limit=self.stall_limit,
+            stop=self.stop,
+        ).wait()
+
+    def _pause(self, progress: Progress) -> bool:
+        """Wait before another attempt; False where there is to be none."""
+        while progress.failures <= self.restarts:
+            pause = min(2.0 ** (progress.failures - 1), _LONGEST_PAUSE)
+            _say(
+                f"restart {progress.failures} of {self.restarts} in {pause:.0f} s, "
+                f"from {progress.describe()}"
+            )
+            if self.stop.wait(pause) or not progress.folder_is_lost():
+                return True
+            _say(
+                f"error: run folder {self.plan.run_dir} is gone, with its "
+                "checkpoints; is its disk mounted?"
+            )
+            progress.failures += 1
+        return False
+
+    def _for_hosts_that_answer(
+        self, plan: Plan, options: LaunchOptions
+    ) -> tuple[Plan, LaunchOptions]:
+        """The same plan, or one without the hosts that do not answer now."""
+        if self.replan is None or not self.options.hosts:
+            return plan, options
+        answer, problems = hosts_that_answer(self.options)
+        for problem in problems:
+            _say(f"warning: {problem}; going on without it")
+        slots = sum(host.slots for host in answer)
+        if not slots or answer == options.hosts:
+            return plan, options  # let the attempt say what is wrong
+        number = min(self.options.num_proc, slots)
+        options = replace(self.options, hosts=answer, num_proc=number)
+        _say(f"{number} ranks on {', '.join(map(str, answer))}")
+        return self.replan(options), options
+
+    def _stopped_between(self, progress: Progress) -> int:
+        """The end of a job that was asked to stop while no attempt was under way."""
+        number = self.stop.numbers[0]
+        progress.look()
+        _say(_stopped(number, progress.has_checkpoint))
+        if number == signal.SIGINT:
+            return 130
+        return TEMPORARY_FAILURE if progress.has_checkpoint else 1
 
 
-def _tell(outcome: Outcome, plan: Plan) -> None:
+def _stopped(number: int, saved: bool) -> str:
+    name = signal.Signals(number).name
+    if saved:
+        return f"stopped by {name}: a checkpoint is saved; the same command goes on"
+    return f"stopped by {name}: nothing was saved"
+
+
+def _tell(outcome: Outcome, plan: Plan, progress: Progress) -> None:
     """The failing rank's message first, then where the rest is to be found."""
     sys.stdout.flush()
     logs = f"; logs: {plan.run_dir / 'logs'}" if plan.run_dir else ""
-    if outcome.stopped_by is not None:
-        how = signal.Signals(outcome.stopped_by).name
-        saved = any(end.code == TEMPORARY_FAILURE for end in outcome.ends)
-        state = "a checkpoint is saved; the same command goes on" if saved else "ended"
-        _say(f"stopped by {how}: {state}{logs}")
-    elif outcome.cause is not None:
+    if outcome.finished:
+        return
+    if outcome.cause is not None:
         _say(f"error: {outcome.cause.describe()}{logs}")
         if not outcome.cause.message:
             sys.stderr.buffer.write(b"".join(outcome.held[-40:]))
             sys.stderr.flush()
-    elif outcome.exit_code == 1:
+    elif outcome.frozen:
+        _say(f"error: the launcher of the ranks was stopped, and ended{logs}")
+    elif outcome.stopped_by is None and not outcome.saved:
         _say(f"error: the launcher ended with exit code {outcome.code}{logs}")
+    if outcome.stopped_by is not None:
+        saved = outcome.saved or progress.has_checkpoint
+        _say(_stopped(outcome.stopped_by, saved) + logs)
 
 
 def _say(line: str) -> None:

@@ -69,6 +69,16 @@ def is_local(name: str) -> bool:
     return address in {entry.address for entry in own}
 
 
+def interface_of(address: str) -> str | None:
+    """The name of this machine's interface with that address, such as eth0."""
+    import psutil
+
+    for name, entries in psutil.net_if_addrs().items():
+        if address in {entry.address.partition("%")[0] for entry in entries}:
+            return name
+    return None
+
+
 def _host(entry: str, where: str) -> Host:
     name, colon, slots = entry.strip().partition(":")
     if not _NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Ends a job whose launcher was killed: ``python -m dathvd.launch.keeper PID``.
+"""Ends a job whose launcher was killed: ``python -P -m dathvd.launch.keeper PID``.
 
 ``horovodrun`` becomes a shell with mpirun below it; both would go on. This process
 waits on a pipe from the launcher: a byte means that all is over, an end without one
@@ -21,7 +21,7 @@ class Keeper:
     def __init__(self, pid: int) -> None:
         """Watch over a process and all that descend from it."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dathvd.launch.keeper", str(pid)],
+            [sys.executable, "-P", "-m", "dathvd.launch.keeper", str(pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

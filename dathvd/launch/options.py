@@ -25,7 +25,8 @@ class LaunchOptions:
     """A name of ``dathvd.launch.engines.ENGINES``; None takes the first one that is
     installed and can start ranks over the controller."""
     network_interface: str | None = None
-    """Restricts traffic between ranks to one interface, such as eth0."""
+    """Restricts traffic between ranks to one interface, such as eth0; it must have that
+    name on all hosts, the launching one included."""
     ssh_port: int | None = None
     ssh_identity_file: str | None = None
     forward: tuple[str, ...] = ()

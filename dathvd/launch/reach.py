@@ -1,4 +1,4 @@
-"""Whether the hosts can be reached before anything is started on them."""
+"""Whether hosts can be reached before anything is started on them, and over what."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from dathvd.errors import UserError
-from dathvd.launch.hosts import is_local
+from dathvd.launch.command import SSH_OPTIONS
+from dathvd.launch.hosts import Host, interface_of, is_local
 from dathvd.launch.options import LaunchOptions
 
-CONNECT_TIMEOUT = 8
-"""Seconds that a host gets to answer."""
+_TIMEOUT = int(SSH_OPTIONS["ConnectTimeout"]) + 7
+_MARK = "dathvd-interfaces "
+# prints the interface of this end of the ssh connection, and the address of the other
+_INTERFACE = (
+    "import os; from dathvd.launch.hosts import interface_of; "
+    "c = (os.environ.get('SSH_CONNECTION') or '- - - -').split(); "
+    f"print('{_MARK}', interface_of(c[2]), c[0])"
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a host said when it was asked."""
+
+    host: str
+    problem: str | None = None
+    """One line on why it cannot be used; None where it can."""
+    interfaces: tuple[str | None, str | None] = (None, None)
+    """The interfaces that the connection uses there and here, where they are known."""
 
 
 def ssh_command(host: str, options: LaunchOptions, remote: str) -> list[str]:
     """ssh without questions; a new host's key is noted, a changed one refused."""
-    words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]
-    words += ["-o", f"ConnectTimeout={CONNECT_TIMEOUT}"]
+    words = ["ssh"]
+    for name, value in SSH_OPTIONS.items():
+        words += ["-o", f"{name}={value}"]
     if options.ssh_port is not None:
         words += ["-p", str(options.ssh_port)]
     if options.ssh_identity_file:
@@ -28,54 +47,102 @@ def ssh_command(host: str, options: LaunchOptions, remote: str) -> list[str]:
     return [*words, host, remote]
 
 
-def check_hosts(options: LaunchOptions) -> None:
+def check_hosts(options: LaunchOptions) -> LaunchOptions:
     """See that every other host can be reached and has this Python and this folder.
 
+    Returns:
+        The options with the interface that all hosts talk over, where none was named
+        and all have one of the same name.
+
     Raises:
-        UserError: the first host that cannot be used, why, and what to do.
+        UserError: the first host that cannot be used, why, and what to do; or, over
+            Gloo, that there is no common interface.
     """
-    remote = [host.name for host in options.hosts if not is_local(host.name)]
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        problems = pool.map(lambda host: problem_of(host, options), remote)
-    bad = [problem for problem in problems if problem]
+    probes = probe_hosts(options)
+    bad = [probe.problem for probe in probes if probe.problem]
     if bad:
         more = f" (and {len(bad) - 1} more hosts with problems)" if bad[1:] else ""
         raise UserError(bad[0] + more)
+    if not probes or options.network_interface:
+        return options
+    found = {name for probe in probes for name in probe.interfaces}
+    if len(found) == 1 and None not in found:
+        return replace(options, network_interface=found.pop())
+    if options.controller == "gloo":
+        told = ", ".join(f"{p.host} over {p.interfaces[0]}" for p in probes[:4])
+        raise UserError(
+            f"--gloo: the hosts talk over interfaces of different names ({told}); "
+            "name a common one with --network-interface, or use --mpi"
+        )
+    return options
 
 
-def problem_of(host: str, options: LaunchOptions) -> str | None:
-    """One line on why the host cannot be used, or None."""
+def hosts_that_answer(options: LaunchOptions) -> tuple[tuple[Host, ...], list[str]]:
+    """The hosts that can be used now, and one line about each other one."""
+    problems = {p.host: p.problem for p in probe_hosts(options) if p.problem}
+    answer = tuple(host for host in options.hosts if host.name not in problems)
+    return answer, list(problems.values())
+
+
+def probe_hosts(options: LaunchOptions) -> list[Probe]:
+    """Ask every host that is not this one, all at once."""
+    remote = [host.name for host in options.hosts if not is_local(host.name)]
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        return list(pool.map(lambda host: probe(host, options), remote))
+
+
+def probe(host: str, options: LaunchOptions) -> Probe:
+    """Ask one host for what a rank needs."""
     folder, python = os.getcwd(), sys.executable
+    command = shlex.join([python, "-P", "-c", _INTERFACE])
     check = (
         f"cd {shlex.quote(folder)} 2>/dev/null || exit 101; "
-        f"test -x {shlex.quote(python)} || exit 102; exit 103"
+        f"test -x {shlex.quote(python)} || exit 102; {_path()}{command}; exit 103"
     )
-    code, said = _run(ssh_command(host, options, check))
-    if code == 103:
-        return None
-    if code == 101:
-        return f"host {host}: no folder {folder} (use a shared or equal path)"
-    if code == 102:
-        return f"host {host}: no {python} (set dathvd up there at the same path)"
-    port = f" on port {options.ssh_port}" if options.ssh_port is not None else ""
-    return (
-        f"host {host}: cannot be reached over ssh{port}: {said} "
-        f"(ssh {host} true must work without a password)"
-    )
-
-
-def _run(command: Sequence[str]) -> tuple[int, str]:
     try:
         done = subprocess.run(
-            command,
+            ssh_command(host, options, check),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=CONNECT_TIMEOUT + 7,
+            timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return 255, "no answer"
+        return _unreachable(host, options, "no answer")
     except OSError as error:
-        return 255, f"ssh cannot be started: {error.strerror}"
+        return _unreachable(host, options, f"ssh cannot be started: {error.strerror}")
+    if done.returncode == 103:
+        return Probe(host, interfaces=_interfaces(done.stdout))
+    if done.returncode == 101:
+        problem = f"host {host}: no folder {folder} (use a shared or equal path)"
+        return Probe(host, problem)
+    if done.returncode == 102:
+        problem = f"host {host}: no {python} (set dathvd up there at the same path)"
+        return Probe(host, problem)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return done.returncode, lines[-1] if lines else f"exit code {done.returncode}"
+    said = lines[-1] if lines else f"exit code {done.returncode}"
+    return _unreachable(host, options, said)
+
+
+def _path() -> str:
+    """The setting by which the other Python finds the same dathvd."""
+    path = os.environ.get("PYTHONPATH")
+    return f"PYTHONPATH={shlex.quote(path)} " if path else ""
+
+
+def _unreachable(host: str, options: LaunchOptions, said: str) -> Probe:
+    port = f" on port {options.ssh_port}" if options.ssh_port is not None else ""
+    return Probe(
+        host,
+        f"host {host}: cannot be reached over ssh{port}: {said} "
+        f"(ssh {host} true must work without a password)",
+    )
+
+
+def _interfaces(said: str) -> tuple[str | None, str | None]:
+    """There and here, of the probe's line among what a login may print."""
+    for line in said.splitlines():
+        if line.startswith(_MARK):
+            there, here = line.removeprefix(_MARK).split()
+            return (None if there == "None" else there), interface_of(here)
+    return None, None

@@ -1,4 +1,4 @@
-"""How a rank tells the launcher that it has ended: one line among its output."""
+"""How a rank tells the launcher that it is there and how it ended: lines of output."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ import re
 import signal
 from dataclasses import asdict, dataclass
 
-_MARK = "@dathvd-rank-ended "
+_STARTED = "@dathvd-rank-started "
+_ENDED = "@dathvd-rank-ended "
 # what horovodrun and mpirun --tag-output put before a line
 _TAG = re.compile(rb"^\[\d+(?:,\d+)?\]<std(?:out|err)>:")
 _ERROR = re.compile(r"^(?:\[rank \d+\] )?dathvd: error: ")
 
 
 @dataclass(frozen=True)
+class RankStarted:
+    """A rank's companion is there and passes signals on."""
+
+    rank: int
+    host: str
+
+    def to_line(self) -> str:
+        """The line that carries it."""
+        return _STARTED + json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
 class RankEnded:
-    """A rank's end: code as the shell counts (128 + number of a signal)."""
+    """A rank's end: code as the shell counts (0, or 128 + number of a signal)."""
 
     rank: int
     host: str
@@ -25,7 +38,7 @@ class RankEnded:
     def to_line(self) -> str:
         """The line that carries it; short, so that no launcher splits it."""
         short = {**asdict(self), "message": self.message[:600]}
-        return _MARK + json.dumps(short)
+        return _ENDED + json.dumps(short)
 
     def describe(self) -> str:
         """One line for people: which rank, where, why."""
@@ -37,15 +50,16 @@ class RankEnded:
         return f"rank {self.rank} on {self.host}: {reason}"
 
 
-def read_line(line: bytes) -> RankEnded | bytes:
-    """A line of a launcher's output: a rank's end, or the line without its tag."""
+def read_line(line: bytes) -> RankStarted | RankEnded | bytes:
+    """A line of a launcher's output: a rank's report, or the line without its tag."""
     line = _TAG.sub(b"", line)
-    if line.startswith(_MARK.encode()):
-        try:
-            text = line[len(_MARK) :].decode()
-            return RankEnded(**json.JSONDecoder().raw_decode(text)[0])
-        except (ValueError, TypeError):
-            return line
+    for mark, kind in ((_STARTED, RankStarted), (_ENDED, RankEnded)):
+        if line.startswith(mark.encode()):
+            try:
+                text = line[len(mark) :].decode()
+                return kind(**json.JSONDecoder().raw_decode(text)[0])
+            except (ValueError, TypeError):
+                return line
     return line
 
 

@@ -9,8 +9,8 @@ import signal
 import psutil
 
 _KILL_AFTER = 3.0  # seconds between SIGTERM and SIGKILL
-WORKER = ["-m", "dathvd.launch.worker"]
-"""How a rank's companion is started."""
+WORKER = ["-P", "-m", "dathvd.launch.worker"]
+"""How a rank's companion is started; -P: imports look not at the current folder."""
 
 
 def ask_to_save(pid: int) -> None:
@@ -28,6 +28,7 @@ def end_tree(pid: int) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
+            process.resume()  # one that was stopped would not hear of it
     _, alive = psutil.wait_procs(processes, timeout=_KILL_AFTER)
     for process in alive:
         with contextlib.suppress(psutil.Error):
@@ -51,6 +52,6 @@ def _name(process: psutil.Process) -> str:
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[1:3] == WORKER
+        return process.cmdline()[1 : 1 + len(WORKER)] == WORKER
     except psutil.Error:
         return False

@@ -1,12 +1,13 @@
-"""One rank's companion: ``python -m dathvd.launch.worker [--logs DIR] -- train …``.
+"""One rank's companion: ``python -P -m dathvd.launch.worker [OPTIONS] -- train …``.
 
 It runs ``dathvd`` with the given arguments as its child, prefixes the child's output
 with the rank, copies it to a log file, tells the launcher how the child ended, and ends
-the child when the launcher has gone. It imports neither torch nor Horovod.
+the child when it hangs or the launcher has gone. It imports neither torch nor Horovod.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -16,71 +17,61 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from dathvd.errors import TEMPORARY_FAILURE
-from dathvd.launch.report import RankEnded, error_text
+from dathvd.heartbeat import DESCRIPTOR, Pulse
+from dathvd.launch.output import Output
+from dathvd.launch.report import RankEnded, RankStarted
+from dathvd.launch.stall import StallWatch, end_stalled, is_stopped
 from dathvd.ranks import launched_rank
+from dathvd.stop import SIGNALS
 
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
-class Output:
-    """Where the lines of both streams go, one whole line at a time."""
-
-    def __init__(self, rank: int, log: BinaryIO | None) -> None:
-        self._prefix = f"[{rank}] ".encode()
-        self._log = log
-        self._lock = threading.Lock()
-        self.error = ""
-        self.last = ""
-
-    def copy(self, source: IO[bytes], target: BinaryIO) -> None:
-        """Forward a stream to its end."""
-        for line in iter(source.readline, b""):
-            self.write(line, target)
-
-    def write(self, line: bytes, target: BinaryIO) -> None:
-        """Log a line and forward it, unless it is the error that the report carries."""
-        line = line if line.endswith(b"\n") else line + b"\n"
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            if self._log is not None:
-                self._log.write(line)
-            text = line.decode(errors="replace").strip()
-            error = error_text(text)
-            if error is not None:
-                self.error = error
-                return
-            if target is sys.stderr.buffer and text:
-                self.last = text
-            target.write(self._prefix + line)
-            target.flush()
-
-
-def run(command: Sequence[str], logs: Path | None) -> int:
+def run(
+    command: Sequence[str],
+    logs: Path | None,
+    *,
+    stall_limit: float = 0.0,
+    hold_signals: bool = False,
+) -> int:
     """Run the command to its end as this rank; the exit code is the command's.
 
     A rank that stopped and saved counts as a success here: mpirun would kill the
     others, who may still be saving. The launcher learns of it by the report.
+
+    Args:
+        command: What to run.
+        logs: Where its output is kept too.
+        stall_limit: Seconds that it may be without a step; 0 for no limit.
+        hold_signals: Whether the command listens to SIGTERM and SIGUSR1 when it is
+            ready to (``dathvd.stop``); until then they are kept for it.
     """
     rank = launched_rank()
+    pulse, descriptor = Pulse.create()
     with _log_file(logs, rank) as log:
         output = Output(rank, log)
         child = subprocess.Popen(
             command,
+            env={**os.environ, DESCRIPTOR: str(descriptor)},
+            pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,  # signals reach it through this process, and once
-            preexec_fn=_die_with_parent,
+            preexec_fn=_hold_signals if hold_signals else _die_with_parent,
         )
         _pass_signals_to(child)
+        _tell(RankStarted(rank, socket.gethostname()))
         threads = [
             threading.Thread(target=output.copy, args=pair, daemon=True)
             for pair in (
@@ -90,17 +81,25 @@ def run(command: Sequence[str], logs: Path | None) -> int:
         ]
         for thread in threads:
             thread.start()
-        _wait(child)
+        _wait(child, StallWatch(pulse, stall_limit), output)
         for thread in threads:
             thread.join(timeout=_GRACE)  # a grandchild may hold the pipe
-        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-        if code:
-            message = output.error or (output.last if code < 128 else "")
-            end = RankEnded(rank, socket.gethostname(), code, message)
-            with contextlib.suppress(OSError):
-                # one write: mpirun puts its tag into a line that arrives in pieces
-                os.write(2, end.to_line().encode() + b"\n")
+        return _report_end(child.returncode, rank, output)
+
+
+def _report_end(returncode: int, rank: int, output: Output) -> int:
+    code = returncode if returncode >= 0 else 128 - returncode
+    message = output.error or (output.last if code < 128 else "")
+    if output.stalled:
+        code = 1
+    _tell(RankEnded(rank, socket.gethostname(), code, message if code else ""))
     return 0 if code == TEMPORARY_FAILURE else code
+
+
+def _tell(report: RankStarted | RankEnded) -> None:
+    with contextlib.suppress(OSError):
+        # one write: mpirun puts its tag into a line that arrives in pieces
+        os.write(2, report.to_line().encode() + b"\n")
 
 
 @contextlib.contextmanager
@@ -126,6 +125,12 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _hold_signals() -> None:
+    """The same; and keep back what asks it to stop until it can listen."""
+    _die_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 def _pass_signals_to(child: subprocess.Popen[bytes]) -> None:
     def forward(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -135,18 +140,24 @@ def _pass_signals_to(child: subprocess.Popen[bytes]) -> None:
         signal.signal(number, forward)
 
 
-def _wait(child: subprocess.Popen[bytes]) -> None:
-    """Wait for the child; end it when nobody reads this process's output any more."""
+def _wait(child: subprocess.Popen[bytes], watch: StallWatch, output: Output) -> None:
+    """Wait for the child; end it when it hangs, or when nobody reads any more."""
     ended = os.pidfd_open(child.pid)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(1, 0)  # only errors: the other end was closed
+    looked = time.monotonic()
     try:
         while child.poll() is None:
             for descriptor, event in poll.poll(1000):
                 if descriptor == 1 and event & (select.POLLERR | select.POLLHUP):
                     poll.unregister(1)
                     _end(child)
+            now = time.monotonic()
+            problem = watch.look(now - looked, is_stopped(child.pid))
+            looked = now
+            if problem is not None:
+                end_stalled(child, output, problem, watch.pulse)
     finally:
         os.close(ended)
     child.wait()
@@ -161,13 +172,19 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``[--logs DIR] -- ARGUMENTS`` of ``dathvd``."""
-    options, words = list(arguments), []
-    if "--" in options:
-        place = options.index("--")
-        options, words = options[:place], options[place + 1 :]
-    logs = Path(options[1]) if options[:1] == ["--logs"] else None
-    return run([sys.executable, "-m", "dathvd", *words], logs)
+    """``[--logs DIR] [--stall-limit SECONDS] -- ARGUMENTS`` of ``dathvd``."""
+    place = list(arguments).index("--")
+    words = arguments[place + 1 :]
+    parser = argparse.ArgumentParser(prog="dathvd.launch.worker")
+    parser.add_argument("--logs", type=Path)
+    parser.add_argument("--stall-limit", type=float, default=0.0)
+    options = parser.parse_args(arguments[:place])
+    return run(
+        [sys.executable, "-P", "-m", "dathvd", *words],
+        options.logs,
+        stall_limit=options.stall_limit,
+        hold_signals=words[:1] == ["train"],
+    )
 
 
 if __name__ == "__main__":

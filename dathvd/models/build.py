@@ -1,4 +1,4 @@
-"""From a configuration to a network."""
+"""The makers of networks: a configuration becomes a network."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dathvd.models.stochastic import StochasticDepth
 ImageShape = tuple[int, int, int]
 
 
-def _torchvisions(name: str) -> Callable[..., nn.Module]:
+def torchvision_network(name: str) -> Callable[..., nn.Module]:
     """A maker of torchvision's network of that name, without trained weights."""
 
     def build(
@@ -34,7 +34,8 @@ def _torchvisions(name: str) -> Callable[..., nn.Module]:
         if config.activation is not None:
             make_act = ACTIVATIONS[config.activation]
             _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
-        # torchvision's own draws from the global generator, whoever the samples are
+        # torchvision's own layer draws from the global generator: its masks would not
+        # belong to the samples
         depth = torchvision.ops.StochasticDepth
         _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
         return network
@@ -64,10 +65,10 @@ def _replace(
                 setattr(parent, name, make(child))
 
 
-resnet18 = _torchvisions("resnet18")
-resnet34 = _torchvisions("resnet34")
-resnet50 = _torchvisions("resnet50")
-resnet101 = _torchvisions("resnet101")
-convnext_tiny = _torchvisions("convnext_tiny")
-convnext_small = _torchvisions("convnext_small")
-convnext_base = _torchvisions("convnext_base")
+resnet18 = torchvision_network("resnet18")
+resnet34 = torchvision_network("resnet34")
+resnet50 = torchvision_network("resnet50")
+resnet101 = torchvision_network("resnet101")
+convnext_tiny = torchvision_network("convnext_tiny")
+convnext_small = torchvision_network("convnext_small")
+convnext_base = torchvision_network("convnext_base")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -11,10 +11,11 @@ from dathvd.config import ModelConfig
 from dathvd.models.layers import Layers, layers_of
 
 ImageShape = tuple[int, int, int]
+Initialization = Literal["kaiming", "torch"]
 
 
 def _conv(fan_in: int, fan_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Without a bias, the output's size is the input's over the stride."""
+    """A convolution without a bias; its output has the input's size over the stride."""
     padding = kernel // 2
     return nn.Conv2d(fan_in, fan_out, kernel, stride, padding, bias=False)
 
@@ -123,6 +124,8 @@ def residual_network(
     widths: Sequence[int],
     depths: Sequence[int],
     preactivated: bool = True,
+    final_norm: bool = True,
+    initialization: Initialization = "kaiming",
 ) -> nn.Module:
     """A stem, stages of blocks (all but the first halve the image), mean, linear.
 
@@ -134,7 +137,12 @@ def residual_network(
         stem: channels of the first convolution.
         widths: width of each stage's blocks.
         depths: blocks in each stage.
-        preactivated: normalise and activate after the last block, else after the stem.
+        preactivated: the blocks activate their inputs; else the stem is normalised and
+            activated too.
+        final_norm: normalise and activate after the last of preactivated blocks, as
+            figure 4(e)'s authors do.
+        initialization: of the convolutions: kaiming draws from N(0, 2 / fan_out), torch
+            keeps PyTorch's default, the uniform law on ±1 / sqrt(fan_in).
     """
     modules: list[nn.Module] = [_conv(image_shape[0], stem, 3)]
     if not preactivated:
@@ -145,13 +153,14 @@ def residual_network(
             stride = 2 if stage > 0 and place == 0 else 1
             modules.append(block(fan_in, width, stride, layers))
             fan_in = width * block.expansion
-    if preactivated:
+    if preactivated and final_norm:
         modules += [layers.norm(fan_in), layers.act()]
     modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fan_in, num_classes)]
     network = nn.Sequential(*modules)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if initialization == "kaiming":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
     return network
 
 
@@ -162,6 +171,8 @@ def _preact_resnet(block: Block, depths: Sequence[int]) -> Callable[..., nn.Modu
         num_classes: int,
         *,
         widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+        final_norm: bool = True,
+        initialization: Initialization = "kaiming",
     ) -> nn.Module:
         return residual_network(
             image_shape,
@@ -171,6 +182,8 @@ def _preact_resnet(block: Block, depths: Sequence[int]) -> Callable[..., nn.Modu
             stem=widths[0],
             widths=widths,
             depths=depths,
+            final_norm=final_norm,
+            initialization=initialization,
         )
 
     return build
@@ -194,7 +207,13 @@ def _wide_resnet(depth: int, widening: int) -> Callable[..., nn.Module]:
 
 
 preact_resnet18 = _preact_resnet(PreActBlock, (2, 2, 2, 2))
-"""PreActResNet-18 (He et al., ECCV 2016); ``widths`` are its four stages' channels."""
+"""PreActResNet-18 (He et al., ECCV 2016).
+
+Its options, and those of the deeper ones: ``widths``, the four stages' channels;
+``final_norm`` and ``initialization`` (see ``residual_network``), which are ``false``
+and ``torch`` in the network of distributed adversarial training (11,171,146 weights for
+10 classes).
+"""
 preact_resnet34 = _preact_resnet(PreActBlock, (3, 4, 6, 3))
 """PreActResNet-34."""
 preact_resnet50 = _preact_resnet(PreActBottleneck, (3, 4, 6, 3))

@@ -1,4 +1,4 @@
-"""From a configuration to an objective."""
+"""The makers of objectives: a configuration becomes an objective."""
 
 from __future__ import annotations
 

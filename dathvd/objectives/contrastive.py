@@ -11,7 +11,7 @@ from torch.nn import functional
 from dathvd.objectives.objective import Objective, Terms, cross_entropy, weighted_mean
 
 Gather = Callable[[Tensor], Tensor]
-"""From this worker's rows to all workers' rows, this worker's first."""
+"""A function of this worker's rows: all workers' rows, this worker's first."""
 
 
 def own_rows(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every objective offers."""
+"""The interface of every objective."""
 
 from __future__ import annotations
 

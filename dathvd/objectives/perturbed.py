@@ -50,7 +50,7 @@ class WeightPerturbed(Objective):
         return self.objective(forward, images, adversarial, labels, weights)
 
     def attacked(self, model: nn.Module) -> nn.Module:
-        """What the wrapped objective's attack sees."""
+        """The network that the wrapped objective's attack sees."""
         return self.objective.attacked(model)
 
     def _perturbed(

@@ -1,4 +1,4 @@
-"""From a configuration to an optimizer."""
+"""The makers of optimizers: a configuration becomes an optimizer."""
 
 from __future__ import annotations
 

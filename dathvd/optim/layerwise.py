@@ -1,4 +1,4 @@
-"""What LAMB and LARS share: steps over lists of tensors, scaled layer by layer."""
+"""The base of LAMB and LARS: steps over lists of tensors, scaled layer by layer."""
 
 from __future__ import annotations
 

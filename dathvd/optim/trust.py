@@ -16,7 +16,7 @@ def trust_ratio(
     min_weight_norm: float = 0.0,
     max_weight_norm: float | None = None,
 ) -> Tensor:
-    """How far a layer may move, relative to its direction's length.
+    """The length that a layer may move, relative to its direction's.
 
     ``coefficient * clip(|w|, min, max) / |u|``, and 1 where either norm is 0: phi in
     LAMB's algorithm 2 (You et al., Large Batch Optimization for Deep Learning, ICLR

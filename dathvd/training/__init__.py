@@ -1,5 +1,4 @@
-"""Distributed adversarial training: the step, the loop, the run."""
+"""Distributed adversarial training: the step, the loop, the run.
 
-from dathvd.training.run import train
-
-__all__ = ["train"]
+``dathvd.training.run`` needs Horovod; the step and its batches do not.
+"""

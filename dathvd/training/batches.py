@@ -15,11 +15,15 @@ from dathvd.data import (
     Dataset,
     ImageSet,
     Views,
+    as_floats,
+    build_views,
     mixed_order,
     num_batches,
     permutation,
+    whole_frames,
     worker_slice,
 )
+from dathvd.devices import to_device
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise, mix_seed
 
@@ -150,25 +154,26 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        images = self.images.batch(indices).to(self.device, non_blocking=True)
-        labels = self.images.labels[indices].to(self.device, non_blocking=True)
-        ids = indices.to(self.device, non_blocking=True)
-        floats = images.float().div_(255)
+        frames = as_floats(whole_frames(self.images, indices), self.device)
+        labels = to_device(self.images.labels[indices], self.device)
+        ids = to_device(indices, self.device)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
-            floats = self.augment(floats, draws)
+            frames = self.augment(frames, draws)
+        if self.views is not None:
+            frames = self.views.make(frames, draws)
+        assert isinstance(frames, Tensor)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
-        batch = Batch(floats, labels, noise, share, self._weights(ids))
-        return batch if self.views is None else _viewed(batch, self.views, draws)
+        batch = Batch(frames, labels, noise, share, self._weights(ids))
+        return batch if self.views is None else _per_view(batch, self.views)
 
 
-def _viewed(batch: Batch, views: Views, draws: SampleNoise) -> Batch:
-    """The views of a batch's images, each with its own label and noise."""
+def _per_view(batch: Batch, views: Views) -> Batch:
+    """The batch, whose images are views, with a label, noise and weight for each."""
     weights = batch.weights
     return replace(
         batch,
-        images=views.make(batch.images, draws),
-        labels=views.labels(len(batch.labels)).to(batch.labels.device),
+        labels=to_device(views.labels(len(batch.labels)), batch.labels.device),
         noise=batch.noise.repeat(views.count),
         weights=None if weights is None else weights.repeat_interleave(views.count),
     )
@@ -188,3 +193,31 @@ def check_pairs(plan: BatchPlan, config: Config) -> None:
             f"contrastive needs {needed} (workers * backward_passes_per_step): take "
             f"{plan.batch_size - 1} or another size"
         )
+
+
+def plan_of(
+    config: Config, dataset: Dataset, device: torch.device, rank: int, size: int
+) -> BatchPlan:
+    """The batches of one worker of a run.
+
+    Args:
+        config: batch size, passes, augmentation, views and extra images.
+        dataset: as the objective sees it.
+        device: where batches are put.
+        rank: the worker's, from 0.
+        size: the number of workers.
+    """
+    augment, views = build_views(config.data, config.objective)
+    return BatchPlan(
+        images=dataset.train,
+        batch_size=config.train.batch_size,
+        passes=config.train.backward_passes_per_step,
+        rank=rank,
+        size=size,
+        seed=config.seed,
+        augment=augment,
+        device=device,
+        extra=extra_of(config.data, dataset),
+        keep_empty=config.train.batch_norm == "synchronised",
+        views=views,
+    )

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from dathvd.config import AttackConfig, Config
+from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset, ImageSet, Subset, permutation
 from dathvd.errors import UserError
 from dathvd.evaluation import evaluate
-from dathvd.evaluation.grid import REACH
 from dathvd.noise import mix_seed
 from dathvd.runtime import Runtime
 

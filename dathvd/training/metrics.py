@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dathvd import run_lock
 from dathvd.files import explain_os_errors
 from dathvd.report.progress import Progress
 from dathvd.run_folder import truncate_metrics
@@ -80,6 +81,7 @@ class MetricsLog:
             **extra,
         }
         self._progress.update(row)
+        run_lock.check_held()
         with explain_os_errors("write", self._file):
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

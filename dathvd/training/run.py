@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from dathvd import checkpoint, run_folder
-from dathvd.attacks import build_attack
+from dathvd import checkpoint, run_folder, run_lock, stop
+from dathvd.attacks import build_attack, describe_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import (
     Dataset,
     ImageSet,
-    build_views,
-    load_dataset,
-    self_supervised,
 )
+from dathvd.devices import check_precision, set_up_device
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
 from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
@@ -31,8 +30,9 @@ from dathvd.optim import scaled_lr
 from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, from_root, together
-from dathvd.training.batches import BatchPlan, check_pairs, extra_of
+from dathvd.runtime import AgreedError, Runtime, from_root, together
+from dathvd.training.batches import BatchPlan, check_pairs, plan_of
+from dathvd.training.build import load_task
 from dathvd.training.components import check_components, ignored_options
 from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
@@ -57,6 +57,8 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
         UserError: bad input; see the message.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
+    together(runtime, lambda: check_precision(runtime.device, config.train))
+    set_up_device(runtime.device, config.train)
     together(runtime, lambda: check_components(config))
     dataset, held_out = together(runtime, lambda: load(config))
     folder = _agree_on_folder(config, run, runtime)
@@ -69,10 +71,9 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
     if held_out is not None:
         state.guard = Guard(config, held_out, runtime)
         say(f"{len(held_out)} training images are held out for the guard's probe")
-    found = _agree_on_checkpoint(folder, runtime)
+    found = _restore_newest(state, folder, runtime)
     finished = run_folder.read_result(folder) if runtime.is_root else None
     if found is not None:
-        state.restore(found, runtime)
         say(f"going on from {found}")
     done = from_root(runtime, finished is not None)
     if not done and not _train(state, dataset, folder, runtime, say):
@@ -90,7 +91,7 @@ def load(config: Config) -> tuple[Dataset, ImageSet | None]:
     Raises:
         UserError: files or settings are not usable.
     """
-    dataset = self_supervised(load_dataset(config.data), config.objective)
+    dataset = load_task(config)
     if config.train.guard.action == "none":
         return dataset, None
     return hold_out(dataset, config)
@@ -127,6 +128,18 @@ def describe_rate(config: Config) -> str:
     return f"{line}, {config.schedule.name} schedule"
 
 
+def describe_attacks(config: Config) -> Iterator[str]:
+    """Two lines: training's attack with what it maximises, and the evaluation's."""
+    attack = config.attack
+    line = f"trained on {describe_attack(attack)}"
+    if attack.name in ("pgd", "fgsm", "fgsm_rs"):
+        line += f", which maximises {attack.loss}"
+        if attack.name == "pgd" and attack.random_start:
+            line += f" from a {attack.start} start"
+    yield line
+    yield f"judged by {describe_attack(config.evaluation.attack)}"
+
+
 def compression_warmup(config: Config, total: int) -> int:
     """How many exchanges of a run of ``total`` steps come before compression."""
     share = config.compression.warmup
@@ -136,20 +149,47 @@ def compression_warmup(config: Config, total: int) -> int:
 
 
 def _agree_on_folder(config: Config, run: Path | None, runtime: Runtime) -> Path:
-    chosen = from_root(runtime, run or run_folder.default_run_folder(config))
-    assert isinstance(chosen, Path)
-    together(
-        runtime,
-        lambda: run_folder.prepare(chosen, config) if runtime.is_root else None,
-    )
-    return chosen
+    def prepare() -> list[str]:
+        if not runtime.is_root:
+            return []
+        folder = run or run_folder.make_default_run_folder(config)
+        run_folder.prepare(folder, config)
+        return [str(folder), run_lock.hold(folder)]
+
+    name, mark = from_root(runtime, together(runtime, prepare))
+    folder = Path(name)
+    together(runtime, lambda: run_lock.look_for(folder, mark))
+    if runtime.is_root:
+        run_lock.forget(folder, mark)
+    return folder
 
 
-def _agree_on_checkpoint(folder: Path, runtime: Runtime) -> Path | None:
-    found = checkpoint.find_checkpoints(folder)
-    path = from_root(runtime, found[-1] if found else None)
-    assert path is None or isinstance(path, Path)
-    return path
+def _restore_newest(
+    state: TrainingState, folder: Path, runtime: Runtime
+) -> Path | None:
+    """Go on from the newest checkpoint that is intact, if there is any checkpoint.
+
+    Raises:
+        UserError: none is intact; training does not begin again without being told.
+    """
+    names = [str(path) for path in checkpoint.find_checkpoints(folder)]
+    found = [Path(name) for name in from_root(runtime, names)]
+    while found:
+        newest = found.pop()
+        try:
+            state.restore(newest, runtime)
+            return newest
+        except AgreedError as error:
+            if not (error.unreadable and found):
+                raise
+            kept = checkpoint.aside(newest)
+            if runtime.is_root:
+                print(f"WARNING: {error}; kept as {kept.name}, taking {found[-1].name}")
+            together(
+                runtime,
+                lambda: checkpoint.set_aside(newest) if runtime.is_root else None,
+            )
+    return None
 
 
 def plan_batches(config: Config, dataset: Dataset, runtime: Runtime) -> BatchPlan:
@@ -158,20 +198,7 @@ def plan_batches(config: Config, dataset: Dataset, runtime: Runtime) -> BatchPla
     Raises:
         UserError: the objective cannot work with the last batch of an epoch.
     """
-    augment, views = build_views(config.data, config.objective)
-    plan = BatchPlan(
-        images=dataset.train,
-        batch_size=config.train.batch_size,
-        passes=config.train.backward_passes_per_step,
-        rank=runtime.rank,
-        size=runtime.size,
-        seed=config.seed,
-        augment=augment,
-        device=runtime.device,
-        extra=extra_of(config.data, dataset),
-        keep_empty=config.train.batch_norm == "synchronised",
-        views=views,
-    )
+    plan = plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
     check_pairs(plan, config)
     return plan
 
@@ -192,6 +219,8 @@ def _train(
     if state.exchanger.warmup_steps:
         say(f"the first {state.exchanger.warmup_steps} exchanges compress nothing")
     say(describe_rate(config))
+    for line in describe_attacks(config):
+        say(line)
     if state.origin is not None:
         say(state.origin)
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
@@ -218,10 +247,12 @@ def _conclude(
     images_per_second: float,
 ) -> None:
     """Check that all ranks agree, evaluate, write the result and the pictures."""
+    stop.leave_when_asked()
     model = state.published_model()
     assert_identical(model)
-    accuracy = _judge(model, dataset, state.config, runtime)
-    average = _judge_average(state, dataset, runtime)
+    judged = folder / "judged"
+    accuracy = _judge(model, dataset, state.config, runtime, judged)
+    average = _judge_average(state, dataset, runtime, judged)
     if not runtime.is_root:
         return
     result = {
@@ -241,26 +272,31 @@ def _conclude(
         picture = folder / "examples.png"
         draw_examples(model, dataset, state.config, picture, runtime.device)
     run_folder.write_result(folder, result)
+    shutil.rmtree(judged, ignore_errors=True)
     print_accuracy(result, title=str(folder))
 
 
 def _judge(
-    model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    runtime: Runtime,
+    judged: Path,
 ) -> Accuracy:
     if config.objective.name == "contrastive":
         return evaluate_pairs(model, dataset, config, runtime)
-    return evaluate_test_set(model, dataset, config, runtime)
+    return evaluate_test_set(model, dataset, config, runtime, judged)
 
 
 def _judge_average(
-    state: TrainingState, dataset: Dataset, runtime: Runtime
+    state: TrainingState, dataset: Dataset, runtime: Runtime, judged: Path
 ) -> dict[str, Any]:
     """What the result says of the weights' moving average; empty without one."""
     model = state.published_average()
     if model is None:
         return {}
     assert_identical(model)
-    accuracy = _judge(model, dataset, state.config, runtime)
+    accuracy = _judge(model, dataset, state.config, runtime, judged)
     return {
         "ema_clean_accuracy": accuracy.clean,
         "ema_robust_accuracy": accuracy.robust,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dathvd import checkpoint
+from dathvd import checkpoint, run_lock
 from dathvd.attacks import build_attack
 from dathvd.compression import build_compressor
 from dathvd.config import Config
@@ -22,21 +22,13 @@ from dathvd.distributed import (
     Exchanger,
     broadcast_parameters,
     check_weights,
-    gather_rows,
-    synchronise_batch_norm,
 )
 from dathvd.errors import UserError
-from dathvd.models import build_model, freeze_trunk
-from dathvd.noise import mix_seed
-from dathvd.objectives import build_objective
-from dathvd.optim import build_optimizer
 from dathvd.runtime import Runtime, read_on_root, together
-from dathvd.training.ema import WeightAverage
+from dathvd.training.build import NamedParameters, build_training, first_model
 from dathvd.training.guard import Guard
 from dathvd.training.pretrained import initialise
-from dathvd.training.step import Totals, Trainer
-
-_WEIGHTS = 0x3E
+from dathvd.training.step import Trainer
 
 
 @dataclass
@@ -58,36 +50,31 @@ class TrainingState:
         cls, config: Config, dataset: Dataset, runtime: Runtime
     ) -> TrainingState:
         """A fresh network, equal on all workers, with its optimizer."""
-        torch.manual_seed(mix_seed(config.seed, _WEIGHTS))
-        shape, classes = dataset.image_shape, len(dataset.classes)
-        model = together(runtime, lambda: build_model(config.model, shape, classes))
+        model = together(runtime, lambda: first_model(config, dataset))
         model = model.to(runtime.device)
         origin = initialise(model, config.model, runtime)
-        if config.train.batch_norm == "synchronised":
-            model = synchronise_batch_norm(model)
-        if config.model.init_mode == "linear":
-            freeze_trunk(model)  # after layers were exchanged: it changes theirs
-        broadcast_parameters(model)
-        optimizer = DistributedOptimizer(
-            build_optimizer(config.optimizer, list(model.named_parameters())),
-            named_parameters=list(model.named_parameters()),
-            compression=build_compressor(config.compression),
-            exchange=config.compression.exchange,
-            bucket_bytes=int(config.compression.bucket_megabytes * 1e6),
-            max_skipped_in_a_row=config.compression.max_skipped_in_a_row,
-            backward_passes_per_step=config.train.backward_passes_per_step,
-            seed=config.seed,
-        )
-        decay = config.train.ema_decay
-        average = WeightAverage(model, decay) if decay else None
-        trainer = Trainer(
-            model.train(),
-            build_attack(config.attack),
-            build_objective(config.objective, gather_rows),
-            optimizer,
-            Totals.zero(runtime.device),
-            average,
+
+        def wrap(
+            optimizer: torch.optim.Optimizer, named: NamedParameters
+        ) -> torch.optim.Optimizer:
+            return DistributedOptimizer(
+                optimizer,
+                named_parameters=named,
+                compression=build_compressor(config.compression),
+                exchange=config.compression.exchange,
+                bucket_bytes=int(config.compression.bucket_megabytes * 1e6),
+                max_skipped_in_a_row=config.compression.max_skipped_in_a_row,
+                backward_passes_per_step=config.train.backward_passes_per_step,
+                seed=config.seed,
+            )
+
+        trainer = build_training(
+            config,
+            model,
+            runtime.device,
             rank=runtime.rank,
+            wrap=wrap,
+            share=broadcast_parameters,
         )
         return cls(
             config,
@@ -134,6 +121,7 @@ class TrainingState:
         model, average = self.published_model(), self.published_average()
         shared = self._shared(model, average, runtime) if runtime.is_root else None
         own = self._own()
+        together(runtime, run_lock.check_held)
         try:
             together(
                 runtime,
@@ -149,15 +137,11 @@ class TrainingState:
             lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
         )
         # hosts with a disk of their own still hold their part; on a shared one root's
-        # turn has published all, and a second turn would remove it
-        elsewhere = runtime.local_rank == 0 and not runtime.is_root
+        # turn has published all, though a cache may still show the staging folder
+        elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
         together(
             runtime,
-            lambda: (
-                checkpoint.publish(final, keep, spare)
-                if elsewhere and checkpoint.staging_folder(final).exists()
-                else None
-            ),
+            lambda: checkpoint.publish(final, keep, spare) if elsewhere else None,
         )
         return final
 

@@ -71,6 +71,8 @@ class Trainer:
     """This worker's, for random numbers that do not belong to samples."""
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
+    network: nn.Module | None = None
+    """The model as training passes run it; None runs it as it is."""
 
     def __post_init__(self) -> None:
         self._attacked = self.objective.attacked(self.model)
@@ -111,9 +113,10 @@ class Trainer:
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch, seed)
             self.mark("attack")
+            network = self.network or self.model
             with draws_from(batch.noise.reseeded(mix_seed(seed, _UPDATE))):
                 terms = self.objective(
-                    self.model, batch.images, images, batch.labels, batch.weights
+                    network, batch.images, images, batch.labels, batch.weights
                 )
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from dathvd.components import REGISTRIES
 from dathvd.config import Config
 from dathvd.config.base import parse_fraction
 
@@ -43,8 +44,10 @@ starts, with one line and exit code 2. So are settings that do not fit together:
 dathvd show-config --set attack.name=none --set train.overlap=attack
 ```
 
-The fields are listed below, by section. `null` as a default means that the field is not
-set. Fields marked *number or fraction* take text such as `8/255` too.
+The fields are listed below, by section. A section with a `name` names a component, by
+its short name or by its place in a package of yours (see [extending](extending.md));
+`options` are that component's own. `null` as a default means that the field is not set.
+Fields marked *number or fraction* take text such as `8/255` too.
 
 A run folder keeps its configuration, and a run goes on only under the same one. These
 fields may change between a run and its continuation, as they do not change its result:
@@ -69,6 +72,7 @@ _TYPES = {
     "string": "text",
     "boolean": "true or false",
     "null": "null",
+    "object": "mapping",
 }
 
 
@@ -98,9 +102,10 @@ def _section(path: str, section: type[BaseModel]) -> str:
     lines = [title, "", _prose(section.__doc__ or ""), ""]
     lines += ["| field | type and range | default | meaning |", "|---|---|---|---|"]
     properties = section.model_json_schema()["properties"]
-    for name, field in section.model_fields.items():
+    fields = section.model_fields
+    for name in sorted(fields, key=lambda name: (name != "name", name == "options")):
         if "$ref" not in properties[name]:
-            lines.append(_row(path, name, field, properties[name]))
+            lines.append(_row(path, name, fields[name], properties[name]))
     return "\n".join(lines) + "\n"
 
 
@@ -108,9 +113,18 @@ def _row(path: str, name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
     kind = _kind(schema)
     if any(_takes_fractions(extra) for extra in field.metadata):
         kind = kind.replace("number", "number or fraction", 1)
+    if name == "name" and kind == "text":
+        kind = _components(path)
     default = json.dumps(schema.get("default"))
     cells = (f"`{name}`", kind, f"`{default}`", _prose(field.description or ""))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _components(path: str) -> str:
+    """The registered components of a section, in words."""
+    (registry,) = [r for r in REGISTRIES if r.section == path.rpartition(".")[2]]
+    names = ", ".join(f"`{name}`" for name in registry)
+    return f"{names} or `package.module:attribute`"
 
 
 def _takes_fractions(extra: object) -> bool:

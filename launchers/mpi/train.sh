@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Trains with plain mpirun, where Horovod's own launcher is not wanted:
+# Trains with plain mpirun, where neither dathvd launch nor Horovod's launcher is wanted.
+# On SIGTERM mpirun ends the ranks, which get a minute to save; nothing starts them again
+# (dathvd launch --max-restarts does, and looks after hosts, logs and hangs).
 #
 #   launchers/mpi/train.sh [ARGUMENTS of dathvd train]                  this machine
 #   HOSTFILE=launchers/mpi/hosts.example launchers/mpi/train.sh ...     more machines
@@ -12,7 +14,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PATH="${VENV:-$root/.venv}/bin:$PATH"
-options=(--bind-to none -x PATH)
+options=(--bind-to none -x PATH -mca odls_base_sigkill_timeout 60)
 if [ -n "${HOSTFILE:-}" ]; then
     # send only: the default protocol serialises the two directions of a link
     options+=(--hostfile "$HOSTFILE" -mca btl_tcp_flags 1)

@@ -13,7 +13,7 @@ from dathvd.distributed import gather_rows
 from dathvd.objectives import build_objective
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import AgreedError, guard, start
-from dathvd.training import train
+from dathvd.training.run import train
 
 QUICK = [
     "data.name=synthetic", "data.image_size=8", "data.num_train=64",

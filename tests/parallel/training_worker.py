@@ -21,10 +21,9 @@ from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
 from dathvd.runtime import AgreedError, Runtime, start
-from dathvd.training import train
 from dathvd.training.batches import Batch, BatchPlan
 from dathvd.training.loop import step_seed
-from dathvd.training.run import plan_batches
+from dathvd.training.run import plan_batches, train
 from dathvd.training.state import TrainingState
 from dathvd.training.step import Trainer
 

@@ -70,8 +70,12 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
         build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = self_supervised(load_dataset(config.data), config.objective)
     small = NETWORKS.places["small_resnet"]
+    # the small network stands for the large one, without options of its own
+    plain = config.model.model_copy(update={"options": {}})
     with patch.dict(NETWORKS.places, {config.model.name: small}):
-        state = TrainingState.create(config, dataset, runtime)
+        state = TrainingState.create(
+            config.model_copy(update={"model": plain}), dataset, runtime
+        )
     plan = plan_batches(config, dataset, runtime)
     for step in range(STEPS):
         state.trainer.step(list(plan.step(step)), lr=1e-3)

@@ -48,8 +48,12 @@ def post_act() -> nn.Module:
 def built(name: str) -> nn.Module:
     """A network with statistics that differ from 0 and 1."""
     torch.manual_seed(0)
-    config = ModelConfig(name=name, normalization="batch", width=4, activation="silu")
-    model = post_act() if name == "post_act" else build_model(config, (3, 12, 12), 4)
+    if name == "post_act":
+        model = post_act()
+    else:
+        options = {"normalization": "batch", "width": 4, "activation": "silu"}
+        config = ModelConfig.model_validate({"name": name, **options})
+        model = build_model(config, (3, 12, 12), 4)
     model = model.double().train()
     for _ in range(3):
         model(torch.rand(8, 3, 12, 12, dtype=torch.float64))

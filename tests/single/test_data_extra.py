@@ -78,5 +78,65 @@ def test_files_that_do_not_fit_are_named(
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither .npz nor .pickle"):
+    with pytest.raises(UserError, match="none of .npz, .npy and .pickle"):
         load(tmp_path / "extra.pt")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("image", "label"),
+        ("images", "labels"),
+        ("data", "labels"),
+        ("x_train", "y_train"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".pickle"])
+def test_the_keys_of_published_files_are_read(
+    tmp_path: Path, keys: tuple[str, str], suffix: str
+) -> None:
+    path, content = tmp_path / f"extra{suffix}", dict(zip(keys, (PIXELS, LABELS)))
+    if suffix == ".npz":
+        np.savez(path, **{keys[0]: PIXELS, keys[1]: LABELS})  # type: ignore[arg-type]
+    else:
+        path.write_bytes(pickle.dumps({**content, "names": ["a"]}))
+    extra = read_extra(path)
+    assert extra.labels.tolist() == LABELS.tolist()
+    assert np.array_equal(extra.images.permute(0, 2, 3, 1).numpy(), PIXELS)
+    assert load(path).num_extra == len(LABELS)
+
+
+@pytest.mark.parametrize(
+    "images, labels",
+    [("v6_data", "v6_labels"), ("images", "labels"), ("my-image", "my-label")],
+)
+def test_two_npy_files_are_a_pair(tmp_path: Path, images: str, labels: str) -> None:
+    np.save(tmp_path / f"{images}.npy", PIXELS)
+    path = tmp_path / f"{images}.npy"
+    with pytest.raises(UserError, match=f"data.extra: .*{labels}.npy cannot be read"):
+        read_extra(path)
+    np.save(tmp_path / f"{labels}.npy", LABELS)
+    assert read_extra(path).labels.tolist() == LABELS.tolist()
+
+
+def test_an_npy_file_of_another_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must end in data, images, image"):
+        read_extra(tmp_path / "extra.npy")
+
+
+def test_wrong_keys_are_refused_with_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "extra.npz"
+    np.savez(path, imgae=PIXELS, label=LABELS)
+    with pytest.raises(UserError) as caught:
+        read_extra(path)
+    message = str(caught.value)
+    assert message.startswith(f"data.extra: {path} holds 'imgae', 'label' ")
+    assert "'imgae': did you mean 'image'?" in message
+    assert "x_train/y_train, image/label" in message and "\n" not in message
+
+
+def test_errors_of_unreadable_files_name_the_field(tmp_path: Path) -> None:
+    for name in ("extra.npz", "extra.pickle", "data.npy"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(UserError, match=f"^data.extra: .*{name}"):
+            read_extra(tmp_path / name)

@@ -22,9 +22,16 @@ from dathvd.compression.fused import FusedCompressor
 from tests.single.compression_inputs import decoded, encoded, vector
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CODECS = [Compression.sign(), Compression.int8(), Compression.int4()]
+CODECS = [
+    Compression.sign(),
+    Compression.int8(),
+    Compression.int4(),
+    Compression.topk(),
+    Compression.topk(density=0.3),
+]
 KINDS = ("normal", "zero", "denormal", "tiny", "huge", "heavy tail", "not finite")
-CASES = [("normal", 1), ("normal", 8705), *((kind, 513) for kind in KINDS)]
+CASES = [("normal", 1), ("normal", 8705), ("ties", 33_001)]
+CASES += [(kind, 513) for kind in KINDS]
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
@@ -74,9 +81,11 @@ def test_same_bits_as_on_a_cpu(codec: FusedCompressor, kind: str, size: int) -> 
     assert torch.equal(gpu_wire.cpu(), wire)
     assert torch.equal(bits(gpu_lost), bits(lost))
     out = torch.empty(size, device=DEVICE)
-    triton_calls.decode_mean(codec.kernel, gpu_wire[None], out, 1.0)
+    sizes = codec.decode_options(size)
+    triton_calls.decode_mean(codec.kernel, gpu_wire[None], out, 1.0, *sizes)
     assert torch.equal(bits(out), bits(decoded(codec, wire, size)))
-    triton_calls.decode_mean(codec.kernel, wires.to(DEVICE), out, inverse(3))
+    moved_wires = wires.to(DEVICE)
+    triton_calls.decode_mean(codec.kernel, moved_wires, out, inverse(3), *sizes)
     assert torch.equal(bits(out), bits(mean))
 
 
@@ -116,9 +125,16 @@ POINTERS = {
     "factor": "fp32",
     "inverse": "fp32",
     "inverse_last": "fp32",
+    "wire_values": "*fp32",
+    "wire_places": "*i16",
 }
 CONSTANTS: dict[str, dict[str, Any]] = {
-    "sign_encode": {"has_residual": True, "has_lost": True, "tile": 16},
+    "sign_encode": {
+        "has_residual": True,
+        "has_lost": True,
+        "tile": 16,
+        "unroll": 4,
+    },
     "sign_decode": {"mean": True},
     "quantize_encode": {
         "has_residual": True,
@@ -128,6 +144,8 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "row_bytes": 260,
     },
     "quantize_decode": {"mean": True, "width": 4, "row_bytes": 260},
+    "topk_encode": {"has_residual": True, "has_lost": True},
+    "topk_decode": {"mean": True, "most": 256},
 }
 
 
@@ -138,9 +156,10 @@ def test_compiles_for_a_gpu_without_fused_products(name: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from dathvd.compression import triton_kernels
+    from dathvd.compression import triton_kernels, triton_topk
 
-    function = getattr(triton_kernels, name)
+    module = triton_topk if name.startswith("topk") else triton_kernels
+    function = getattr(module, name)
     constants = CONSTANTS[name]
     signature = {
         argument: (

@@ -25,20 +25,28 @@ from dathvd.launch.options import Controller
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
 from dathvd.launch.supervise import Outcome
+from dathvd.launch.tree import WORKER as WORKER_MODULE
 from tests.processes import DATHVD, run
 
 WORKER = ["python", "-m", "dathvd.launch.worker", "--", "train"]
 TWO_HOSTS = (Host("a", 2), Host("b", 1))
 
 
-def test_local_ranks_over_mpi() -> None:
+def test_local_ranks_over_gloo() -> None:
+    options = LaunchOptions(num_proc=4, controller="gloo")
     command = launch_command(
-        LaunchOptions(num_proc=4),
-        WORKER,
-        installed={"horovodrun": "/v/horovodrun"},
-        environment={},
+        options, WORKER, installed={"horovodrun": "/v/horovodrun"}, environment={}
     )
-    assert command == ["/v/horovodrun", "-np", "4", "--mpi", *WORKER]
+    assert command == ["/v/horovodrun", "-np", "4", "--gloo", *WORKER]
+
+
+def test_gloo_on_other_hosts_needs_to_know_the_interface() -> None:
+    """Else horovodrun looks for one by services whose key is on command lines."""
+    options = LaunchOptions(num_proc=3, hosts=TWO_HOSTS, controller="gloo")
+    with pytest.raises(UserError, match="--network-interface, such as eth0"):
+        launch_command(
+            options, WORKER, installed={"horovodrun": "horovodrun"}, environment={}
+        )
 
 
 def test_hosts_interface_and_ssh_over_gloo() -> None:
@@ -63,7 +71,7 @@ def test_hosts_interface_and_ssh_over_gloo() -> None:
     ]
 
 
-def test_mpirun_alone_gets_names_and_never_values() -> None:
+def test_mpirun_gets_names_and_never_values() -> None:
     environment = {"PATH": "/bin", "HF_TOKEN": "hush", "OMPI_MCA_x": "1", "a b": "2"}
     command = launch_command(
         LaunchOptions(num_proc=2, hosts=TWO_HOSTS, network_interface="eth0"),
@@ -88,7 +96,11 @@ def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
     engine = ENGINES[name]
     for controller in engine.controllers:
         options = LaunchOptions(
-            num_proc=3, hosts=TWO_HOSTS, controller=controller, engine=name
+            num_proc=3,
+            hosts=TWO_HOSTS,
+            controller=controller,
+            engine=name,
+            network_interface="eth0",
         )
         environment = {"HF_TOKEN": "hush", "PATH": "/bin"}
         command = launch_command(
@@ -104,6 +116,7 @@ def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
     "engine, controller, installed, message",
     [
         ("mprun", "mpi", ["mpirun"], "--engine: unknown 'mprun' (did you mean 'mpiru"),
+        (None, "mpi", ["horovodrun"], "--mpi needs mpirun, which is not installed (ho"),
         ("mpirun", "mpi", ["horovodrun"], "--engine mpirun: it is not installed here"),
         ("mpirun", "gloo", ["mpirun"], "--engine mpirun: cannot start ranks over gloo"),
         (None, "mpi", [], "none of horovodrun, mpirun is installed here"),
@@ -120,9 +133,13 @@ def test_an_engine_that_cannot_start_the_ranks_is_refused(
 
 def test_the_first_installed_engine_is_taken_and_the_named_one_where_named() -> None:
     both = {"mpirun": "m", "horovodrun": "h"}
-    assert choose_engine(LaunchOptions(num_proc=2), both) == "horovodrun"
-    assert choose_engine(LaunchOptions(num_proc=2), {"mpirun": "m"}) == "mpirun"
+    over_gloo = LaunchOptions(num_proc=2, controller="gloo")
+    assert choose_engine(LaunchOptions(num_proc=2), both) == "mpirun"
+    assert choose_engine(over_gloo, both) == "horovodrun"
     assert choose_engine(LaunchOptions(num_proc=2, engine="mpirun"), both) == "mpirun"
+    # Horovod's launcher would show a key on command lines over MPI
+    with pytest.raises(UserError, match="cannot start ranks over mpi"):
+        choose_engine(LaunchOptions(num_proc=2, engine="horovodrun"), both)
 
 
 def test_gloo_needs_horovodrun() -> None:
@@ -139,6 +156,10 @@ def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
         "NCCL_DEBUG": "INFO",
         "DATABASE_URL": "postgres://u:hush@h",
         "DATHVD_API_TOKEN": "hush",
+        "SLURM_JWT": "hush",
+        "DATHVD_PW": "hush",
+        "TORCH_HUB_CREDS": "hush",
+        "HOROVOD_SECRET": "hush",
         "MINE": "1",
     }
     gloo = LaunchOptions(num_proc=2, controller="gloo", forward=("MINE",))
@@ -242,7 +263,8 @@ def test_ssh_never_asks() -> None:
     options = LaunchOptions(num_proc=1, ssh_port=2222, ssh_identity_file="/k")
     assert ssh_command("a", options, "true") == [
         *["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"],
-        *["-o", "ConnectTimeout=8", "-p", "2222", "-i", "/k", "a", "true"],
+        *["-o", "ConnectTimeout=8", "-o", "ServerAliveInterval=5"],
+        *["-o", "ServerAliveCountMax=3", "-p", "2222", "-i", "/k", "a", "true"],
     ]
 
 
@@ -250,6 +272,7 @@ def test_train_gets_one_run_folder_for_all_tries() -> None:
     words, run_dir = with_run_dir(["train", "--set", "seed=1"])
     assert run_dir is not None and run_dir.parent == Path("runs")
     assert words == ["train", "--set", "seed=1", "--run-dir", str(run_dir)]
+    assert run_dir != with_run_dir(["train"])[1]  # of another job in the same second
     assert with_run_dir(["train", "--run-dir", "r"]) == (
         ["train", "--run-dir", "r"],
         Path("r"),
@@ -285,7 +308,10 @@ def test_dry_run_prints_one_command_and_starts_nothing(tmp_path: Path) -> None:
     assert done.code == 0, done.output
     words = shlex.split(done.stdout)
     start = words.index("-np")
-    assert words[start : start + 3] == ["-np", "3", "--mpi"]
+    assert words[start : start + 2] == ["-np", "3"]
+    assert "mpirun" in [Path(word).name for word in words[:start]]
+    worker = words.index("-P")
+    assert words[worker - 1 : worker + 3] == [sys.executable, *WORKER_MODULE]
     assert words[-5:-1] == ["train", "--set", "seed=1", "--run-dir"]
     assert not list(tmp_path.iterdir())
 
@@ -344,19 +370,37 @@ def test_the_first_cause_is_not_a_rank_that_was_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"),
+    ("ends", "stopped_by", "checkpoint", "code"),
     [
-        (Outcome(code=0), 0),
-        (Outcome(code=1), 1),
-        (Outcome(code=1, ends=[RankEnded(0, "a", 2)]), 2),
-        (Outcome(code=1, ends=[RankEnded(0, "a", 137)]), 1),
-        (Outcome(code=0, ends=[RankEnded(0, "a", 75)]), 75),
-        (Outcome(code=1, ends=[RankEnded(0, "a", 75), RankEnded(1, "a", 1)]), 1),
-        (Outcome(code=0, stopped_by=2), 130),
+        ([0, 0], None, False, 0),
+        ([0, 0], 15, False, 0),  # asked to stop when all was done
+        ([], None, True, 1),  # whatever the launcher itself says
+        ([0], None, True, 1),
+        ([2], None, False, 2),
+        ([137], None, True, 1),
+        ([75], None, False, 75),
+        ([75, 1], None, False, 1),
+        ([], 2, True, 130),
+        ([], 15, False, 1),
+        ([], 15, True, 75),
+        ([143, 137], 15, True, 75),  # they did not save in time; an older one is there
+        ([143, 137], 15, False, 1),
+        ([75, 143], 15, False, 75),
+        ([1], 15, True, 1),  # it failed by itself
     ],
 )
-def test_exit_codes(outcome: Outcome, code: int) -> None:
-    assert outcome.exit_code == code
+@pytest.mark.parametrize("launcher_code", [0, 1])
+def test_exit_codes(
+    ends: list[int],
+    stopped_by: int | None,
+    checkpoint: bool,
+    code: int,
+    launcher_code: int,
+) -> None:
+    """Never 0 unless every rank has said that it came to its end."""
+    reports = [RankEnded(rank, "a", end) for rank, end in enumerate(ends)]
+    outcome = Outcome(launcher_code, 2, reports, stopped_by)
+    assert outcome.exit_code(checkpoint) == code
 
 
 def test_a_kill_by_signal_is_named() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_scripts_parse_and_are_executable(script: Path) -> None:
     assert script.stat().st_mode & 0o111 == 0o111
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is missing")
+@pytest.mark.needs("shellcheck")
 def test_scripts_pass_shellcheck() -> None:
     done = subprocess.run(
         ["shellcheck", *map(str, SCRIPTS)], capture_output=True, text=True
@@ -102,8 +101,38 @@ def test_the_mpijob_waits_for_sshd_and_has_a_slot_a_rank() -> None:
     assert f"Port {port['containerPort']}\n" in sshd
     assert f"AuthorizedKeysFile {spec['sshAuthMountPath']}/authorized_keys" in sshd
     launcher = spec["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]
-    ranks = int(launcher["args"][launcher["args"].index("-np") + 1])
-    assert ranks == worker["replicas"] * spec["slotsPerWorker"]
+    # the operator's file of hosts decides how many ranks there are
+    args = launcher["args"]
+    assert args[args.index("--hostfile") + 1] == "/etc/mpi/hostfile"
+    assert "-np" not in args and worker["replicas"] * spec["slotsPerWorker"] == 2
+
+
+def test_an_evicted_worker_does_not_end_the_job() -> None:
+    """A deleted pod is made anew, a killed sshd starts again, and the ranks as well."""
+    spec = documents(KUBERNETES / "mpijob.yaml")[0]["spec"]
+    replicas = spec["mpiReplicaSpecs"]
+    assert {r["restartPolicy"] for r in replicas.values()} == {"OnFailure"}
+    launcher = replicas["Launcher"]["template"]["spec"]["containers"][0]
+    assert "--max-restarts" in launcher["args"]
+    grace = [pod["terminationGracePeriodSeconds"] for pod in pods()]
+    default = {p.name: p.default for p in launch_command.params}["grace"]
+    assert min(grace) > float(str(default))  # the ranks' time to save fits in
+
+
+def test_pods_fit_the_restricted_profile() -> None:
+    """As https://kubernetes.io/docs/concepts/security/pod-security-standards asks."""
+    for pod in pods():
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+        kinds = {"persistentVolumeClaim", "emptyDir"}
+        for volume in pod["volumes"]:
+            assert kinds & volume.keys()
 
 
 def pods() -> Iterator[dict[str, Any]]:

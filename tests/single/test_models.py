@@ -1,12 +1,14 @@
 """Networks: sizes, initial weights, and that every configuration computes logits."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dathvd.config import ModelConfig
+from dathvd.config import ModelConfig, load_config
+from dathvd.config.shipped import shipped_configs
 from dathvd.errors import UserError
 from dathvd.models import MODELS, Normalize, build_model
 
@@ -20,7 +22,7 @@ def build(
     name: str,
     shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    **fields: Any
+    **fields: Any,
 ) -> nn.Module:
     config = ModelConfig.model_validate({"name": name, **fields})
     return build_model(config, image_shape=shape, num_classes=classes)
@@ -134,3 +136,76 @@ def test_wrong_configurations_are_named(fields: dict[str, Any], message: str) ->
 def test_large_networks_refuse_grey_images() -> None:
     with pytest.raises(UserError, match="data.channels: 3"):
         build("resnet50", (1, 224, 224))
+
+
+AUTHORS = {"final_norm": False, "initialization": "torch"}
+PAPER_CONFIGS = [name for name in shipped_configs() if "/paper_" in name]
+
+
+def shipped_model(config_name: str) -> nn.Module:
+    """The network of a shipped configuration, with weights."""
+    torch.manual_seed(0)
+    config = load_config(config_name)
+    large = config_name.startswith("imagenet")
+    shape, classes = ((3, 224, 224), 1000) if large else ((3, 32, 32), 10)
+    return build_model(config.model, image_shape=shape, num_classes=classes)
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_paper_configurations_build_the_authors_networks(name: str) -> None:
+    with torch.device("meta"):
+        model = shipped_model(name)
+    count = sum(weight.numel() for weight in model.parameters())
+    assert count == (25_557_032 if name.startswith("imagenet") else 11_171_146)
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("options", [{}, AUTHORS])
+def test_initial_deviations_of_preact_resnets(options: dict[str, Any]) -> None:
+    """N(0, 2 / fan_out), or U(±1 / sqrt(fan_in)) with the options of the authors."""
+    torch.manual_seed(0)
+    model = build("preact_resnet18", options=options)
+    for layer in convolutions(model):
+        size = math.prod(layer.kernel_size)
+        fan_in, fan_out = layer.in_channels * size, layer.out_channels * size
+        expected = (1 / (3 * fan_in) if options else 2 / fan_out) ** 0.5
+        tolerance = 4 / layer.weight.numel() ** 0.5
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            expected, rel=tolerance
+        )
+        within = float(layer.weight.detach().abs().max()) <= fan_in**-0.5
+        assert within == bool(options)
+    last = list(model.modules())[-1]
+    assert isinstance(last, nn.Linear)
+    bound = last.in_features**-0.5
+    assert 0.99 * bound < float(last.weight.detach().abs().max()) <= bound
+
+
+def test_imagenet_paper_configurations_start_as_torchvisions_resnet50() -> None:
+    """N(0, 2 / fan_out) of convolutions, 1 and 0 of batch norm (none zeroed)."""
+    model = shipped_model("imagenet/paper_dat_pgd")
+    for layer in convolutions(model):
+        fan_out = layer.out_channels * math.prod(layer.kernel_size)
+        tolerance = 4 / layer.weight.numel() ** 0.5
+        deviation = float(layer.weight.detach().std())
+        assert deviation == pytest.approx((2 / fan_out) ** 0.5, rel=tolerance)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert bool((norm.weight == 1).all()) and bool((norm.bias == 0).all())
+
+
+def test_without_the_final_norm_features_are_the_last_sum() -> None:
+    torch.manual_seed(0)
+    model = build("preact_resnet18", options={**AUTHORS, "widths": [4, 4, 8, 8]})
+    assert isinstance(model, nn.Sequential)
+    tail = [type(layer).__name__ for layer in list(model)[-4:]]
+    assert tail == ["PreActBlock", "AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_wrong_initialization_is_refused() -> None:
+    with pytest.raises(UserError, match="model.options.initialization"):
+        build("preact_resnet18", options={"initialization": "zeros"})

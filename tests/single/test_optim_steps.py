@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dathvd import components
 from dathvd.config import OptimizerConfig
 from dathvd.optim import (
     LAMB,
@@ -48,15 +49,15 @@ def same_weights(
         torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
 
-def lamb_of_the_paper(weights: list[Tensor], lr: float, steps: int = STEPS) -> None:
+def lamb_of_the_paper(weights: list[Tensor], lr: float, beta1: float = 0.9) -> None:
     """DAT's LALR, tensor by tensor, as its formulas are printed."""
     first = [torch.zeros_like(weight) for weight in weights]
     second = [torch.zeros_like(weight) for weight in weights]
-    for step in range(steps):
+    for step in range(STEPS):
         generator = torch.Generator().manual_seed(step)
         for weight, m, v in zip(weights, first, second):
             gradient = torch.randn(weight.shape, generator=generator)
-            m.copy_(0.9 * m + 0.1 * gradient)
+            m.copy_(beta1 * m + (1 - beta1) * gradient)
             v.copy_(0.999 * v + 0.001 * gradient**2)
             update = m / (v.sqrt() + 1e-6) + 1e-4 * weight
             length, size = weight.norm().clamp(0, 10), update.norm()
@@ -237,7 +238,7 @@ def test_logged_trust_ratios_are_those_of_the_step() -> None:
     for (name, old), new in zip(before.named_parameters(), model.parameters()):
         assert new.grad is not None
         norm = float(old.detach().norm())
-        expected = 0.001 * min(norm, 10) / float(new.grad.norm()) if norm else 1.0
+        expected = 0.001 * norm / float(new.grad.norm()) if norm else 1.0
         assert ratios[name] == pytest.approx(expected, rel=1e-5)
     assert named_trust_ratios(configured("sgd", model), model.named_parameters()) == {}
 
@@ -256,3 +257,82 @@ def test_every_optimizer_lowers_a_quadratic(name: str) -> None:
         weight.square().sum().backward()
         optimizer.step()
     assert float(weight.detach().square().sum()) < 0.2 * start
+
+
+def lars_of_the_paper(weights: list[Tensor], lr: float) -> None:
+    """Algorithm 1 of LARS, tensor by tensor: eta 0.001, momentum 0.9, decay 5e-4."""
+    moments = [torch.zeros_like(weight) for weight in weights]
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(step)
+        for weight, moment in zip(weights, moments):
+            gradient = torch.randn(weight.shape, generator=generator)
+            length, size = weight.norm(), gradient.norm()
+            ratio = 0.001 * length / (size + 5e-4 * length) if length > 0 else 1.0
+            moment.copy_(0.9 * moment + ratio * (gradient + 5e-4 * weight))
+            weight -= lr * moment
+
+
+def by_torch(
+    make: Callable[..., Optimizer], **options: Any
+) -> Callable[[nn.Module, float], None]:
+    return lambda model, lr: advance(model, make(model.parameters(), lr=lr, **options))
+
+
+def by_formula(
+    formula: Callable[..., None], **options: Any
+) -> Callable[[nn.Module, float], None]:
+    return lambda model, lr: formula(
+        [weight.data for weight in model.parameters()], lr, **options
+    )
+
+
+PUBLISHED: dict[str, Callable[[nn.Module, float], None]] = {
+    "sgd": by_torch(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
+    "adamw": by_torch(torch.optim.AdamW),
+    "lamb": by_formula(lamb_of_the_paper, beta1=0.7),  # ours; all else is the paper's
+    "lars": by_formula(lars_of_the_paper),
+}
+"""Every optimizer's reference: torch's with its defaults, or the printed formula."""
+
+
+def test_every_optimizer_of_ours_has_a_reference() -> None:
+    places = components.OPTIMIZERS.places
+    ours = {each for each in places if places[each].startswith("dathvd.optim.build:")}
+    assert ours == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+@torch.no_grad()
+def test_every_optimizer_is_the_published_one_by_default(published: str) -> None:
+    """With a name and a rate alone, also for a layer of norm 32."""
+    name: Any = published
+    model, expected = network(), network()
+    for weights in (model, expected):
+        layer = weights.get_parameter("3.weight")
+        layer.mul_(32 / layer.norm())
+    config = OptimizerConfig.model_validate({"name": name, "lr": 0.02})
+    advance(model, build_optimizer(config, model.named_parameters()))
+    PUBLISHED[name](expected, 0.02)
+    same_weights(model, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_default_configurations_are_the_classes_defaults() -> None:
+    """lamb's beta1 apart, every group is as if the class had been called alone."""
+    classes = {"lamb": LAMB, "lars": LARS, "adamw": torch.optim.AdamW}
+    for kind, make in classes.items():
+        model = network()
+        config = OptimizerConfig.model_validate({"name": kind})
+        (group,) = build_optimizer(config, model.named_parameters()).param_groups
+        (plain,) = make(model.parameters()).param_groups
+        different = {key for key in plain if group[key] != plain[key]}
+        allowed = {"params", "lr", "foreach"} | ({"betas"} if kind == "lamb" else set())
+        assert different <= allowed
+
+
+def test_a_field_that_is_set_stays() -> None:
+    for kind in sorted(OPTIMIZERS):
+        tree = {"name": kind, "max_weight_norm": 10.0, "eps": 1e-3, "beta1": 0.5}
+        config = OptimizerConfig.model_validate(tree)
+        assert (config.max_weight_norm, config.eps, config.beta1) == (10.0, 1e-3, 0.5)
+        again = OptimizerConfig.model_validate(config.model_dump())
+        assert again == config

@@ -261,7 +261,9 @@ LITERALS: list[tuple[type[Section], str, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("section, field, names", LITERALS, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    "section, field, names", LITERALS, ids=[field for _, field, _ in LITERALS]
+)
 def test_the_other_names_of_a_configuration_are_those_of_their_tables(
     section: type[Section], field: str, names: set[str]
 ) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dathvd.checkpoint import find_checkpoints
 from dathvd.rig.rig import Rig, network_is_available
-from tests.processes import environment
+from tests.processes import DATHVD, environment
+from tests.programs import LAUNCHING, RIG
 
-SSHD = Path("/usr/sbin/sshd")
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed"),
+    pytest.mark.needs(*RIG, *LAUNCHING, "sshd"),
     pytest.mark.skipif(
-        not network_is_available(), reason="no network namespaces here (needs root)"
+        not network_is_available(), reason="needs root and network namespaces"
     ),
 ]
 QUICK = [
@@ -41,7 +44,7 @@ def rig() -> Iterator[Rig]:
 def launch(
     rig: Rig, *words: str, cwd: Path, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dathvd", "launch", *words]
+    command = [DATHVD, "launch", *words]
     return subprocess.run(
         rig.command("node0", command),
         cwd=cwd,
@@ -53,13 +56,42 @@ def launch(
     )
 
 
+@contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """The command lines of all processes that are seen within the block."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            for process in psutil.process_iter(["cmdline"]):
+                seen.add(" ".join(process.info["cmdline"] or []))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
 def test_training_across_hosts(rig: Rig, tmp_path: Path, controller: str) -> None:
+    """Nothing is imported from the folder where it starts, and no key of Horovod's
+    services, which run what they are told, is on a command line."""
     run_dir = tmp_path / "run"
+    for module in ("json", "psutil", "signal", "horovod"):
+        planted = f"open({str(tmp_path / 'executed')!r}, 'w')\n"
+        (tmp_path / f"{module}.py").write_text(planted)
     hosts = ["-H", "node0:1,node1:1", controller]
     train = ["train", "--run-dir", str(run_dir), *QUICK]
-    done = launch(rig, *hosts, "--", *train, cwd=tmp_path)
+    with command_lines() as seen:
+        done = launch(rig, *hosts, "--", *train, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "executed").exists()
+    ranks = [line for line in seen if "dathvd.launch.worker" in line]
+    assert ranks and not [line for line in seen if "task_fn" in line]
     result = json.loads((run_dir / "result.json").read_text())
     assert result["num_workers"] == 2
     # both hosts see one disk, and neither may undo the other's checkpoint
@@ -68,6 +100,52 @@ def test_training_across_hosts(rig: Rig, tmp_path: Path, controller: str) -> Non
     second = (run_dir / "logs" / "rank-001.log").read_text()
     assert " on node1\n" in second.splitlines(keepends=True)[0]
     assert " 1 on this host" in done.stdout  # the other rank is elsewhere
+
+
+@pytest.mark.slow
+def test_a_lost_host_is_left_out_of_the_next_attempt(rig: Rig, tmp_path: Path) -> None:
+    """The link of one host is cut in training: the other one goes on alone."""
+    run_dir = tmp_path / "run"
+    link = ["ip", "netns", "exec", rig.namespace("node1"), "ip", "link", "set"]
+    (name,) = network_of(rig, "node1")
+    options = ["-H", "node0:1,node1:1", "--stall-limit", "3", "--max-restarts", "1"]
+    longer = ["--set", "train.epochs=150", "--set", "train.log_every=1"]
+    train = ["train", "--run-dir", str(run_dir), *QUICK, *longer]
+    process = subprocess.Popen(
+        rig.command("node0", [DATHVD, "launch", *options, "--", *train]),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        metrics = run_dir / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        subprocess.run([*link, name, "down"], check=True)
+        _, stderr = process.communicate(timeout=200)
+    finally:
+        process.kill()
+        subprocess.run([*link, name, "up"], check=True)
+    assert process.returncode == 0, stderr
+    assert "host node1: cannot be reached" in stderr and "1 ranks on node0:1" in stderr
+    assert json.loads((run_dir / "result.json").read_text())["num_workers"] == 1
+
+
+def network_of(rig: Rig, host: str) -> list[str]:
+    """The names of a host's links."""
+    shown = subprocess.run(
+        ["ip", "netns", "exec", rig.namespace(host), "ip", "-o", "link"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = [line.split()[1] for line in shown.stdout.splitlines()]
+    names = [word.rstrip(":").partition("@")[0] for word in words]
+    return [name for name in names if name != "lo"]
 
 
 def test_an_error_on_another_host_is_the_only_line(rig: Rig, tmp_path: Path) -> None:

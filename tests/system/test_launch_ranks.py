@@ -16,21 +16,22 @@ import pytest
 
 from dathvd.launch import LaunchOptions, installed_engines, launch_command
 from dathvd.launch.options import Controller
+from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, pathlib, sys
 from dathvd.launch import LaunchOptions, tree
-from dathvd.launch.attempts import Plan, launch
-tree.WORKER = ["-m", "tests.system.launched_rank"]
-command, restarts, run_dir = sys.argv[3:], int(sys.argv[1]), pathlib.Path(sys.argv[2])
+from dathvd.launch.attempts import Job, Plan
+tree.WORKER[:] = ["-m", "tests.system.launched_rank"]
+restarts, grace = int(sys.argv[1]), float(sys.argv[2])
+run_dir, command = pathlib.Path(sys.argv[3]), sys.argv[4:]
 options = LaunchOptions(num_proc=2)
 plan = Plan(command, dict(os.environ), run_dir)
-sys.exit(launch(plan, options, restarts=restarts, grace=20.0))
+sys.exit(Job(plan, options, restarts, grace).run())
 """
-# "plain" is a host without horovodrun
-LAUNCHERS = ["plain", "mpi", "gloo"]
+LAUNCHERS = ["mpi", "gloo"]
 
 
 @dataclass
@@ -41,10 +42,10 @@ class Job:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(
-        self, launcher: str, behaviour: str, restarts: int = 0
+        self, launcher: str, behaviour: str, restarts: int = 0, grace: float = 20.0
     ) -> subprocess.Popen[str]:
         controller: Controller = "gloo" if launcher == "gloo" else "mpi"
-        engine = "mpirun" if launcher == "plain" else "horovodrun"
+        engine = "horovodrun" if launcher == "gloo" else "mpirun"
         worker = [sys.executable, "-m", "tests.system.launched_rank"]
         command = launch_command(
             LaunchOptions(num_proc=2, controller=controller, engine=engine),
@@ -52,8 +53,9 @@ class Job:
             installed=installed_engines(),
             environment=environment(),
         )
+        options = [str(restarts), str(grace), str(self.folder)]
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(restarts), str(self.folder), *command],
+            [sys.executable, "-c", PROGRAM, *options, *command],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -63,6 +65,11 @@ class Job:
         )
         self.processes.append(process)
         return process
+
+    def save(self, step: int = 1) -> None:
+        """Leave a checkpoint, as the launcher sees it."""
+        (self.folder / "config.yaml").touch()
+        (self.folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
 
     def wait_until_ready(self) -> None:
         """Until both ranks are at work."""
@@ -117,14 +124,14 @@ def test_a_rank_s_error_is_the_only_line_and_ends_all(job: Job, launcher: str) -
 
 
 def test_a_killed_rank_is_named(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "killed"))
+    code, _, stderr = end(job.start("mpi", "killed"))
     assert code == 1
     assert "rank 1 on " in stderr.splitlines()[0]
     assert "SIGKILL" in stderr.splitlines()[0]
 
 
 def test_a_failed_job_is_started_again(job: Job) -> None:
-    code, stdout, stderr = end(job.start("plain", "fail-once", restarts=1))
+    code, stdout, stderr = end(job.start("mpi", "fail-once", restarts=1))
     assert code == 0, stderr
     assert "RuntimeError: lightning" in stderr
     assert "restart 1 of 1" in stderr
@@ -132,20 +139,20 @@ def test_a_failed_job_is_started_again(job: Job) -> None:
 
 
 def test_restarts_run_out(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "killed", restarts=1))
+    code, _, stderr = end(job.start("mpi", "killed", restarts=1))
     assert code == 1
     assert stderr.count("SIGKILL") == 2 and stderr.count("restart 1 of 1") == 1
 
 
 def test_a_users_error_is_not_tried_again(job: Job) -> None:
-    code, _, stderr = end(job.start("plain", "refuse", restarts=3))
+    code, _, stderr = end(job.start("mpi", "refuse", restarts=3))
     assert code == 2 and "restart 1" not in stderr
 
 
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ("plain", signal.SIGUSR1),
+        ("mpi", signal.SIGUSR1),
         ("gloo", signal.SIGTERM),
     ],
 )
@@ -158,6 +165,65 @@ def test_preemption_reaches_every_rank(
     code, _, stderr = end(process, 20)
     assert code == 75, stderr
     assert f"stopped by {number.name}: a checkpoint is saved" in stderr
+
+
+@pytest.mark.parametrize(
+    ("launcher", "saved"), [("mpi", False), ("mpi", True), ("gloo", False)]
+)
+def test_a_stop_that_ranks_do_not_hear_is_no_success(
+    job: Job, launcher: str, saved: bool
+) -> None:
+    """Exit 0 would tell Kubernetes and Slurm that the job is done."""
+    if saved:
+        job.save()
+    process = job.start(launcher, "sleep", grace=1.0)
+    job.wait_until_ready()
+    process.send_signal(signal.SIGTERM)
+    code, _, stderr = end(process, 30)
+    assert code == (75 if saved else 1), stderr
+    assert ("a checkpoint is saved" if saved else "nothing was saved") in stderr
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_stop_in_the_pause_between_restarts(job: Job, saved: bool) -> None:
+    if saved:
+        job.save()
+    process = job.start("mpi", "killed", restarts=3)
+    assert process.stderr is not None
+    while "restart 1 of 3" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    code, _, stderr = end(process, 30)
+    assert code == (75 if saved else 1) and "stopped by SIGTERM" in stderr, stderr
+
+
+def test_failures_are_counted_since_the_last_checkpoint(job: Job) -> None:
+    """It fails three times, each time after a new checkpoint, and may fail once."""
+    code, stdout, stderr = end(job.start("mpi", "fail-after-saving", restarts=1))
+    assert code == 0, stderr
+    assert stderr.count("restart 1 of 1 in 1 s, from checkpoint step-0000000") == 3
+
+
+def test_a_rank_that_hangs_is_named_with_its_place(job: Job) -> None:
+    """Rank 0 waits for it, as in a collective, and is not blamed."""
+    code, _, stderr = end(job.start("mpi", "hang"))
+    assert code == 1
+    (line,) = [line for line in stderr.splitlines() if "error:" in line]
+    assert line.startswith("dathvd: error: rank 1 on ") and "no step for" in line
+    assert "launched_rank.py:" in line and "in stuck" in line
+    log = (job.folder / "logs" / "rank-001.log").read_text()
+    assert "most recent call first" in log  # the whole stack
+
+
+def test_a_stopped_rank_is_ended_and_named(job: Job) -> None:
+    process = job.start("mpi", "stand-still")
+    job.wait_until_ready()
+    pid = int((job.folder / "mark.1").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    code, _, stderr = end(process, 30)
+    assert code == 1 and "rank 1 on " in stderr.splitlines()[0], stderr
+    assert "stopped by a signal (SIGSTOP)" in stderr.splitlines()[0]
+    assert not alive([pid])
 
 
 @pytest.mark.parametrize("launcher", ["mpi", "gloo"])
@@ -208,7 +274,7 @@ def test_secrets_stay_off_command_lines(job: Job, tmp_path: Path) -> None:
             for other in psutil.process_iter(["cmdline"]):
                 words = other.info["cmdline"] or []
                 assert secret not in " ".join(words)
-                ranks += words[1:3] == ["-m", "dathvd.launch.worker"]
+                ranks += words[1:4] == WORKER
             time.sleep(0.1)
     finally:
         process.terminate()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +14,13 @@ import pytest
 
 from dathvd.errors import UserError
 from dathvd.rig import Rig, down, network, network_is_available, stale_rigs
+from tests.programs import RIG, missing
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.needs(*RIG, "mpirun", "pgrep"),
     pytest.mark.skipif(
-        not network_is_available(), reason="needs root, ip, tc and network namespaces"
+        not network_is_available(), reason="needs root and network namespaces"
     ),
     pytest.mark.timeout(60),
 ]
@@ -50,7 +51,7 @@ else:
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    with Rig.create(2, ssh=shutil.which("ssh") is not None) as made:
+    with Rig.create(2, ssh=not missing("ssh", "sshd")) as made:
         yield made
 
 
@@ -73,7 +74,7 @@ def test_hosts_see_each_other_and_nothing_else(rig: Rig) -> None:
     assert "10.231" not in Path("/etc/hosts").read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs an ssh client")
+@pytest.mark.needs("ssh", "sshd")
 def test_ssh_goes_from_host_to_host_without_a_question(rig: Rig) -> None:
     words = rig.command("node0", ["ssh", "node1", "hostname"])
     assert subprocess.check_output(words, text=True, timeout=20) == "node1\n"

@@ -12,11 +12,13 @@ import pytest
 from dathvd.rig import network_is_available
 from dathvd.rig.rig import PREFIX
 from tests.processes import DATHVD, run
+from tests.programs import LAUNCHING, RIG
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.needs(*RIG, *LAUNCHING),
     pytest.mark.skipif(
-        not network_is_available(), reason="needs root, ip, tc and network namespaces"
+        not network_is_available(), reason="needs root and network namespaces"
     ),
     pytest.mark.timeout(300),
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,19 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.processes import DATHVD, environment
+from tests.programs import LAUNCHING, SLURM_PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "launchers" / "slurm"
-MISSING = [
-    name
-    for name in ("munged", "slurmctld", "slurmd", "sbatch")
-    if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
-]
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd needs root"),
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.needs(*SLURM_PROGRAMS, *LAUNCHING),
 ]
 # 60 short steps: time enough to be interrupted
 QUICK = [

@@ -22,7 +22,7 @@ from dathvd.lists import some_integers
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import Runtime
-from dathvd.training import train
+from dathvd.training.run import train
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -32,6 +32,16 @@ class Files:
     """The images that lost their labels."""
     num_train: int
     num_labelled: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, to be sent to other ranks."""
+        return {k: v if isinstance(v, int) else str(v) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Files:
+        """What ``to_json`` gave."""
+        paths = {k: Path(v) for k, v in fields.items() if isinstance(v, str)}
+        return cls(**{**fields, **paths})
 
 
 def prepare(config: DataConfig, folder: Path, share: float) -> Files:

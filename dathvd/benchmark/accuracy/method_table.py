@@ -24,7 +24,7 @@ from dathvd.files import write_json
 from dathvd.lists import some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
-from dathvd.training import train
+from dathvd.training.run import train
 
 CONFIG = "cifar10/cpu_budget"
 EXTRA_RATIO = 0.5
@@ -96,9 +96,9 @@ def write_data(
     """The data set's files, written by rank 0; every rank calls it."""
     root = runtime.is_root
     files = together(runtime, lambda: prepare(config, folder, share) if root else None)
-    sent = from_root(runtime, files)
+    sent = from_root(runtime, None if files is None else files.to_json())
     assert sent is not None
-    return sent
+    return Files.from_json(sent)
 
 
 def longer(config: Config, factor: float) -> list[str]:

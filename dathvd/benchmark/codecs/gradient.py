@@ -9,15 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dathvd.attacks import build_attack
+from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import Config
-from dathvd.data import load_dataset
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
-from dathvd.models import build_model
-from dathvd.noise import SampleNoise, mix_seed
-from dathvd.objectives import build_objective
-from dathvd.optim import build_optimizer
+from dathvd.training.build import load_task
 
 
 @dataclass(frozen=True)
@@ -68,31 +64,17 @@ def training_gradient(config: Config, num_steps: int) -> Gradient:
     Only tensors of two and more dimensions, in the order in which backward yields them:
     the others travel uncompressed.
     """
-    dataset = load_dataset(config.data)
-    torch.manual_seed(config.seed)
-    model = build_model(
-        config.model,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.classes),
-    )
-    model.train()
-    named = list(model.named_parameters())
-    optimizer = build_optimizer(config.optimizer, named)
-    attack = build_attack(config.attack)
-    objective = build_objective(config.objective)
-    large = [p for _, p in reversed(named) if p.ndim > 1]
+    dataset, device = load_task(config), torch.device("cpu")
+    trainer = build_trainer(config, dataset, device)
+    plan = batch_plan(config, dataset, device)
+    named = list(trainer.model.named_parameters())
+    large = [p for _, p in reversed(named) if p.ndim > 1 and p.requires_grad]
     gradients: list[Tensor] = []
-    batch = min(config.train.batch_size, len(dataset.train))
     for step in range(num_steps):
-        ids = torch.arange(step * batch, (step + 1) * batch) % len(dataset.train)
-        images = dataset.train.batch(ids).float().div_(255)
-        labels = dataset.train.labels[ids]
-        noise = SampleNoise(mix_seed(config.seed, step), ids)
-        optimizer.zero_grad()
-        adversarial = attack(model, images, labels, noise)
-        objective(model, images, adversarial, labels, None).loss.backward()
+        batches = list(plan.step(step))
+        trainer.step(batches, config.optimizer.lr)
         gradients = [*gradients[-1:], _flat(large)]
-        optimizer.step()
+    batch = sum(len(each.labels) for each in batches)
     shapes = [(len(p), p[0].numel()) for p in large]
     description = (
         f"{config.model.name} on {config.data.name}, {config.attack.name}-"

@@ -15,18 +15,14 @@ from dathvd.benchmark.speedup.counters import payload_bytes_sent
 from dathvd.benchmark.speedup.plan import PLAIN, Point
 from dathvd.benchmark.speedup.rows import LOCAL
 from dathvd.benchmark.speedup.samples import Sample
-from dathvd.benchmark.step.trainers import (
-    NamedParameters,
-    Stopwatch,
-    Wrap,
-    build_trainer,
-)
+from dathvd.benchmark.step.trainers import Stopwatch, build_trainer
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.distributed import DistributedOptimizer
 from dathvd.distributed.exchange_choice import choose_exchange
 from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.build import NamedParameters, Wrap
 from dathvd.training.step import Trainer
 
 # nothing is to be learnt from random images, and weights must stay finite

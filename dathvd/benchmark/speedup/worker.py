@@ -59,10 +59,10 @@ def measure_plan(plan: Plan, runtime: Runtime) -> list[SweepRow]:
     from dathvd.benchmark.speedup.measure import Runner, num_values
     from dathvd.benchmark.speedup.samples import Launch, critical
     from dathvd.benchmark.step.trainers import batch_plan
-    from dathvd.data import load_dataset
+    from dathvd.training.build import load_task
 
     config = plan.config
-    dataset = load_dataset(config.data)
+    dataset = load_task(config)
     batches = batch_plan(config, dataset, runtime.device, runtime.rank, runtime.size)
     points = [Point(LOCAL, "none", "none"), *plan.points]
     runners = Runner.build_all(points, config, dataset, batches)

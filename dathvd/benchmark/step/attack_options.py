@@ -116,20 +116,16 @@ def _step(config: Config, name: str) -> Callable[[], None]:
     """Takes one training step of a network of its own."""
     import torch
 
-    from dathvd.benchmark.step.trainers import build_trainer
-    from dathvd.data import load_dataset
-    from dathvd.noise import SampleNoise
-    from dathvd.training.batches import Batch
+    from dathvd.benchmark.step.trainers import batch_plan, build_trainer
+    from dathvd.training.build import load_task
 
-    dataset, device = load_dataset(config.data), torch.device("cpu")
+    dataset, device = load_task(config), torch.device("cpu")
     trainer = build_trainer(config, dataset, device)
     if name == NETWORK_TOO:
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         trainer.model.to(**layout)
-    ids = torch.arange(config.train.batch_size)
-    images = dataset.train.batch(ids).float().div_(255)
-    batch = Batch(images, dataset.train.labels[ids], SampleNoise(0, ids), 1.0)
-    return lambda: trainer.step([batch], config.optimizer.lr)
+    batches = list(batch_plan(config, dataset, device).step(0))
+    return lambda: trainer.step(batches, config.optimizer.lr)
 
 
 if __name__ == "__main__":

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
-from dathvd.attacks import build_attack
-from dathvd.config import Config, DataConfig
-from dathvd.data import Dataset, build_augmentation
-from dathvd.models import build_model
-from dathvd.objectives import build_objective
-from dathvd.optim import build_optimizer
-from dathvd.training.batches import BatchPlan, extra_of
-from dathvd.training.step import Totals, Trainer
+from dathvd.config import Config
+from dathvd.data import Dataset
+from dathvd.devices import set_up_device
+from dathvd.training.batches import BatchPlan, plan_of
+from dathvd.training.build import Wrap, build_training, first_model
+from dathvd.training.step import Trainer
 
-# of data sets whose images have one size; others are resized to data.image_size
-_DIGITS = {"image_size": 8, "channels": 1}
+# (size, channels, classes) of data sets that have their own; of others the
+# configuration tells them, or they are like CIFAR-10's.
+_NATIVE = {
+    "digits": (8, 1, 10),
+    "mnist": (28, 1, 10),
+    "fashion_mnist": (28, 1, 10),
+    "cifar100": (32, 3, 100),
+}
+_USUAL = (32, 3, 10)
 
 
 def synthetic_data(config: Config, num_images: int) -> Config:
     """The configuration with random images of the same shape as its data set's."""
     data = config.data
-    known = _DIGITS if data.name == "digits" else {"image_size": 32, "channels": 3}
-    changed = DataConfig(
-        name="synthetic",
-        image_size=data.image_size or known["image_size"],
-        channels=data.channels or known["channels"],  # type: ignore[arg-type]
-        num_classes=data.num_classes,
-        num_train=num_images,
-        num_test=1,
-        augment=data.augment,
+    size, channels, classes = _NATIVE.get(data.name, _USUAL)
+    changed = data.model_copy(
+        update={
+            "name": "synthetic",
+            "root": None,
+            "image_size": data.image_size or size,
+            "channels": data.channels or channels,
+            "num_classes": classes if data.name in _NATIVE else data.num_classes,
+            "num_train": num_images,
+            "num_test": 1,
+            "extra": None,
+            "extra_ratio": None,
+            "cache": None,
+            "options": {},
+        }
     )
     return config.model_copy(update={"data": changed})
 
@@ -48,43 +58,20 @@ def with_batch_size(config: Config, batch_size: int | None) -> Config:
 def batch_plan(
     config: Config, dataset: Dataset, device: torch.device, rank: int = 0, size: int = 1
 ) -> BatchPlan:
-    """The batches of one worker."""
-    return BatchPlan(
-        images=dataset.train,
-        batch_size=config.train.batch_size,
-        passes=config.train.backward_passes_per_step,
-        rank=rank,
-        size=size,
-        seed=config.seed,
-        augment=build_augmentation(config.data),
-        device=device,
-        extra=extra_of(config.data, dataset),
-    )
-
-
-NamedParameters = list[tuple[str, torch.nn.Parameter]]
-Wrap = Callable[[torch.optim.Optimizer, NamedParameters], torch.optim.Optimizer]
+    """The batches of one worker, by default of one that is alone."""
+    return plan_of(config, dataset, device, rank, size)
 
 
 def build_trainer(
     config: Config, dataset: Dataset, device: torch.device, wrap: Wrap | None = None
 ) -> Trainer:
-    """A trainer whose optimizer is the wrapped one; alone, it exchanges nothing."""
-    torch.manual_seed(config.seed)
-    model = build_model(
-        config.model,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.classes),
-    ).to(device)
-    named = list(model.named_parameters())
-    optimizer = build_optimizer(config.optimizer, named)
-    return Trainer(
-        model.train(),
-        build_attack(config.attack),
-        build_objective(config.objective),
-        optimizer if wrap is None else wrap(optimizer, named),
-        Totals.zero(device),
-    )
+    """A trainer whose optimizer is the wrapped one; alone, it exchanges nothing.
+
+    Its first weights are random also where ``model.init`` names others: a step takes as
+    long with any.
+    """
+    set_up_device(device, config.train)
+    return build_training(config, first_model(config, dataset), device, wrap=wrap)
 
 
 @dataclass

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dathvd.config.evaluation import EvaluationAttackConfig
-from dathvd.evaluation.grid import REACH, Cell, Grid
+from dathvd.config.evaluation import REACH, EvaluationAttackConfig
+from dathvd.evaluation.grid import Cell, Grid
 
 MIN_STEPS = 10
 """The least number of steps whose accuracies are compared over steps."""

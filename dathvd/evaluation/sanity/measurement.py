@@ -31,7 +31,7 @@ from dathvd.evaluation.store import Store
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
-from dathvd.runtime import Runtime, from_root, together
+from dathvd.runtime import Runtime, tensors_from_root, together
 
 DEFAULT_SAMPLES = 1000
 _TRANSFER_MOMENTUM = 1.0  # transfers better (Dong et al., CVPR 2018)
@@ -112,7 +112,7 @@ def _surrogate(
         print(f"training a surrogate for {steps} steps", flush=True)
     surrogate = train_surrogate(config, dataset, num_steps=steps, device=runtime.device)
     weights = {name: value.cpu() for name, value in surrogate.state_dict().items()}
-    surrogate.load_state_dict(from_root(runtime, weights))
+    surrogate.load_state_dict(tensors_from_root(runtime, weights))
     return surrogate
 
 

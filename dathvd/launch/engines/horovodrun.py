@@ -1,18 +1,30 @@
-"""Horovod's own launcher."""
+"""Horovod's own launcher, over Gloo.
+
+It is not used over MPI: there it adds a service to each host whose key stands on
+command lines, where all users of the host can read it. Over Gloo it does the same
+unless it is told the interface.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dathvd.errors import UserError
 from dathvd.launch.engines.engine import Engine
+from dathvd.launch.hosts import is_local
 from dathvd.launch.options import LaunchOptions
 
 
 def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[str]:
+    if not (options.network_interface or all(is_local(h.name) for h in options.hosts)):
+        raise UserError(
+            "--gloo on several hosts: name the interface that they talk over with "
+            "--network-interface, such as eth0 (or use --mpi)"
+        )
     words = ["-np", str(options.num_proc)]
     if options.hosts:
         words += ["-H", ",".join(map(str, options.hosts))]
-    words.append(f"--{options.controller}")
+    words.append("--gloo")
     if options.network_interface:
         words += ["--network-interface", options.network_interface]
     if options.ssh_port is not None:
@@ -22,4 +34,4 @@ def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[s
     return words
 
 
-HOROVODRUN = Engine("horovodrun", ("mpi", "gloo"), _arguments)
+HOROVODRUN = Engine("horovodrun", ("gloo",), _arguments)

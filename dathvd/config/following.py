@@ -1,0 +1,62 @@
+"""Fields that follow another section where they are not set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dathvd.config.attack import AttackConfig
+from dathvd.config.evaluation import REACH, EvaluationAttackConfig
+
+OWN_ATTACKS: dict[str, dict[str, str]] = {
+    "trades": {"loss": "kl", "start": "gaussian"},
+    "mart": {"loss": "cross_entropy", "start": "gaussian"},
+}
+"""What objectives say of their inner maximisation: both start from normal noise of
+deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019) and MART (Wang et al.,
+ICLR 2020); TRADES maximises the divergence, MART the cross-entropy."""
+
+
+def attack_of_objective(attack: AttackConfig, objective: str) -> AttackConfig:
+    """The training attack, with the objective's own in the fields that are not set.
+
+    Attacks that cannot maximise a divergence stay as they are: those that start from
+    the image, aim at a class, or do not look at a loss of their own.
+    """
+    own = OWN_ATTACKS.get(objective, {})
+    able = attack.name == "fgsm_rs" or (attack.name == "pgd" and attack.random_start)
+    if not able or attack.target != "none":
+        return attack
+    changes = {
+        field: value
+        for field, value in own.items()
+        if field not in attack.model_fields_set
+        and (field != "start" or attack.name == "pgd")
+    }
+    return attack.model_copy(update=changes) if changes else attack
+
+
+def evaluation_of_training(
+    judge: EvaluationAttackConfig, attack: AttackConfig
+) -> EvaluationAttackConfig:
+    """The evaluation's attack in training's ball, where its own is not set.
+
+    ``norm`` and ``epsilon`` are training's where training's are set, and
+    ``step_size`` lets all steps together reach across the ball:
+    ``REACH * epsilon / num_steps``.
+
+    Raises:
+        ValueError: the norm is set to another one than training's, and no radius is.
+    """
+    given = judge.model_fields_set
+    norm = judge.norm if "norm" in given else attack.norm
+    if "epsilon" not in given and norm != attack.norm:
+        raise ValueError(
+            f"evaluation.attack.epsilon: must be set, as norm {norm} is another one "
+            f"than training's {attack.norm}, whose radius says nothing of it"
+        )
+    follows = "epsilon" not in given and attack.model_fields_set & {"norm", "epsilon"}
+    epsilon = attack.epsilon if follows else judge.epsilon
+    changes: dict[str, Any] = {"norm": norm, "epsilon": epsilon}
+    if "step_size" not in given:
+        changes["step_size"] = REACH * epsilon / max(judge.num_steps, 1)
+    return judge.model_copy(update=changes)

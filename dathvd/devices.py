@@ -1,0 +1,50 @@
+"""How torch computes on a device: precision and determinism, as configured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dathvd.config import TrainConfig
+from dathvd.errors import UserError
+
+
+def set_up_device(device: torch.device, config: TrainConfig) -> None:
+    """Make torch work as ``train.tf32`` and ``train.deterministic`` say.
+
+    Both are global settings, of GPUs alone.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+
+def check_precision(device: torch.device, config: TrainConfig) -> None:
+    """Refuse ``train.precision`` bf16 on a CPU that would emulate it.
+
+    Raises:
+        UserError: the CPU has neither avx512_bf16 nor AMX.
+    """
+    if device.type != "cpu" or config.precision != "bf16":
+        return
+    if not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    ):
+        raise UserError(
+            "train.precision: this CPU has no instructions for bfloat16 (avx512_bf16 "
+            "or AMX) and would be many times slower with it; take fp32"
+        )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a host's tensor on the device, or the tensor itself; nothing waits.
+
+    On GPUs it goes through pinned memory: a copy from any other memory makes the host
+    wait until it is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

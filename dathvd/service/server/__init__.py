@@ -1,0 +1,1 @@
+"""The server: a page for people, an HTTP API, metrics for Prometheus."""

@@ -1,0 +1,104 @@
+"""From a configuration to the trainer of one worker: the product's, and benchmarks'.
+
+Nothing here needs Horovod until several workers share a network's passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dathvd.attacks import build_attack
+from dathvd.config import Config
+from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.models import build_model, freeze_trunk
+from dathvd.noise import mix_seed
+from dathvd.objectives import build_objective
+from dathvd.optim import build_optimizer
+from dathvd.training.ema import WeightAverage
+from dathvd.training.passes import lay_out, training_pass
+from dathvd.training.step import Totals, Trainer
+
+_WEIGHTS = 0x3E
+
+NamedParameters = list[tuple[str, nn.Parameter]]
+Wrap = Callable[[torch.optim.Optimizer, NamedParameters], torch.optim.Optimizer]
+"""Makes an optimizer exchange its gradients with the other workers'."""
+
+
+def load_task(config: Config) -> Dataset:
+    """The data set as the objective sees it: rotations have classes of their own.
+
+    Raises:
+        UserError: files or settings are not usable.
+    """
+    return self_supervised(load_dataset(config.data), config.objective)
+
+
+def first_model(config: Config, dataset: Dataset) -> nn.Module:
+    """A network with its first weights, which the seed decides.
+
+    Raises:
+        UserError: it cannot be made, or does not fit the data.
+    """
+    torch.manual_seed(mix_seed(config.seed, _WEIGHTS))
+    return build_model(config.model, dataset.image_shape, len(dataset.classes))
+
+
+def build_training(
+    config: Config,
+    model: nn.Module,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    wrap: Wrap | None = None,
+    share: Callable[[nn.Module], None] | None = None,
+) -> Trainer:
+    """The trainer of one worker: all that a step of this configuration needs.
+
+    Args:
+        config: attack, objective, optimizer, batch norm, averages, precision.
+        model: the network with its first weights.
+        device: where it trains.
+        rank: this worker's.
+        wrap: what the optimizer exchanges gradients by; None for a worker that is
+            alone, whose samples are all that batch norm and contrasts can see.
+        share: makes the first weights equal on all workers; None where they are.
+    """
+    model = model.to(device)
+    gathered = {}
+    if wrap is not None and _meets_others(config):
+        from dathvd.distributed import gather_rows, synchronise_batch_norm
+
+        gathered["gather"] = gather_rows
+        if config.train.batch_norm == "synchronised":
+            model = synchronise_batch_norm(model)
+    if config.model.init_mode == "linear":
+        freeze_trunk(model)  # after layers were exchanged: it changes theirs
+    lay_out(model, config.train)
+    if share is not None:
+        share(model)
+    named = list(model.named_parameters())
+    optimizer = build_optimizer(config.optimizer, named)
+    decay = config.train.ema_decay
+    return Trainer(
+        model.train(),
+        build_attack(config.attack),
+        build_objective(config.objective, **gathered),
+        optimizer if wrap is None else wrap(optimizer, named),
+        Totals.zero(device),
+        WeightAverage(model, decay) if decay else None,
+        rank=rank,
+        network=training_pass(model, config.train),
+    )
+
+
+def _meets_others(config: Config) -> bool:
+    """Whether workers meet within a network's passes, beside the gradients."""
+    return (
+        config.train.batch_norm == "synchronised"
+        or config.objective.is_self_supervised
+        or ":" in config.objective.name
+    )

@@ -1,0 +1,216 @@
+"""Carries out all rows in three launches, and compares what they left."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from dathvd.checkpoint import find_checkpoints, load_file
+from tests.parallel.crossings.covering import Group, Row, pairs_of
+from tests.parallel.crossings.table import depends_on_workers, plainest
+from tests.parallel.crossings.trial import Task, differences, tensors
+from tests.processes import mpirun, run
+
+ROOT = Path(__file__).parents[3]
+TOLERANCE = 0.02
+"""Of the length of what training changed: rounding can turn the sign of a gradient
+that is almost zero, of which the attack and some optimizers make whole steps."""
+_CRASHES = 8
+"""Ranks that fail are started anew with what is left, so many times."""
+
+
+def write_data(folder: Path) -> None:
+    """24 digits to train on, 8 to test, 6 more with labels."""
+    digits = load_digits()
+    images = (digits.images[:38] * 15.9).astype(np.uint8)[..., None]
+    labels = digits.target[:38].astype(np.int64)
+    np.savez(
+        folder / "digits.npz",
+        x_train=images[:24],
+        y_train=labels[:24],
+        x_test=images[24:32],
+        y_test=labels[24:32],
+        classes=np.array(list("0123456789")),
+    )
+    rgb = np.repeat(images[32:], 3, axis=-1)
+    np.savez(folder / "extra.npz", x_train=rgb, y_train=labels[32:])
+
+
+@dataclass
+class Trial:
+    """A row, the calls that make it up, and what went wrong."""
+
+    row: Row
+    name: str
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def reference(self) -> str | None:
+        """The name of the run whose result it must have, up to rounding."""
+        if depends_on_workers(self.row):
+            return None
+        plain = plainest(self.row)
+        return "plain-" + "-".join(plain.values()).replace(" ", "_")
+
+    def calls(self, phase: int) -> Iterator[Task]:
+        """The calls in a phase: 0 and 2 have two workers, 1 has one."""
+        before, _, after = self.row["life"].partition("+")
+        whole = Task(f"{self.name}-whole", self.row)
+        task, stopped = Task(self.name, self.row), Task(self.name, self.row, stop=True)
+        workers = "1" if phase == 1 else "2"
+        if phase == 1 and self.reference is not None:
+            yield Task(self.reference, plainest(self.row))
+        if before == workers and phase < 2:
+            if not after:
+                yield task
+            elif after == before:
+                yield from (whole, stopped, task)
+            else:
+                yield stopped
+        if after == workers and after != before and phase > 0:
+            yield task
+
+
+@dataclass
+class Study:
+    """All rows carried out."""
+
+    folder: Path
+    trials: list[Trial]
+    seconds: list[float] = field(default_factory=list)
+    """Of each launch."""
+
+    @classmethod
+    def conduct(cls, rows: Sequence[Row], folder: Path) -> Study:
+        """Three launches: two workers, one, and two that go on from one."""
+        write_data(folder)
+        trials = [Trial(row, f"row-{place:03d}") for place, row in enumerate(rows)]
+        study = cls(folder, trials)
+        for phase in range(3):
+            calls = {
+                (call.name, call.stop): call
+                for trial in trials
+                for call in trial.calls(phase)
+            }
+            study._launch(list(calls.values()), workers=1 if phase == 1 else 2)
+        outcomes = study._outcomes()
+        for trial in trials:
+            study._judge(trial, outcomes)
+        return study
+
+    def held(self) -> frozenset[Group]:
+        """The pairs that are in a row of which nothing went wrong."""
+        good = [pairs_of(trial.row) for trial in self.trials if not trial.wrong]
+        return frozenset(set[Group]().union(*good))
+
+    def suspects(self, trial: Trial) -> list[str]:
+        """A failed row's pairs that are in no good row."""
+        return [describe(pair) for pair in pairs_of(trial.row) - self.held()]
+
+    def _outcomes(self) -> list[dict[str, Any]]:
+        file = self.folder / "outcomes.jsonl"
+        if not file.exists():
+            return []
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def _launch(self, calls: list[Task], workers: int) -> None:
+        """Carry out the calls; after a crash, those that come after it."""
+        tasks = self.folder / "tasks.json"
+        command = [sys.executable, "-m", "tests.parallel.crossings.worker"]
+        env = {
+            "OMP_NUM_THREADS": "1",
+            "HOROVOD_CYCLE_TIME": "0.2",
+            "OMPI_MCA_mpi_yield_when_idle": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        for _ in range(_CRASHES):
+            tasks.write_text(json.dumps([asdict(call) for call in calls]))
+            before = len(self._outcomes())
+            arguments = [*command, str(self.folder), str(tasks)]
+            done = (
+                run(arguments, cwd=ROOT, env=env, timeout=400)
+                if workers == 1
+                else mpirun(workers, arguments, cwd=ROOT, env=env, timeout=400)
+            )
+            self.seconds.append(done.seconds)
+            done_here = len(self._outcomes()) - before
+            if done.code == 0 and done_here == len(calls):
+                return
+            assert done_here, done.output
+            calls = calls[done_here:]
+            if not calls:
+                return
+        raise AssertionError(f"{_CRASHES} crashes: {done.output}")
+
+    def _judge(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
+        """Collect what its calls saw, and compare what they left."""
+        names = {trial.name, f"{trial.name}-whole", trial.reference}
+        for outcome in outcomes:
+            if outcome["name"] in names:
+                trial.wrong += outcome["wrong"]
+                if outcome["refusal"] is not None:
+                    trial.wrong.append(f"refused when it starts: {outcome['refusal']}")
+        trial.wrong = list(dict.fromkeys(trial.wrong))
+        if not find_checkpoints(self.folder / trial.name):
+            return
+        ours = last_checkpoint(self.folder / trial.name)
+        trial.wrong += [
+            f"{place} is not finite"
+            for place, tree in ours.items()
+            if not all(bool(each.isfinite().all()) for each in tensors(tree))
+        ]
+        whole = self.folder / f"{trial.name}-whole"
+        if whole.exists():
+            unlike = list(differences(last_checkpoint(whole), ours))
+            if unlike:
+                trial.wrong.append(
+                    "a run that goes on ends with the same bits, not "
+                    + ", ".join(unlike[:3])
+                )
+        if trial.reference is not None:
+            trial.wrong += unequal(
+                self.folder / trial.reference, self.folder / trial.name
+            )
+
+
+def last_checkpoint(run: Path) -> dict[str, Any]:
+    """All files of the newest checkpoint."""
+    folder = find_checkpoints(run)[-1]
+    return {file.name: load_file(file) for file in sorted(folder.glob("*.pt"))}
+
+
+def unequal(reference: Path, ours: Path) -> Iterator[str]:
+    """Where weights are not the reference's, measured by how far those moved."""
+    first, *_, last = find_checkpoints(reference)
+    start, end = (load_file(folder / "model.pt") for folder in (first, last))
+    result = load_file(find_checkpoints(ours)[-1] / "model.pt")
+    for part in ("model", "ema"):
+        if part in end:
+            a, b, c = (flat(tree[part]) for tree in (start, end, result))
+            off = float((b - c).norm() / (b - a).norm())
+            if not off < TOLERANCE:
+                yield (
+                    f"{part}: the same result as of one worker that takes batches "
+                    f"whole (off by {off:.2g} of what training changed)"
+                )
+
+
+def flat(state: dict[str, Tensor]) -> Tensor:
+    """All floats of a network in one vector."""
+    return torch.cat(
+        [each.double().flatten() for each in state.values() if each.is_floating_point()]
+    )
+
+
+def describe(group: Group) -> str:
+    """Such as ``attack=free with passes=2``."""
+    return " with ".join(f"{feature}={name}" for feature, name in sorted(group))

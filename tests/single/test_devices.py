@@ -1,0 +1,99 @@
+"""How torch computes, as configured: what is refused, and what bf16 leaves as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from dathvd.config import TrainConfig
+from dathvd.devices import check_precision, set_up_device, to_device
+from dathvd.errors import UserError
+from dathvd.training.passes import TrainingPass, lay_out, training_pass
+
+CPU = torch.device("cpu")
+BF16 = TrainConfig(precision="bf16")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 4)
+    )
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_bf16_is_refused_where_it_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    check_precision(CPU, TrainConfig())
+    if has_bf16:
+        check_precision(CPU, BF16)
+    else:
+        with pytest.raises(UserError, match=r"train\.precision: this CPU has no"):
+            check_precision(CPU, BF16)
+
+
+def test_settings_of_gpus_leave_a_cpus_alone() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    set_up_device(CPU, TrainConfig(tf32=False, deterministic=False))
+    now = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    assert now == before
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Settings of torch that a test changes come back after it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
+
+def test_settings_reach_torch(restored: None) -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    set_up_device(torch.device("cuda"), TrainConfig(tf32=False))
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)
+    assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+    set_up_device(torch.device("cuda"), TrainConfig(deterministic=False))
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+
+
+def test_bf16_keeps_weights_gradients_statistics_and_logits() -> None:
+    model = network()
+    half = training_pass(model, BF16)
+    assert isinstance(half, TrainingPass)
+    images = torch.rand(6, 3, 6, 6)
+    logits = half(images)
+    logits.square().sum().backward()
+    found = [*model.parameters(), *model.buffers(), logits]
+    found += [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert len(found) == 6 + 3 + 1 + 6
+    assert {t.dtype for t in found if t.is_floating_point()} == {torch.float32}
+    exact = network()(images)
+    assert 0 < float((logits - exact).abs().max()) < 0.1
+
+
+def test_a_cpus_default_is_the_model_itself() -> None:
+    model = network()
+    places = [weight.stride() for weight in model.parameters()]
+    assert training_pass(model, TrainConfig()) is model
+    assert [w.stride() for w in lay_out(model, TrainConfig()).parameters()] == places
+
+
+def test_channels_last_is_the_same_function() -> None:
+    model = network().double().eval()
+    images = torch.rand(6, 3, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(
+        TrainingPass(model, channels_last=True)(images), model(images)
+    )
+
+
+def test_a_tensor_that_is_there_is_not_copied() -> None:
+    tensor = torch.zeros(3)
+    assert to_device(tensor, CPU) is tensor
