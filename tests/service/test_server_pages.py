@@ -106,9 +106,12 @@ def browse(folder: Path, address: str, name: str, *options: str) -> tuple[str, b
     ]
     words += ["--virtual-time-budget=6000", f"--user-data-dir={folder / 'browser'}"]
     words += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", *options]
-    dom = subprocess.run(
-        [*words, "--dump-dom", address], capture_output=True, text=True, timeout=120
-    )
+    for _ in range(5):  # a busy machine may not answer the page's scripts in time
+        dom = subprocess.run(
+            [*words, "--dump-dom", address], capture_output=True, text=True, timeout=120
+        )
+        if "data-charts" not in dom.stdout or "</figure>" in dom.stdout:
+            break
     subprocess.run(
         [*words, f"--screenshot={picture}", address], capture_output=True, timeout=120
     )
