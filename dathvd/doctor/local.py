@@ -13,6 +13,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from dathvd.doctor.finding import Finding
 
 _SETUP = "run: make setup"
@@ -50,22 +52,22 @@ def python() -> Finding:
 
 
 def pins() -> Finding:
-    """Installed packages against the versions that dathvd was tested with."""
+    """Installed packages against the versions that dathvd asks for."""
     different = []
     for line in metadata.requires("dathvd") or []:
-        name, _, rest = line.partition("==")
-        wanted, marker, _ = rest.partition(";")
-        if marker:  # an extra
-            continue
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue  # an extra, or another platform's
         try:
-            found = metadata.version(name)
+            found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            return Finding("Packages", f"{name} is not installed", "FAIL", _SETUP)
-        if found.partition("+")[0] != wanted.strip():
-            different.append(f"{name} {found} (tested with {wanted.strip()})")
+            problem = f"{wanted.name} is not installed"
+            return Finding("Packages", problem, "FAIL", _SETUP)
+        if not wanted.specifier.contains(found, prereleases=True):
+            different.append(f"{wanted.name} {found} (wanted {wanted.specifier})")
     if different:
         return Finding("Packages", ", ".join(different), "warn", _SETUP)
-    return Finding("Packages", "the versions that dathvd was tested with")
+    return Finding("Packages", "versions that dathvd asks for")
 
 
 def torch_build() -> Finding:

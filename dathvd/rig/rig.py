@@ -89,7 +89,9 @@ class Rig:
                 text=True,
                 check=False,
                 timeout=timeout,
-                env=None if env is None else {**os.environ, **env},
+                # Python's own view of the environment: an MPI that was started in this
+                # process has added variables behind it that would mislead mpirun.
+                env={**os.environ, **(env or {})},
             )
         except subprocess.TimeoutExpired:
             self.kill(keep=("sshd",))

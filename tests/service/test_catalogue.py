@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,22 +23,21 @@ BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL of this test's own, reached through a socket in its folder."""
     if not BINARIES:
         pytest.skip("PostgreSQL's server is not installed")
-    folder = tmp_path_factory.mktemp("postgres")
+    # not below pytest's own folder, which no other user may enter
+    folder = Path(tempfile.mkdtemp(prefix="dathvd-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
 
     def call(program: str, *words: str) -> None:
         command = [*as_user, str(BINARIES[-1] / program), *words]
         # pg_ctl's server would keep a pipe open
-        with (folder.parent / f"{folder.name}.log").open("a") as log:
+        with (folder / "log").open("a") as log:
             subprocess.run(command, check=True, cwd="/", stdout=log, stderr=log)
 
     data = str(folder / "data")
@@ -48,6 +48,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql+psycopg://me@/postgres?host={folder}"
     finally:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

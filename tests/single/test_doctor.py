@@ -124,9 +124,13 @@ def test_another_package_version_warns(monkeypatch: Any) -> None:
     from importlib import metadata
 
     monkeypatch.setattr(metadata, "requires", lambda _: ["click==0.1"])
-    assert local.pins().state == "warn" and "tested with 0.1" in local.pins().value
-    monkeypatch.setattr(metadata, "requires", lambda _: ["no-such-package==1"])
-    assert local.pins().state == "FAIL"
+    assert local.pins().state == "warn" and "wanted ==0.1" in local.pins().value
+    asked = ["click<9,>=8.1", "no-such-package>=1; extra == 'test'"]
+    monkeypatch.setattr(metadata, "requires", lambda _: asked)
+    assert local.pins().state == "ok"
+    monkeypatch.setattr(metadata, "requires", lambda _: ["no-such-package<2,>=1"])
+    found = local.pins()
+    assert found.state == "FAIL" and found.value == "no-such-package is not installed"
 
 
 @pytest.mark.slow

@@ -64,7 +64,9 @@ def test_ranks_reach_a_host_that_they_know_and_no_other() -> None:
     /usr/sbin/sshd -f $HOME/.sshd_config -o Port=2223 -o HostKey=$HOME/other \\
         -o PidFile=none
     go -p 2223 localhost echo "fooled" || echo "refused"
-    kill $(cat $HOME/.sshd/pid)
+    server=$(cat $HOME/.sshd/pid)
+    kill "$server"
+    while kill -0 "$server" 2>/dev/null; do sleep 0.1; done
     {DOCKER}/entrypoint.sh healthy || echo "sick"
     """)
     said = done.stdout.splitlines()

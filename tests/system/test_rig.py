@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -63,6 +64,17 @@ def test_each_rank_is_alone_on_a_host_of_its_own_name(rig: Rig) -> None:
     script = "echo $(hostname) $OMPI_COMM_WORLD_RANK $OMPI_COMM_WORLD_LOCAL_SIZE"
     done = rig.run(["sh", "-c", script], timeout=30)
     assert sorted(done.stdout.splitlines()) == ["node0 0 1", "node1 1 1"], done.stderr
+
+
+def test_an_mpi_of_this_process_misleads_no_mpirun(rig: Rig) -> None:
+    """What a started MPI adds to the process's environment, behind Python's back."""
+    libc = ctypes.CDLL(None)
+    libc.setenv(b"OMPI_MCA_ess", b"singleton", 1)
+    try:
+        done = rig.run(["echo", "here"], timeout=30)
+    finally:
+        libc.unsetenv(b"OMPI_MCA_ess")
+    assert done.stdout.split() == ["here", "here"], done.stderr
 
 
 def test_hosts_see_each_other_and_nothing_else(rig: Rig) -> None:
