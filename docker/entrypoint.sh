@@ -42,7 +42,7 @@ know_hosts() { # this container's host key, and the same key as that of all othe
     (
         umask 077
         mkdir -p "$own"
-        rm -f "$own/host_key"
+        rm -f "$own/host_key" "$own/serves"
         if [ -e "$shared/host_key" ]; then
             cp "$shared/host_key" "$own/host_key"
         else
@@ -56,15 +56,17 @@ case ${1:-} in
 sshd)
     client_key >/dev/null || make_keys
     know_hosts
+    : >"$own/serves" # sshd removes its pid file when it ends; this stays
     exec /usr/sbin/sshd -D -e -f "$HOME/.sshd_config"
     ;;
 healthy)
-    [ ! -e "$own/pid" ] || ssh-keyscan -T 5 -p 2222 localhost 2>/dev/null | grep -q .
+    [ ! -e "$own/serves" ] || ssh-keyscan -T 5 -p 2222 localhost 2>/dev/null | grep -q .
     ;;
 *)
     if [ "${DATHVD_SSHD:-0}" = 1 ]; then
         client_key >/dev/null || make_keys
         know_hosts
+        : >"$own/serves"
         /usr/sbin/sshd -f "$HOME/.sshd_config"
     elif client_key >/dev/null; then
         know_hosts

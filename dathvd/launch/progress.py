@@ -29,7 +29,7 @@ class Progress:
         """Note that the ranks have made the run folder, which may be lost later."""
         while self._run_dir is not None and not self._was_there:
             self._was_there = self._exists()
-            time.sleep(0.2)
+            time.sleep(0.02)  # a run may fail a moment after it made its folder
 
     @property
     def has_checkpoint(self) -> bool:
