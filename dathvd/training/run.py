@@ -22,8 +22,7 @@ from dathvd.data import (
 from dathvd.devices import check_precision, set_up_device
 from dathvd.distributed import assert_identical
 from dathvd.errors import UserError
-from dathvd.evaluation import Accuracy, describe_accuracy, evaluate_test_set
-from dathvd.evaluation.pairs import evaluate_pairs
+from dathvd.evaluation import describe_accuracy, evaluate_test_set
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.optim import scaled_lr
@@ -31,8 +30,8 @@ from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import AgreedError, Runtime, from_root, together
-from dathvd.training.batches import BatchPlan, check_pairs, plan_of
-from dathvd.training.build import load_task
+from dathvd.tasks import load_task
+from dathvd.training.batches import BatchPlan, plan_of
 from dathvd.training.components import check_components, ignored_options
 from dathvd.training.guard import Guard, hold_out
 from dathvd.training.loop import Loop
@@ -198,9 +197,7 @@ def plan_batches(config: Config, dataset: Dataset, runtime: Runtime) -> BatchPla
     Raises:
         UserError: the objective cannot work with the last batch of an epoch.
     """
-    plan = plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
-    check_pairs(plan, config)
-    return plan
+    return plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
 
 
 def _train(
@@ -251,7 +248,7 @@ def _conclude(
     model = state.published_model()
     assert_identical(model)
     judged = folder / "judged"
-    accuracy = _judge(model, dataset, state.config, runtime, judged)
+    accuracy = evaluate_test_set(model, dataset, state.config, runtime, judged)
     average = _judge_average(state, dataset, runtime, judged)
     if not runtime.is_root:
         return
@@ -268,24 +265,12 @@ def _conclude(
     rows = run_folder.read_metrics(folder)
     plot_training(rows, folder / "training.png")
     plot_trust_ratios(rows, folder / "trust_ratios.png")
-    if state.config.objective.name != "contrastive":
+    if state.config.objective.has_classes:
         picture = folder / "examples.png"
         draw_examples(model, dataset, state.config, picture, runtime.device)
     run_folder.write_result(folder, result)
     shutil.rmtree(judged, ignore_errors=True)
     print_accuracy(result, title=str(folder))
-
-
-def _judge(
-    model: nn.Module,
-    dataset: Dataset,
-    config: Config,
-    runtime: Runtime,
-    judged: Path,
-) -> Accuracy:
-    if config.objective.name == "contrastive":
-        return evaluate_pairs(model, dataset, config, runtime)
-    return evaluate_test_set(model, dataset, config, runtime, judged)
 
 
 def _judge_average(
@@ -296,7 +281,7 @@ def _judge_average(
     if model is None:
         return {}
     assert_identical(model)
-    accuracy = _judge(model, dataset, state.config, runtime, judged)
+    accuracy = evaluate_test_set(model, dataset, state.config, runtime, judged)
     return {
         "ema_clean_accuracy": accuracy.clean,
         "ema_robust_accuracy": accuracy.robust,

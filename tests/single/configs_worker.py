@@ -18,11 +18,10 @@ from PIL import Image
 
 from dathvd.components import NETWORKS
 from dathvd.config import Config, load_config
-from dathvd.data import load_dataset, self_supervised
 from dathvd.evaluation import evaluate_test_set
-from dathvd.evaluation.pairs import evaluate_pairs
 from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
+from dathvd.tasks import load_task
 from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
@@ -68,7 +67,7 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     config = load_config(path, overrides(load_config(path), folder))
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
-    dataset = self_supervised(load_dataset(config.data), config.objective)
+    dataset = load_task(config)
     small = NETWORKS.places["small_resnet"]
     # the small network stands for the large one, without options of its own
     plain = config.model.model_copy(update={"options": {}})
@@ -81,9 +80,7 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
         state.trainer.step(list(plan.step(step)), lr=1e-3)
     assert state.exchanger.skipped == 0
     assert bool(state.trainer.totals.sums.isfinite().all())
-    supervised = config.objective.name != "contrastive"
-    evaluate = evaluate_test_set if supervised else evaluate_pairs
-    accuracy = evaluate(state.published_model(), dataset, config, runtime)
+    accuracy = evaluate_test_set(state.published_model(), dataset, config, runtime)
     assert accuracy.num_samples == 2
     if config.objective.is_self_supervised:
         name = "pretrain" if config.objective.name == "rotation" else "contrastive"

@@ -11,7 +11,7 @@ from dathvd.benchmark.codecs.gradient import training_gradient
 from dathvd.benchmark.step.trainers import batch_plan, build_trainer, synthetic_data
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
-from dathvd.training.build import load_task
+from dathvd.tasks import load_task
 
 CPU = torch.device("cpu")
 QUICK = ["model.width=4", "attack.num_steps=1", "train.batch_size=16"]
