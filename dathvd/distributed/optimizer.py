@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -29,7 +28,7 @@ from dathvd.distributed.buckets import (
     plan_buckets,
 )
 from dathvd.distributed.describe import describe
-from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange, suits
+from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.wire import Wire
@@ -103,7 +102,10 @@ def DistributedOptimizer(
         wrapped._register_hooks()  # Horovod itself does so for two or more workers
     trained = [(name, p) for name, p in named if p in wrapped._requires_update]
     buckets = plan_buckets(
-        trained, bucket_bytes, min_values, partial(suits, compressor, chosen)
+        trained,
+        bucket_bytes,
+        min_values,
+        lambda matrix: compressor.suits(matrix, chosen),
     )
     _agree(
         f"{fingerprint(buckets)} {compressor!r} {chosen} {backward_passes_per_step} "
