@@ -40,6 +40,16 @@ SEAM = ("_allreduce_grad_async", "_register_hooks", "synchronize", "skip_synchro
 _count = itertools.count()
 
 
+class ExchangingOptimizer(torch.optim.Optimizer):
+    """The type of what ``DistributedOptimizer`` gives: Horovod's, with an exchanger.
+
+    For annotations alone. Horovod makes the object's class from the given optimizer's.
+    """
+
+    exchanger: Exchanger
+    """What carries its gradients."""
+
+
 def DistributedOptimizer(
     optimizer: torch.optim.Optimizer,
     named_parameters: Iterable[tuple[str, Parameter]] | None = None,
@@ -52,7 +62,7 @@ def DistributedOptimizer(
     min_values: int = DEFAULT_MIN_VALUES,
     max_skipped_in_a_row: int = 10,
     warmup_steps: int = 0,
-) -> torch.optim.Optimizer:
+) -> ExchangingOptimizer:
     """``hvd.DistributedOptimizer`` with compressed exchanges, after ``hvd.init()``.
 
     Use it as Horovod's: ``backward()`` starts the exchanges, ``step()`` waits for them
@@ -129,7 +139,7 @@ def DistributedOptimizer(
     return _attach(wrapped, exchanger)
 
 
-def _attach(wrapped: Any, exchanger: Exchanger) -> torch.optim.Optimizer:
+def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
     """Put the exchanger under Horovod's optimizer; the instance alone is changed."""
     synchronize, step = wrapped.synchronize, wrapped.step
 
@@ -163,7 +173,7 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> torch.optim.Optimizer:
     wrapped.synchronize = MethodType(finish_exchange, wrapped)
     # learning-rate schedulers wrap step again, and need a bound method for it
     wrapped.step = MethodType(step_if_finite, wrapped)
-    optimizer: torch.optim.Optimizer = wrapped
+    optimizer: ExchangingOptimizer = wrapped
     return optimizer
 
 

@@ -22,8 +22,9 @@ from dathvd.evaluation import evaluate_test_set
 from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
 from dathvd.tasks import load_task
-from dathvd.training.run import plan_batches
-from dathvd.training.state import TrainingState
+from dathvd.training.batches import plan_of
+from dathvd.training.saving import save
+from dathvd.training.workers import build_state
 
 STEPS = 2
 SIZES = [
@@ -72,10 +73,10 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     # the small network stands for the large one, without options of its own
     plain = config.model.model_copy(update={"options": {}})
     with patch.dict(NETWORKS.places, {config.model.name: small}):
-        state = TrainingState.create(
+        state = build_state(
             config.model_copy(update={"model": plain}), dataset, runtime
         )
-    plan = plan_batches(config, dataset, runtime)
+    plan = plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
     for step in range(STEPS):
         state.trainer.step(list(plan.step(step)), lr=1e-3)
     assert state.exchanger.skipped == 0
@@ -84,7 +85,7 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     assert accuracy.num_samples == 2
     if config.objective.is_self_supervised:
         name = "pretrain" if config.objective.name == "rotation" else "contrastive"
-        state.save(folder / "runs" / name, runtime)
+        save(state, folder / "runs" / name, runtime)
 
 
 def main(folder: Path, paths: list[Path]) -> None:
