@@ -44,14 +44,12 @@ def ignored_options(config: Config) -> Iterator[str]:
         section = getattr(config, registry.section)
         if is_foreign(section.name):
             continue
-        theirs = {
-            field: [name for name in registry if field in registry.takes(name)]
-            for field in type(section).model_fields
-        }
-        for field, names in theirs.items():
-            default = type(section).model_fields[field].default
+        for field, described in type(section).model_fields.items():
             value = getattr(section, field)
-            if names and section.name not in names and value != default:
+            if value == described.default:
+                continue
+            names = [name for name in registry if field in registry.takes(name)]
+            if names and section.name not in names:
                 yield (
                     f"warning: {registry.section}.{field} {value} is for "
                     f"{' and '.join(names)}; {section.name} does not take it"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -59,6 +60,10 @@ class Watch:
     wrong: list[str] = field(default_factory=list)
     steps: int = 0
     """Calls of ``Trainer.step``."""
+    trainer: Trainer | None = None
+    """Whose steps are watched."""
+    start: dict[str, Tensor] = field(default_factory=dict)
+    """Its weights before the first one."""
     broken: bool = False
     """Whether this step's attack returned images that are not finite."""
 
@@ -66,6 +71,17 @@ class Watch:
         """Keep a law that does not hold, once."""
         if not holds and law not in self.wrong:
             self.wrong.append(law)
+
+    def still(self) -> list[str]:
+        """The weight tensors of two dimensions or more that are as at the start."""
+        if self.trainer is None:
+            return []
+        weights = dict(self.trainer.model.named_parameters())
+        return [
+            name
+            for name, before in self.start.items()
+            if before.dim() > 1 and torch.equal(before, weights[name])
+        ]
 
     def see(self, images: Tensor, attacked: Tensor) -> None:
         """Hold an attack to its ball."""
@@ -181,6 +197,10 @@ def watching(watch: Watch) -> Iterator[None]:
     @functools.wraps(step)
     def watched_step(self: Trainer, *arguments: Any, **options: Any) -> None:
         watch.steps += 1
+        if watch.trainer is not self:
+            watch.trainer, watch.start = self, _copied(
+                dict(self.model.named_parameters())
+            )
         if not isinstance(self.objective, Watched):
             self.objective = Watched(self.objective, watch)
         before = snapshot(self) if watch.poison else {}
@@ -221,8 +241,9 @@ def watching(watch: Watch) -> Iterator[None]:
         yield
 
 
-def draw_nothing() -> None:
-    """Leave pictures out, wherever they are drawn: they take longer than the run."""
+def leave_out_what_is_slow() -> None:
+    """Draw no pictures and wait for no disk: both take longer than the run."""
+    os.fsync = lambda fd: None
     for name, module in list(sys.modules.items()):
         if name.startswith("dathvd."):
             for drawing in ("plot_training", "plot_trust_ratios", "plot_examples"):
@@ -250,6 +271,7 @@ def carry_out(task: Task, folder: Path, runtime: Runtime) -> dict[str, Any]:
         if watch.steps:
             watch.note(f"refused after {watch.steps} steps: {refusal}", False)
         return {"wrong": watch.wrong, "refusal": refusal}
+    watch.note("training changes every weight tensor", not watch.still())
     return {"wrong": watch.wrong, "refusal": None}
 
 
