@@ -103,6 +103,17 @@ OBJECTIVES: Registry[Any] = Registry(
 )
 """Classes of objectives, of the section ``objective``."""
 
+PRETEXTS: Places[Any] = Places(
+    {
+        "rotation": "dathvd.tasks.rotation:Rotation",
+        "contrastive": "dathvd.tasks.contrastive:Contrastive",
+    }
+)
+"""Tasks by the objective that they come with; all other objectives learn the data set's
+labels. Each is a class of ``Task``."""
+WITHOUT_CLASSES = frozenset({"contrastive"})
+"""Objectives whose network gives embeddings, where others tell classes apart."""
+
 OPTIMIZERS: Registry[Any] = Registry(
     "optimizer",
     "torch.optim:Optimizer",

@@ -81,7 +81,7 @@ def main() -> None:
         optimizer.step()
     distance = (model.weight - target).norm() / target.norm()
     if hvd.rank() == 0:
-        print(optimizer.exchanger.describe())  # type: ignore[attr-defined]
+        print(optimizer.exchanger.describe())
         print(f"relative distance from the target {distance:.4f}")
 
 

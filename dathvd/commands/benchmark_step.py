@@ -54,7 +54,7 @@ def command(
     from dathvd.benchmark.step.trainers import synthetic_data
     from dathvd.files import write_json
     from dathvd.runtime import AgreedDevice
-    from dathvd.training.build import load_task
+    from dathvd.tasks import load_task
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """Gradient codecs: what a gradient is turned into before it travels."""
 
 from dathvd.compression.base import Compressor, Context, Exchange, Payload
+from dathvd.compression.factors import FactorCompressor, Factors
 from dathvd.compression.registry import (
     COMPRESSORS,
     Compression,
@@ -14,6 +15,8 @@ __all__ = [
     "Compressor",
     "Context",
     "Exchange",
+    "FactorCompressor",
+    "Factors",
     "Payload",
     "as_compressor",
     "build_compressor",

@@ -63,6 +63,15 @@ class Compressor(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(error_feedback={self.error_feedback})"
 
+    def suits(self, matrix: tuple[int, int], exchange: str) -> bool:
+        """Whether the codec is of use for a tensor, which goes uncompressed otherwise.
+
+        Args:
+            matrix: the tensor's first dimension, and the product of the others.
+            exchange: what will carry the payloads.
+        """
+        return True
+
     @abstractmethod
     def payload_bytes(self, num_values: int) -> int:
         """The exact size of the payload of ``num_values`` values, in bytes."""

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dathvd.compression.base import Compressor, Exchange
+from dathvd.compression.base import Exchange
+from dathvd.compression.factors import FactorCompressor, Factors
 from dathvd.compression.random_bits import BLOCK, uniforms
 from dathvd.errors import UserError
 
@@ -17,7 +18,7 @@ _DEPENDENT = 1e-5
 """A column that keeps less of its norm is taken for a combination of earlier ones."""
 
 
-class PowerSGD(Compressor):
+class PowerSGD(FactorCompressor):
     """One step of power iteration a step of training (Vogels et al., NeurIPS 2019).
 
     A matrix M ``[rows, cols]`` travels as P ``[rows, rank]`` and Q ``[cols, rank]``
@@ -62,6 +63,10 @@ class PowerSGD(Compressor):
     def __repr__(self) -> str:
         return f"PowerSGD(rank={self.rank}, error_feedback={self.error_feedback})"
 
+    def suits(self, matrix: tuple[int, int], exchange: str) -> bool:
+        """Where the factors exist, and are smaller than the matrix."""
+        return self.rank <= min(matrix) and self.worthwhile(matrix)
+
     def worthwhile(self, shape: tuple[int, int]) -> bool:
         """Whether the factors of such a matrix are smaller than the matrix."""
         rows, cols = shape
@@ -72,7 +77,7 @@ class PowerSGD(Compressor):
         shapes: Sequence[tuple[int, int]],
         seed: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Factors:
+    ) -> PowerFactors:
         """The state of one bucket: matrices of these shapes, one after another.
 
         The seed must be the same on all ranks. A tensor ``[out, in, h, w]`` is the
@@ -81,7 +86,7 @@ class PowerSGD(Compressor):
         Raises:
             UserError: the rank exceeds a matrix's smaller side.
         """
-        return Factors(self.rank, shapes, seed, torch.device(device))
+        return PowerFactors(self.rank, shapes, seed, torch.device(device))
 
     def payload_bytes(self, num_values: int) -> int:
         rows, cols, rank = self._fold(num_values)
@@ -90,7 +95,7 @@ class PowerSGD(Compressor):
     def pack(self, values: Tensor, wire: Tensor, seed: int, offset: int = 0) -> None:
         rows, cols, rank = self._fold(values.numel())
         matrix = torch.nn.functional.pad(values, (0, rows * cols - values.numel()))
-        factors = Factors(rank, [(rows, cols)], seed, values.device)
+        factors = PowerFactors(rank, [(rows, cols)], seed, values.device)
         left = factors.project(matrix)
         right = factors.back_project(matrix, left)
         torch.cat((left.view(-1), right.view(-1)), out=wire.view(torch.float32))
@@ -108,7 +113,7 @@ class PowerSGD(Compressor):
         return rows, cols, min(self.rank, rows, cols)
 
 
-class Factors:
+class PowerFactors(Factors):
     """Pᵀ ``[rank, Σ rows]`` and Qᵀ ``[rank, Σ cols]`` of one bucket's matrices.
 
     Made by ``PowerSGD.factors``, whose docstring tells the order of calls.

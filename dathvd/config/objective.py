@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dathvd.components import OBJECTIVES
+from dathvd.components import OBJECTIVES, PRETEXTS, WITHOUT_CLASSES
 from dathvd.config.base import (
     ComponentSection,
     Count,
@@ -44,11 +44,16 @@ class ObjectiveConfig(ComponentSection):
 
     @property
     def is_self_supervised(self) -> bool:
-        """Whether the labels are not looked at."""
-        return self.name in ("rotation", "contrastive")
+        """Whether the data set's labels are not looked at."""
+        return self.name in PRETEXTS
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the network tells classes apart, the data set's or others."""
+        return self.name not in WITHOUT_CLASSES
 
     @model_validator(mode="after")
-    def _contrastive_has_no_classes(self) -> ObjectiveConfig:
-        if self.name == "contrastive" and self.label_smoothing:
-            raise ValueError("contrastive has no classes: set label_smoothing to 0")
+    def _smoothing_needs_classes(self) -> ObjectiveConfig:
+        if self.label_smoothing and not self.has_classes:
+            raise ValueError(f"{self.name} has no classes: set label_smoothing to 0")
         return self

@@ -62,12 +62,13 @@ class Config(Section):
                 "objective.name: plain uses no adversarial images; set attack.name to "
                 "none"
             )
-        if self.objective.name == "contrastive" and (
+        if not self.objective.has_classes and (
             self.attack.loss == "kl" or self.attack.target != "none"
         ):
             raise ValueError(
-                "objective.name: contrastive has no classes to diverge from or to "
-                "aim at; set attack.loss to cross_entropy and attack.target to none"
+                f"objective.name: {self.objective.name} has no classes to diverge from "
+                "or to aim at; set attack.loss to cross_entropy and attack.target to "
+                "none"
             )
         return self
 

@@ -26,7 +26,7 @@ from dathvd.data.sharding import (
     permutation,
     worker_slice,
 )
-from dathvd.data.views import Views, build_views, self_supervised
+from dathvd.data.views import Views
 
 __all__ = [
     "DATASETS",
@@ -43,7 +43,6 @@ __all__ = [
     "as_floats",
     "augment",
     "build_augmentation",
-    "build_views",
     "epoch_batches",
     "load_dataset",
     "mixed_order",
@@ -51,7 +50,6 @@ __all__ = [
     "permutation",
     "read_extra",
     "resized_crop",
-    "self_supervised",
     "whole_frames",
     "worker_slice",
 ]

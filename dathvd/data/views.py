@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dathvd.config import DataConfig, ObjectiveConfig
-from dathvd.data.augment import (
-    Augmentation,
-    augment,
-    build_augmentation,
-    resized_crop,
-)
+from dathvd.data.augment import augment, resized_crop
 from dathvd.data.crops import STREAM
 from dathvd.data.grey import LUMA, luma
-from dathvd.data.sets import Dataset, Frames, ImageSet
-from dathvd.errors import UserError
+from dathvd.data.sets import Frames, ImageSet
 from dathvd.noise import SampleNoise
 
 TURNS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
@@ -38,45 +30,6 @@ class Views:
     ``[count * samples]``."""
 
 
-def build_views(
-    data: DataConfig, objective: ObjectiveConfig
-) -> tuple[Augmentation | None, Views | None]:
-    """The augmentation of training images, and the views made of them thereafter.
-
-    Supervised objectives have no views. Contrastive's views are augmentations of their
-    own, with flips as in ``data.flip`` and of size ``data.crop_size``; no other one
-    goes before.
-    """
-    if objective.name == "contrastive":
-        make = functools.partial(two_views, flip=data.flip, size=data.crop_size)
-        return None, Views(2, make, _partners)
-    augmentation = build_augmentation(data)
-    if objective.name == "rotation":
-        views = Views(len(TURNS), lambda images, draws: turned(images), _turns)
-        return augmentation, views
-    return augmentation, None
-
-
-def self_supervised(dataset: Dataset, objective: ObjectiveConfig) -> Dataset:
-    """The data set as that objective sees it: with its classes, and views to test on.
-
-    Raises:
-        UserError: rotation is asked of images that are not square.
-    """
-    if objective.name == "rotation":
-        _, height, width = dataset.image_shape
-        if height != width:
-            raise UserError(
-                f"objective.name: rotation needs square images, these are "
-                f"{width}x{height} (set data.image_size)"
-            )
-        return replace(dataset, test=Turned(dataset.test), classes=TURNS)
-    if objective.name == "contrastive":
-        dimensions = tuple(str(index) for index in range(objective.dimension))
-        return replace(dataset, classes=dimensions)
-    return dataset
-
-
 def turned(images: Frames) -> Tensor:
     """The images, each turned by 0, 1, 2 and 3 quarter turns.
 
@@ -84,15 +37,16 @@ def turned(images: Frames) -> Tensor:
     Image Rotations (ICLR 2018).
     """
     assert isinstance(images, Tensor)
-    turns = [images.rot90(turn, (2, 3)) for turn in range(len(TURNS))]
-    return torch.stack(turns, dim=1).flatten(0, 1)
+    each = [images.rot90(turn, (2, 3)) for turn in range(len(TURNS))]
+    return torch.stack(each, dim=1).flatten(0, 1)
 
 
-def _turns(samples: int) -> Tensor:
+def turns(samples: int) -> Tensor:
+    """The quarter turns of each sample's views: 0, 1, 2, 3, 0, 1, …"""
     return torch.arange(len(TURNS)).repeat(samples)
 
 
-def _partners(samples: int) -> Tensor:
+def partners(samples: int) -> Tensor:
     """The place of each view's other view: 1, 0, 3, 2, …"""
     return torch.arange(2 * samples).bitwise_xor_(1)
 
@@ -105,7 +59,7 @@ class Turned:
 
     @property
     def labels(self) -> Tensor:
-        return _turns(len(self.images))
+        return turns(len(self.images))
 
     def __len__(self) -> int:
         return len(TURNS) * len(self.images)

@@ -8,7 +8,7 @@ from dathvd.distributed.batch_norm import (
 from dathvd.distributed.blocking import PASS_TRAFFIC
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.gather import gather_rows
-from dathvd.distributed.optimizer import DistributedOptimizer
+from dathvd.distributed.optimizer import DistributedOptimizer, ExchangingOptimizer
 from dathvd.distributed.replicas import (
     ReplicasDiverged,
     assert_identical,
@@ -19,6 +19,7 @@ from dathvd.distributed.replicas import (
 __all__ = [
     "DistributedOptimizer",
     "Exchanger",
+    "ExchangingOptimizer",
     "PASS_TRAFFIC",
     "PUBLISHED_BATCH_NORM",
     "ReplicasDiverged",

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dathvd.compression import Compressor
+from dathvd.distributed.exchange_choice import carrier
 from dathvd.distributed.exchanges import BucketExchange
-
-_COLLECTIVES = {
-    "allreduce": "one allreduce",
-    "allgather": "one allgather",
-    "two-way": "alltoall, mean, allgather",
-}
 
 
 def describe(
@@ -21,14 +16,15 @@ def describe(
     size: int,
 ) -> str:
     """One line: codec, exchange, error feedback, buckets, bytes sent, compared."""
+    kind = carrier(compressor, exchange)
     coded = [each for each in exchanges if each.bucket.compressed]
     plain = [each for each in exchanges if not each.bucket.compressed]
     sent = sum(each.sent_bytes() for each in exchanges)
     ring = 8 * (size - 1) / size * sum(each.bucket.num_values for each in exchanges)
     workers = "1 worker, nothing is sent" if size == 1 else f"{size} workers"
     parts = [
-        f"{compressor.name} by {exchange} ({_steps(compressor, exchange)}), {workers}",
-        _residuals(compressor, exchange),
+        f"{compressor.name} by {exchange} ({kind.collectives}), {workers}",
+        f"error feedback at {kind.feedback_at}" if compressor.error_feedback else "",
         f"{_count(coded)} compressed, {_count(plain)} not",
     ]
     if size > 1:
@@ -37,17 +33,6 @@ def describe(
             f"(float32 ring allreduce: {ring / 1e6:.2f} MB)"
         )
     return "; ".join(part for part in parts if part)
-
-
-def _steps(compressor: Compressor, exchange: str) -> str:
-    return "two allreduces" if compressor.name == "powersgd" else _COLLECTIVES[exchange]
-
-
-def _residuals(compressor: Compressor, exchange: str) -> str:
-    if not compressor.error_feedback:
-        return ""
-    both = "both ends" if exchange == "two-way" else "the worker"
-    return f"error feedback at {both}"
 
 
 def _count(exchanges: Sequence[BucketExchange]) -> str:

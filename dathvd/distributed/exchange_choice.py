@@ -1,9 +1,8 @@
-"""Which exchange carries a codec, and which tensors a codec is of use for."""
+"""Which exchange carries a codec."""
 
 from __future__ import annotations
 
-from dathvd.compression import Compressor
-from dathvd.compression.powersgd import PowerSGD
+from dathvd.compression import Compressor, FactorCompressor
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.exchanges import (
     Allgather,
@@ -54,13 +53,9 @@ def choose_exchange(compressor: Compressor, exchange: str, size: int) -> str:
     return exchange
 
 
-def suits(compressor: Compressor, exchange: str, matrix: tuple[int, int]) -> bool:
-    """Whether compressing a tensor of that shape, as a matrix, saves anything."""
-    if compressor.name == "none" and exchange == "allreduce":
-        return False
-    if isinstance(compressor, PowerSGD):
-        return compressor.rank <= min(matrix) and compressor.worthwhile(matrix)
-    return True
+def carrier(compressor: Compressor, exchange: str) -> type[BucketExchange]:
+    """The class of the exchange of that name which carries the codec."""
+    return LowRank if isinstance(compressor, FactorCompressor) else EXCHANGES[exchange]
 
 
 def bucket_exchange(
@@ -74,6 +69,6 @@ def bucket_exchange(
     """The buffers and collectives of one bucket; ``scale`` multiplies gradients."""
     if not bucket.compressed:
         return PlainAllreduce(bucket, wire, scale)
-    if isinstance(compressor, PowerSGD):
+    if isinstance(compressor, FactorCompressor):
         return LowRank(bucket, wire, scale, compressor, codec_seed(seed, bucket.index))
     return EXCHANGES[exchange](bucket, wire, scale, compressor)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import horovod.torch as hvd
 import torch
@@ -45,6 +46,13 @@ class BucketExchange(ABC):
         wire: the collectives.
         scale: factor of the gradients, such as 1 / backward passes per step.
     """
+
+    collectives: ClassVar[str] = "one allreduce"
+    """What it submits in a step, in words."""
+    feedback_at: ClassVar[str] = "the worker"
+    """Where residuals are kept, in words, if the codec wants any."""
+    owned: tuple[int, int] = (0, 0)
+    """Start and end of the values whose average this worker encodes anew."""
 
     def __init__(self, bucket: Bucket, wire: Wire, scale: float) -> None:
         self.bucket = bucket
@@ -216,6 +224,8 @@ class LinearAllreduce(CodedExchange):
 class Allgather(CodedExchange):
     """Everyone receives everyone's payload; bytes grow with the workers."""
 
+    collectives = "one allgather"
+
     def sent_bytes(self) -> float:
         return self.payload.numel() * (self.wire.size - 1)
 
@@ -233,6 +243,9 @@ class TwoWay(CodedExchange):
     residual of its own, and sends that to all (allgather).
     """
 
+    collectives = "alltoall, mean, allgather"
+    feedback_at = "both ends"
+
     def __init__(
         self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
     ) -> None:
@@ -240,10 +253,8 @@ class TwoWay(CodedExchange):
         cuts = chunk_cuts(bucket.num_values, wire.size, codec.block)
         sizes = [codec.payload_bytes(cut) for cut in cuts]
         self._splits = [end - start for start, end in zip(sizes, sizes[1:])]
-        self.start, self.end = cuts[wire.rank], cuts[wire.rank + 1]
-        self.owner = Feedback(
-            self.end - self.start, bucket.device, codec.error_feedback
-        )
+        self.owned = start, end = cuts[wire.rank], cuts[wire.rank + 1]
+        self.owner = Feedback(end - start, bucket.device, codec.error_feedback)
         self._owned_payload = torch.empty(
             self._splits[wire.rank], dtype=torch.uint8, device=bucket.device
         )
@@ -261,7 +272,7 @@ class TwoWay(CodedExchange):
         parts = yield self.wire.alltoall(
             self.payload, self._splits, f"{self.name}.scatter", codec.name
         )
-        if self.end > self.start:
+        if self.owned[1] > self.owned[0]:
             self._encode_average(parts.view(self.wire.size, -1), seeds.owner)
         gathered = yield self.wire.allgather(
             self._owned_payload, f"{self.name}.gather", codec.name
@@ -278,7 +289,7 @@ class TwoWay(CodedExchange):
             self._owned_payload,
             owner.successor,
             seed,
-            offset=self.start,
+            offset=self.owned[0],
         )
 
 

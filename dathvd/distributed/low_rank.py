@@ -1,4 +1,4 @@
-"""PowerSGD's exchange: two allreduces of factors."""
+"""The exchange of codecs that factorise matrices: two allreduces of factors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from dathvd.compression.powersgd import PowerSGD
+from dathvd.compression import FactorCompressor
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.exchanges import BucketExchange, Seeds, Steps
 from dathvd.distributed.feedback import Feedback
@@ -20,18 +20,27 @@ class LowRank(BucketExchange):
         bucket: the layout of its matrices.
         wire: the collectives.
         scale: factor of the gradients, such as 1 / backward passes per step.
-        codec: its rank is that of the factors.
+        codec: makes the factors.
         seed: of the first Q, equal on all ranks.
     """
 
+    collectives = "two allreduces"
+
     def __init__(
-        self, bucket: Bucket, wire: Wire, scale: float, codec: PowerSGD, seed: int
+        self,
+        bucket: Bucket,
+        wire: Wire,
+        scale: float,
+        codec: FactorCompressor,
+        seed: int,
     ) -> None:
         super().__init__(bucket, wire, scale)
         shapes = [slot.matrix for slot in bucket.slots]
+        self._codec = codec.name
         self._factors = codec.factors(shapes, seed, bucket.device)
         self._before = self._factors.state_dict()
-        self._handed = sum(4 * codec.rank * (rows + cols) for rows, cols in shapes)
+        values = sum(rows + cols for rows, cols in shapes) * self._factors.rank
+        self._handed = 4 * values
         self.worker = Feedback(bucket.num_values, bucket.device, codec.error_feedback)
         self._mean = torch.zeros(bucket.num_values, device=bucket.device)
 
@@ -74,5 +83,5 @@ class LowRank(BucketExchange):
 
     def _average(self, factor: Tensor, side: str) -> Pending:
         return self.wire.allreduce(
-            factor, f"{self.name}.{side}", "powersgd", hvd.Average
+            factor, f"{self.name}.{side}", self._codec, hvd.Average
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -29,7 +28,7 @@ from dathvd.distributed.buckets import (
     plan_buckets,
 )
 from dathvd.distributed.describe import describe
-from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange, suits
+from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.wire import Wire
@@ -39,6 +38,16 @@ from dathvd.runtime import AgreedError
 HOROVOD_VERSION = "0.28.1"
 SEAM = ("_allreduce_grad_async", "_register_hooks", "synchronize", "skip_synchronize")
 _count = itertools.count()
+
+
+class ExchangingOptimizer(torch.optim.Optimizer):
+    """The type of what ``DistributedOptimizer`` gives: Horovod's, with an exchanger.
+
+    For annotations alone. Horovod makes the object's class from the given optimizer's.
+    """
+
+    exchanger: Exchanger
+    """What carries its gradients."""
 
 
 def DistributedOptimizer(
@@ -53,7 +62,7 @@ def DistributedOptimizer(
     min_values: int = DEFAULT_MIN_VALUES,
     max_skipped_in_a_row: int = 10,
     warmup_steps: int = 0,
-) -> torch.optim.Optimizer:
+) -> ExchangingOptimizer:
     """``hvd.DistributedOptimizer`` with compressed exchanges, after ``hvd.init()``.
 
     Use it as Horovod's: ``backward()`` starts the exchanges, ``step()`` waits for them
@@ -103,7 +112,10 @@ def DistributedOptimizer(
         wrapped._register_hooks()  # Horovod itself does so for two or more workers
     trained = [(name, p) for name, p in named if p in wrapped._requires_update]
     buckets = plan_buckets(
-        trained, bucket_bytes, min_values, partial(suits, compressor, chosen)
+        trained,
+        bucket_bytes,
+        min_values,
+        lambda matrix: compressor.suits(matrix, chosen),
     )
     _agree(
         f"{fingerprint(buckets)} {compressor!r} {chosen} {backward_passes_per_step} "
@@ -127,7 +139,7 @@ def DistributedOptimizer(
     return _attach(wrapped, exchanger)
 
 
-def _attach(wrapped: Any, exchanger: Exchanger) -> torch.optim.Optimizer:
+def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
     """Put the exchanger under Horovod's optimizer; the instance alone is changed."""
     synchronize, step = wrapped.synchronize, wrapped.step
 
@@ -161,7 +173,7 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> torch.optim.Optimizer:
     wrapped.synchronize = MethodType(finish_exchange, wrapped)
     # learning-rate schedulers wrap step again, and need a bound method for it
     wrapped.step = MethodType(step_if_finite, wrapped)
-    optimizer: torch.optim.Optimizer = wrapped
+    optimizer: ExchangingOptimizer = wrapped
     return optimizer
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dathvd.distributed.buckets import Slot
-from dathvd.distributed.exchanges import BucketExchange, TwoWay
+from dathvd.distributed.exchanges import BucketExchange
 from dathvd.errors import UserError
 
 State = dict[str, Any]
@@ -135,8 +135,7 @@ def _layout(exchange: BucketExchange) -> State:
         {"name": slot.name, "shape": list(slot.shape), "stride": list(slot.stride)}
         for slot in exchange.bucket.slots
     ]
-    owned = [exchange.start, exchange.end] if isinstance(exchange, TwoWay) else [0, 0]
-    return {"slots": slots, "owned": owned}
+    return {"slots": slots, "owned": list(exchange.owned)}
 
 
 def _matches(exchange: BucketExchange, saved: State) -> bool:
@@ -183,8 +182,8 @@ def _fill(
     if not residuals:
         return
     worker, owner = (_gather(exchange, owed) for owed in (workers, owners))
-    if isinstance(exchange, TwoWay):
-        residuals["owner"].copy_(owner[exchange.start : exchange.end])
+    if "owner" in residuals:
+        residuals["owner"].copy_(owner[slice(*exchange.owned)])
     else:
         worker += owner
     residuals["worker"].copy_(worker)

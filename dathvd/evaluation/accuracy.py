@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dathvd.attacks import build_attack
+from dathvd.attacks import Attack, NoAttack, build_attack
+from dathvd.attacks.probes import Probe, survives
 from dathvd.config import AttackConfig
 from dathvd.data import ImageSet
-from dathvd.evaluation.judge import CLEAN, Judge, right_on_clean, survives
+from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.store import Store
 from dathvd.runtime import Runtime
 
@@ -35,6 +36,7 @@ def evaluate(
     max_samples: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
     store: Store | None = None,
+    right_under: Callable[[Attack], Probe] = survives,
 ) -> Accuracy:
     """Clean accuracy, and accuracy on the worst example of all restarts.
 
@@ -51,6 +53,7 @@ def evaluate(
         max_samples: use the first so many samples; 0 uses all.
         on_batch: called with (parts done here, parts of this worker).
         store: keeps what is judged under this attack, and gives back what was before.
+        right_under: makes the probe of what counts as right under an attack.
     """
     judge = Judge(
         images,
@@ -61,7 +64,8 @@ def evaluate(
         on_part=on_batch,
         store=store,
     )
-    probes = {CLEAN: right_on_clean, "attacked": survives(build_attack(attack_config))}
+    attacks = {CLEAN: NoAttack(), "attacked": build_attack(attack_config)}
+    probes = {name: right_under(attack) for name, attack in attacks.items()}
     clean, robust = judge(model, probes).sum(dim=1).tolist()
     count = judge.num_samples
     return Accuracy(clean / count, robust / count, count)

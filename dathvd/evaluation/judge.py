@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dathvd import heartbeat
-from dathvd.attacks import Attack
-from dathvd.attacks.attack import correct_on
 from dathvd.attacks.network import in_mode
+from dathvd.attacks.probes import Probe
 from dathvd.data import ImageSet
 from dathvd.evaluation.store import Part, Store
 from dathvd.noise import SampleNoise, mix_seed
@@ -27,28 +26,6 @@ _EVALUATION = 0xE7A1
 
 CLEAN = "clean"
 """The key of the unattacked images."""
-
-Probe = Callable[[nn.Module, Tensor, Tensor, SampleNoise], Tensor]
-"""A function of (model in eval mode, images, labels, noise) that returns bool
-``[batch]``: whether the model is right on each sample, after whatever is done to it."""
-
-
-def survives(attack: Attack) -> Probe:
-    """A probe: right on the clean image and on every restart's adversarial image."""
-
-    def probe(
-        model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> Tensor:
-        return attack.worst_case(model, images, labels, noise)[1]
-
-    return probe
-
-
-def right_on_clean(
-    model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-) -> Tensor:
-    """The probe of ``CLEAN``."""
-    return correct_on(model, images, labels)
 
 
 @dataclass(frozen=True)

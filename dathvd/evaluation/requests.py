@@ -17,14 +17,15 @@ from torch import nn
 from dathvd import checkpoint
 from dathvd.attacks import describe_attack
 from dathvd.attacks.network import in_mode
+from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
-from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.data import Dataset
 from dathvd.devices import set_up_device
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
-from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
 from dathvd.files import write_json, write_text
@@ -33,6 +34,7 @@ from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, read_on_root, together
+from dathvd.tasks import load_task, task_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def evaluate_test_set(
         runtime: this worker's place.
         folder: keeps what is judged, so that an evaluation that was stopped goes on.
     """
-    settings = config.evaluation
+    settings, task = config.evaluation, task_of(config.objective)
     store = None
     if folder is not None:
         attack = settings.attack.model_dump(mode="json")
@@ -89,6 +91,7 @@ def evaluate_test_set(
             max_samples=settings.max_samples,
             on_batch=on_part,
             store=store,
+            right_under=lambda attack: task.probe(config.data, attack),
         )
 
 
@@ -196,12 +199,12 @@ def evaluate_cells(
 
 def _test_data(config: Config, run: str) -> Dataset:
     """The data set as the run's objective sees it."""
-    if config.objective.name == "contrastive":
+    if not config.objective.has_classes:
         raise UserError(
-            f"run {run}: pre-trained by contrastive, it knows no classes; train a "
-            "classifier from it first (model.init)"
+            f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
+            "train a classifier from it first (model.init)"
         )
-    return self_supervised(load_dataset(config.data), config.objective)
+    return load_task(config)
 
 
 def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:

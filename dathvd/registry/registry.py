@@ -93,6 +93,15 @@ class Registry(Places[T]):
         """
         self._prepare(choice)
 
+    def wants(self, choice: Choice, offer: str) -> bool:
+        """Whether the chosen component has a parameter for one of ``offers``.
+
+        Raises:
+            UserError: it cannot be imported, or not be called so.
+        """
+        assert offer in self.offers, offer
+        return offer in self._prepare(choice)[1]
+
     def build(self, choice: Choice, **offers: Any) -> Any:
         """What the chosen component makes, called with what its parameters name.
 

@@ -16,7 +16,6 @@ from dathvd.data import (
     ImageSet,
     Views,
     as_floats,
-    build_views,
     mixed_order,
     num_batches,
     permutation,
@@ -24,8 +23,8 @@ from dathvd.data import (
     worker_slice,
 )
 from dathvd.devices import to_device
-from dathvd.errors import UserError
 from dathvd.noise import SampleNoise, mix_seed
+from dathvd.tasks import task_of
 
 # seeds of different uses must differ
 _ORDER, _ATTACK, _AUGMENT = 0x0D, 0xA7, 0xA6
@@ -184,22 +183,6 @@ def _per_view(batch: Batch, views: Views) -> Batch:
     )
 
 
-def check_pairs(plan: BatchPlan, config: Config) -> None:
-    """Refuse steps in which a worker has no image: its negatives would be waited for.
-
-    Raises:
-        UserError: the objective is contrastive, and an epoch's last step is too small.
-    """
-    last = plan.images_per_epoch % plan.batch_size or plan.batch_size
-    needed = plan.size * plan.passes
-    if config.objective.name == "contrastive" and last < needed:
-        raise UserError(
-            f"train.batch_size: the last step of an epoch has {last} images, "
-            f"contrastive needs {needed} (workers * backward_passes_per_step): take "
-            f"{plan.batch_size - 1} or another size"
-        )
-
-
 def plan_of(
     config: Config, dataset: Dataset, device: torch.device, rank: int, size: int
 ) -> BatchPlan:
@@ -211,9 +194,13 @@ def plan_of(
         device: where batches are put.
         rank: the worker's, from 0.
         size: the number of workers.
+
+    Raises:
+        UserError: the task cannot work with the last batch of an epoch.
     """
-    augment, views = build_views(config.data, config.objective)
-    return BatchPlan(
+    task = task_of(config.objective)
+    augment, views = task.views(config.data)
+    plan = BatchPlan(
         images=dataset.train,
         batch_size=config.train.batch_size,
         passes=config.train.backward_passes_per_step,
@@ -226,3 +213,6 @@ def plan_of(
         keep_empty=config.train.batch_norm == "synchronised",
         views=views,
     )
+    last = plan.images_per_epoch % plan.batch_size or plan.batch_size
+    task.check_steps(last, plan.size * plan.passes, plan.batch_size)
+    return plan

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from dathvd.attacks import build_attack
+from dathvd.components import OBJECTIVES
 from dathvd.config import Config
-from dathvd.data import Dataset, load_dataset, self_supervised
+from dathvd.data import Dataset
 from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
 from dathvd.objectives import build_objective
@@ -26,15 +27,6 @@ _WEIGHTS = 0x3E
 NamedParameters = list[tuple[str, nn.Parameter]]
 Wrap = Callable[[torch.optim.Optimizer, NamedParameters], torch.optim.Optimizer]
 """Makes an optimizer exchange its gradients with the other workers'."""
-
-
-def load_task(config: Config) -> Dataset:
-    """The data set as the objective sees it: rotations have classes of their own.
-
-    Raises:
-        UserError: files or settings are not usable.
-    """
-    return self_supervised(load_dataset(config.data), config.objective)
 
 
 def first_model(config: Config, dataset: Dataset) -> nn.Module:
@@ -97,8 +89,5 @@ def build_training(
 
 def _meets_others(config: Config) -> bool:
     """Whether workers meet within a network's passes, beside the gradients."""
-    return (
-        config.train.batch_norm == "synchronised"
-        or config.objective.is_self_supervised
-        or ":" in config.objective.name
-    )
+    synchronised = config.train.batch_norm == "synchronised"
+    return synchronised or OBJECTIVES.wants(config.objective, "gather")

@@ -78,9 +78,10 @@ class Guard:
         return acts and self.actions < settings.max_actions
 
     @property
-    def rolls_back(self) -> bool:
-        """Whether the good steps need checkpoints."""
-        return self.config.train.guard.action == "roll_back"
+    def kept_step(self) -> int | None:
+        """The step whose checkpoint a collapse would go back to, if to any."""
+        rolls_back = self.config.train.guard.action == "roll_back"
+        return self.good_step if rolls_back else None
 
     def attack(self) -> AttackConfig:
         """The training attack as it is now."""
@@ -98,7 +99,8 @@ class Guard:
         if not self.may_act:
             return f"{line}; train with more attack steps or a smaller epsilon"
         steps = self.config.train.guard.added_steps
-        back = f"back to step {self.good_step}, " if self.rolls_back else ""
+        kept = self.kept_step
+        back = "" if kept is None else f"back to step {kept}, "
         return f"{line}; {back}{steps} attack steps more from here"
 
     def describe(self) -> dict[str, Any]:

@@ -91,11 +91,6 @@ class MetricsLog:
             for layer, ratio in row.get("trust_ratios", {}).items():
                 self._board.add_scalar(f"trust_ratio/{layer}", ratio, step)
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """One more number for TensorBoard."""
-        if self._board is not None:
-            self._board.add_scalar(name, value, step)
-
     def close(self) -> None:
         """Flush TensorBoard's files."""
         if self._board is not None:

@@ -1,34 +1,23 @@
-"""All that a run carries from step to step, and how it is saved and restored."""
+"""All that a run carries from step to step."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from dathvd import checkpoint, run_lock
+from dathvd import checkpoint
 from dathvd.attacks import build_attack
-from dathvd.compression import build_compressor
 from dathvd.config import Config
-from dathvd.data import Dataset
-from dathvd.distributed import (
-    PUBLISHED_BATCH_NORM,
-    DistributedOptimizer,
-    Exchanger,
-    broadcast_parameters,
-    check_weights,
-)
-from dathvd.errors import UserError
-from dathvd.runtime import Runtime, read_on_root, together
-from dathvd.training.build import NamedParameters, build_training, first_model
+from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger
+from dathvd.optim.exchanging import Exchanging
 from dathvd.training.guard import Guard
-from dathvd.training.pretrained import initialise
 from dathvd.training.step import Trainer
+
+Saved = dict[str, Any]
+"""Tensors and plain values, for ``torch.load(weights_only=True)``."""
 
 
 @dataclass
@@ -45,51 +34,13 @@ class TrainingState:
     origin: str | None = None
     """Where the first weights are from, in words; None for random ones."""
 
-    @classmethod
-    def create(
-        cls, config: Config, dataset: Dataset, runtime: Runtime
-    ) -> TrainingState:
-        """A fresh network, equal on all workers, with its optimizer."""
-        model = together(runtime, lambda: first_model(config, dataset))
-        model = model.to(runtime.device)
-        origin = initialise(model, config.model, runtime)
-
-        def wrap(
-            optimizer: torch.optim.Optimizer, named: NamedParameters
-        ) -> torch.optim.Optimizer:
-            return DistributedOptimizer(
-                optimizer,
-                named_parameters=named,
-                compression=build_compressor(config.compression),
-                exchange=config.compression.exchange,
-                bucket_bytes=int(config.compression.bucket_megabytes * 1e6),
-                max_skipped_in_a_row=config.compression.max_skipped_in_a_row,
-                backward_passes_per_step=config.train.backward_passes_per_step,
-                seed=config.seed,
-            )
-
-        trainer = build_training(
-            config,
-            model,
-            runtime.device,
-            rank=runtime.rank,
-            wrap=wrap,
-            share=broadcast_parameters,
-        )
-        return cls(
-            config,
-            trainer,
-            dataset.image_shape,
-            len(dataset.classes),
-            origin=origin,
-        )
-
     @property
     def exchanger(self) -> Exchanger:
         """What carries the optimizer's gradients."""
-        exchanger = self.trainer.optimizer.exchanger  # type: ignore[attr-defined]
-        assert isinstance(exchanger, Exchanger)
-        return exchanger
+        optimizer = self.trainer.optimizer
+        assert isinstance(optimizer, Exchanging)
+        assert isinstance(optimizer.exchanger, Exchanger)
+        return optimizer.exchanger
 
     def published_model(self) -> nn.Module:
         """A copy of the network for evaluation and saving, equal on all workers.
@@ -109,75 +60,12 @@ class TrainingState:
         PUBLISHED_BATCH_NORM[self.config.train.batch_norm](model)
         return model.eval()
 
-    def save(self, run: Path, runtime: Runtime) -> Path:
-        """Write a checkpoint of this step; every rank calls it.
-
-        Raises:
-            UserError: on every rank, if any could not write, or if the workers hold
-                different weights; nothing is left then.
-        """
-        check_weights(self.trainer.model, f"step {self.step}")
-        final = checkpoint.checkpoint_folder(run, self.step)
+    def shared_dict(self, num_workers: int) -> Saved:
+        """What all ranks share. A collective, as the published networks are."""
         model, average = self.published_model(), self.published_average()
-        shared = self._shared(model, average, runtime) if runtime.is_root else None
-        own = self._own()
-        together(runtime, run_lock.check_held)
-        try:
-            together(
-                runtime,
-                lambda: checkpoint.write_rank_files(final, shared, own, runtime.rank),
-            )
-        except UserError:
-            checkpoint.discard_staging(final)
-            raise
-        keep = self.config.train.keep_checkpoints
-        spare = self._good_checkpoint(run)
-        together(
-            runtime,
-            lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
-        )
-        # hosts with a disk of their own still hold their part; on a shared one root's
-        # turn has published all, though a cache may still show the staging folder
-        elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
-        together(
-            runtime,
-            lambda: checkpoint.publish(final, keep, spare) if elsewhere else None,
-        )
-        return final
-
-    def _good_checkpoint(self, run: Path) -> Path | None:
-        """Where the guard would go back to."""
-        if self.guard is None or not self.guard.rolls_back:
-            return None
-        return checkpoint.checkpoint_folder(run, self.guard.good_step)
-
-    def answer_collapse(self, run: Path, runtime: Runtime) -> bool:
-        """Do what the guard wants done; every rank calls it.
-
-        Returns:
-            Whether the state is now an earlier step's, later checkpoints being gone.
-        """
-        guard = self.guard
-        assert guard is not None
-        if not guard.may_act:
-            return False
-        actions, collapses = guard.actions + 1, guard.collapses
-        good = self._good_checkpoint(run)
-        if good is not None:
-            self.restore(good, runtime)
-            if runtime.local_rank == 0:
-                checkpoint.discard_after(good)
-        guard.actions, guard.collapses = actions, collapses
-        self.trainer.use_attack(build_attack(guard.attack()))
-        self.trainer.totals.sums.zero_()
-        return good is not None
-
-    def _shared(
-        self, model: nn.Module, average: nn.Module | None, runtime: Runtime
-    ) -> dict[str, Any]:
-        shared = {
+        shared: Saved = {
             "step": self.step,
-            "num_workers": runtime.size,
+            "num_workers": num_workers,
             "config": self.config.model_dump_json(),
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
@@ -191,7 +79,7 @@ class TrainingState:
             shared["guard"] = self.guard.state_dict()
         return shared
 
-    def _own(self) -> dict[str, Any]:
+    def own_dict(self) -> Saved:
         """What differs between ranks."""
         average = self.trainer.average
         return {
@@ -201,27 +89,17 @@ class TrainingState:
             "prepared": self.trainer.prepared,
         }
 
-    def restore(self, folder: Path, runtime: Runtime) -> None:
-        """Go on from a checkpoint; every rank calls it.
-
-        Rank 0 alone needs to see ``model.pt``. With another number of workers the
-        statistics start from their mean, and residuals are shared out anew.
+    def load_weights(self, shared: Saved, name: str) -> None:
+        """Take over the network's weights.
 
         Raises:
-            UserError: on every rank, if the checkpoint cannot be used.
+            UserError: they are another network's; ``name`` is the file's.
         """
-        shared = _read_shared(folder, runtime)
-        same_size = shared["num_workers"] == runtime.size
-        ranks = [runtime.rank] if same_size else range(shared["num_workers"])
-        own = together(runtime, lambda: _read_ranks(folder, ranks))
+        checkpoint.load_weights(self.trainer.model, shared["model"], name)
+
+    def load_shared_dict(self, shared: Saved) -> None:
+        """Take over all else that ranks share."""
         trainer = self.trainer
-        trainer.prepared = []  # of the batches of another step
-        together(
-            runtime,
-            lambda: checkpoint.load_weights(
-                trainer.model, shared["model"], str(folder / "model.pt")
-            ),
-        )
         if trainer.average is not None:
             trainer.average.network.load_state_dict(shared["ema"])
             trainer.average.updates = int(shared["ema_updates"])
@@ -229,39 +107,25 @@ class TrainingState:
             self.guard.load_state_dict(shared["guard"])
             trainer.use_attack(build_attack(self.guard.attack()))
         trainer.optimizer.load_state_dict(shared["optimizer"])
-        self.exchanger.load_state_dict([part["exchange"] for part in own])
-        if same_size:
-            trainer.model.load_state_dict(own[0]["buffers"], strict=False)
-            if trainer.average is not None:
-                buffers = own[0]["ema_buffers"]
-                trainer.average.network.load_state_dict(buffers, strict=False)
-            saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
-            if same_batches(saved, self.config):
-                trainer.prepared = [x.to(runtime.device) for x in own[0]["prepared"]]
+        trainer.prepared = []  # of the batches of another step
         self.step = int(shared["step"])
 
+    def load_own_dict(self, own: Saved, *, same_batches: bool) -> None:
+        """Take over what this rank alone had, apart from what its exchange owes.
 
-def same_batches(one: Config, other: Config) -> bool:
-    """Whether as many workers are given the same images and labels in every step."""
-
-    def decides(config: Config) -> tuple[Any, ...]:
-        train = config.train
-        cut = (train.batch_size, train.backward_passes_per_step, train.guard)
-        return (config.seed, config.data, config.objective.name, *cut)
-
-    return decides(one) == decides(other)
+        Args:
+            own: of this rank among as many workers as now.
+            same_batches: whether the next step's batches are those that images were
+                prepared for.
+        """
+        trainer = self.trainer
+        trainer.model.load_state_dict(own["buffers"], strict=False)
+        if trainer.average is not None:
+            trainer.average.network.load_state_dict(own["ema_buffers"], strict=False)
+        if same_batches:
+            device = trainer.totals.sums.device
+            trainer.prepared = [images.to(device) for images in own["prepared"]]
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.detach() for name, buffer in model.named_buffers()}
-
-
-def _read_shared(folder: Path, runtime: Runtime) -> dict[str, Any]:
-    """``model.pt``, read by rank 0 and sent to all."""
-    name, data = read_on_root(runtime, lambda: folder / "model.pt")
-    return together(runtime, lambda: checkpoint.load_bytes(data, name))
-
-
-def _read_ranks(folder: Path, ranks: Iterable[int]) -> list[dict[str, Any]]:
-    """What those ranks alone had saved."""
-    return [checkpoint.load_file(folder / f"rank-{rank:05d}.pt") for rank in ranks]

@@ -12,6 +12,7 @@ from dathvd.attacks import Attack
 from dathvd.models import draws_from
 from dathvd.noise import mix_seed
 from dathvd.objectives import Objective, Terms
+from dathvd.optim.exchanging import Exchanging
 from dathvd.training.batches import Batch
 from dathvd.training.ema import WeightAverage
 from dathvd.training.undo import Backup
@@ -82,10 +83,9 @@ class Trainer:
     def use_attack(self, attack: Attack) -> None:
         """Make the adversarial images of later batches by this attack."""
         self.attack = attack
-        exchanger = getattr(self.optimizer, "exchanger", None)
-        if exchanger is not None:
+        if isinstance(self.optimizer, Exchanging):
             # an exchange of two collectives needs somebody to submit the second
-            self.attack.between = exchanger.poll
+            self.attack.between = self.optimizer.exchanger.poll
 
     def step(
         self,
@@ -133,8 +133,8 @@ class Trainer:
         self.mark("exchange")
 
     def _was_skipped(self) -> bool:
-        exchanger = getattr(self.optimizer, "exchanger", None)
-        return exchanger is not None and bool(exchanger.last_skipped)
+        optimizer = self.optimizer
+        return isinstance(optimizer, Exchanging) and optimizer.exchanger.last_skipped
 
     def _spoilt_by_a_step(self) -> dict[str, Tensor]:
         """What a forward pass changes, by name."""

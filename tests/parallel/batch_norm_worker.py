@@ -19,7 +19,7 @@ from dathvd.distributed import (
 )
 from dathvd.runtime import Runtime, start
 from dathvd.training.batches import BatchPlan
-from dathvd.training.state import TrainingState
+from dathvd.training.workers import build_state
 
 
 def network(momentum: float | None) -> nn.Sequential:
@@ -89,7 +89,7 @@ def check_step(runtime: Runtime) -> None:
         ],
     )  # fmt: skip
     dataset = load_dataset(config.data)
-    state = TrainingState.create(config, dataset, runtime)
+    state = build_state(config, dataset, runtime)
     alone = build_trainer(config, dataset, runtime.device)
     alone.model.load_state_dict(state.trainer.model.state_dict())
     whole = batch_plan(config, dataset, runtime.device)

@@ -17,8 +17,8 @@ from horovod.torch import mpi_ops
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.runtime import start
+from dathvd.training.workers import build_state
 from dathvd.training.batches import BatchPlan
-from dathvd.training.state import TrainingState
 
 class Counting:
     '''Horovod's library, with its asynchronous collectives counted.'''
@@ -39,7 +39,7 @@ class Counting:
 runtime = start("cpu")
 config = load_config(None, sys.argv[1:])
 data = load_dataset(config.data)
-state = TrainingState.create(config, data, runtime)
+state = build_state(config, data, runtime)
 mpi_ops.mpi_lib = Counting(mpi_ops.mpi_lib)
 plan = BatchPlan(data.train, 32, 1, runtime.rank, runtime.size, 0, None, runtime.device)
 [batch] = plan.step(0)

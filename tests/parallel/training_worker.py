@@ -21,12 +21,14 @@ from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
 from dathvd.runtime import _PART, AgreedError, Runtime, _bytes_from_root, start
-from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.batches import Batch, BatchPlan, plan_of
 from dathvd.training.guard import Guard
 from dathvd.training.loop import step_seed
-from dathvd.training.run import plan_batches, train
+from dathvd.training.run import train
+from dathvd.training.saving import restore, save
 from dathvd.training.state import TrainingState
 from dathvd.training.step import Trainer
+from dathvd.training.workers import build_state
 
 QUICK = [
     "data.name=synthetic", "data.image_size=8", "data.num_train=64",
@@ -55,15 +57,15 @@ def left_by_one_worker(folder: Path) -> None:
         following = list(plan.step(step + 1))
         state.trainer.step(list(plan.step(step)), 0.01, following)
     state.step = 2
-    state.save(folder, alone)
+    save(state, folder, alone)
 
 
 def started(runtime: Runtime, *overrides: str) -> tuple[TrainingState, BatchPlan]:
     """A fresh state and its batches."""
     config = load_config(None, [*QUICK, *overrides])
     dataset = load_dataset(config.data)
-    state = TrainingState.create(config, dataset, runtime)
-    return state, plan_batches(config, dataset, runtime)
+    state = build_state(config, dataset, runtime)
+    return state, plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
 
 
 def spoilt(batches: list[Batch], runtime: Runtime) -> list[Batch]:
@@ -281,7 +283,7 @@ def images_prepared_for_another_step_are_dropped(
         return objective(model, images, adversarial, *rest)
 
     state.trainer.objective = watched  # type: ignore[assignment]
-    state.restore(find_checkpoints(folder.parent / "one")[-1], runtime)
+    restore(state, find_checkpoints(folder.parent / "one")[-1], runtime)
     assert state.step == 2
     state.trainer.step(list(plan.step(2)), 0.01)
     ((images, adversarial),) = attacked

@@ -18,13 +18,13 @@ from PIL import Image
 
 from dathvd.components import NETWORKS
 from dathvd.config import Config, load_config
-from dathvd.data import load_dataset, self_supervised
 from dathvd.evaluation import evaluate_test_set
-from dathvd.evaluation.pairs import evaluate_pairs
 from dathvd.models import build_model
 from dathvd.runtime import Runtime, guard, start
-from dathvd.training.run import plan_batches
-from dathvd.training.state import TrainingState
+from dathvd.tasks import load_task
+from dathvd.training.batches import plan_of
+from dathvd.training.saving import save
+from dathvd.training.workers import build_state
 
 STEPS = 2
 SIZES = [
@@ -68,26 +68,24 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     config = load_config(path, overrides(load_config(path), folder))
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
-    dataset = self_supervised(load_dataset(config.data), config.objective)
+    dataset = load_task(config)
     small = NETWORKS.places["small_resnet"]
     # the small network stands for the large one, without options of its own
     plain = config.model.model_copy(update={"options": {}})
     with patch.dict(NETWORKS.places, {config.model.name: small}):
-        state = TrainingState.create(
+        state = build_state(
             config.model_copy(update={"model": plain}), dataset, runtime
         )
-    plan = plan_batches(config, dataset, runtime)
+    plan = plan_of(config, dataset, runtime.device, runtime.rank, runtime.size)
     for step in range(STEPS):
         state.trainer.step(list(plan.step(step)), lr=1e-3)
     assert state.exchanger.skipped == 0
     assert bool(state.trainer.totals.sums.isfinite().all())
-    supervised = config.objective.name != "contrastive"
-    evaluate = evaluate_test_set if supervised else evaluate_pairs
-    accuracy = evaluate(state.published_model(), dataset, config, runtime)
+    accuracy = evaluate_test_set(state.published_model(), dataset, config, runtime)
     assert accuracy.num_samples == 2
     if config.objective.is_self_supervised:
         name = "pretrain" if config.objective.name == "rotation" else "contrastive"
-        state.save(folder / "runs" / name, runtime)
+        save(state, folder / "runs" / name, runtime)
 
 
 def main(folder: Path, paths: list[Path]) -> None:

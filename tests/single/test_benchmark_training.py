@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.benchmark.codecs.gradient import training_gradient
 from dathvd.benchmark.step.trainers import batch_plan, build_trainer, synthetic_data
 from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
-from dathvd.training.build import load_task
+from dathvd.distributed.batch_norm import SynchronisedBatchNorm
+from dathvd.tasks import load_task
 
 CPU = torch.device("cpu")
 QUICK = ["model.width=4", "attack.num_steps=1", "train.batch_size=16"]
@@ -58,6 +60,19 @@ def test_averages_and_frozen_trunks_are_part_of_the_step() -> None:
     trainer = build_trainer(config, load_task(config), CPU)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     assert 0 < len(trained) < len(list(trainer.model.parameters()))
+
+
+def test_workers_meet_in_batch_norm_where_the_run_has_them_meet() -> None:
+    """Of a worker that exchanges gradients; one that is alone sees all samples."""
+    overrides = ["model.normalization=batch", "train.batch_norm=synchronised"]
+    config = benchmarked(*overrides)
+    for wrap, kind in (
+        (None, torch.nn.BatchNorm2d),
+        (lambda optimizer, named: optimizer, SynchronisedBatchNorm),
+    ):
+        model = build_trainer(config, load_task(config), CPU, wrap).model
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        assert norms and {type(norm) for norm in norms} == {kind}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dathvd.compression import Compression
 from dathvd.distributed.buckets import Bucket, fingerprint, plan_buckets
-from dathvd.distributed.exchange_choice import choose_exchange, suits
+from dathvd.distributed.exchange_choice import choose_exchange
 from dathvd.distributed.exchanges import chunk_cuts
 from dathvd.errors import UserError
 from dathvd.noise import codec_seed
@@ -137,9 +137,9 @@ def test_a_wrong_exchange_is_answered_with_the_nearest(
 
 def test_powersgd_leaves_out_what_its_factors_would_not_shorten() -> None:
     codec = Compression.powersgd(rank=4)
-    assert suits(codec, "allreduce", (64, 64))
-    assert not suits(codec, "allreduce", (3, 10_000))
-    assert not suits(codec, "allreduce", (5, 5))
+    assert codec.suits((64, 64), "allreduce")
+    assert not codec.suits((3, 10_000), "allreduce")
+    assert not codec.suits((5, 5), "allreduce")
 
 
 @given(st.lists(st.integers(-(2**63), 2**63), min_size=1, max_size=4))

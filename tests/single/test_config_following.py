@@ -7,7 +7,7 @@ import pytest
 
 from dathvd.config import Config, dump_config, load_config
 from dathvd.errors import UserError
-from dathvd.training.run import describe_attacks
+from dathvd.training.announce import describe_attacks
 
 
 def judged(*overrides: str, path: str | Path | None = None) -> tuple[Any, ...]:

@@ -16,13 +16,13 @@ from dathvd.data import (
     Dataset,
     as_floats,
     build_augmentation,
-    build_views,
     load_dataset,
     resized_crop,
     whole_frames,
 )
 from dathvd.data.crops import draw_crops
 from dathvd.noise import SampleNoise
+from dathvd.tasks import task_of
 from dathvd.torchvision_shim import torchvision
 from dathvd.training.batches import BatchPlan
 from dathvd.training.guard import hold_out
@@ -222,7 +222,7 @@ def test_frames_lie_beside_extra_images_and_behind_the_guard(root: Path) -> None
 def test_views_are_made_of_whole_frames(root: Path, objective: str) -> None:
     settings = config(root, "lazy")
     dataset = load_dataset(settings)
-    augmentation, views = build_views(settings, ObjectiveConfig(name=objective))
+    augmentation, views = task_of(ObjectiveConfig(name=objective)).views(settings)
     assert views is not None
     frames = as_floats(whole_frames(dataset.train, torch.tensor([0] * 100)), CPU)
     noise = SampleNoise(0, torch.arange(100))

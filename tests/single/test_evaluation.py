@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
-from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.random_points import RandomPoints
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dathvd
+from dathvd.components import OBJECTIVES, PRETEXTS, WITHOUT_CLASSES
 
 ROOT = Path(dathvd.__file__).parent
 LAYERS = [
@@ -28,6 +29,7 @@ LAYERS = [
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder", "run_lock", "stop"},
     {"distributed", "checkpoint"},
+    {"tasks"},
     {"evaluation", "pseudo_labels"},
     {"training"},
     {"launch", "doctor", "benchmark"},
@@ -106,6 +108,19 @@ def test_only_the_runtime_imports_mpi4py() -> None:
         if any(name.split(".")[0] == "mpi4py" for name in imports(path))
     }
     assert users == {"runtime.py"}
+
+
+def test_tasks_are_told_apart_in_one_table_alone() -> None:
+    """Elsewhere a task is asked what it does, not what it is called."""
+    where = {
+        str(path.relative_to(ROOT))
+        for _, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in PRETEXTS.places
+    }
+    # the table of methods names a run's folder so
+    assert where <= {"components.py", "benchmark/accuracy/method_table.py"}
+    assert WITHOUT_CLASSES <= PRETEXTS.places.keys() <= OBJECTIVES.places.keys()
 
 
 def test_the_configuration_needs_no_torch() -> None:

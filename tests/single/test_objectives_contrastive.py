@@ -16,12 +16,13 @@ from dathvd.config import (
     ObjectiveConfig,
     load_config,
 )
-from dathvd.data import Dataset, build_views, load_dataset, self_supervised
+from dathvd.data import Dataset, load_dataset
 from dathvd.data.views import jittered, turned
 from dathvd.errors import UserError
 from dathvd.models import build_model
 from dathvd.noise import SampleNoise
 from dathvd.objectives import Objective, build_objective
+from dathvd.tasks import task_of
 
 TEMPERATURE = 0.4
 CONTRASTIVE = ObjectiveConfig(name="contrastive", temperature=TEMPERATURE)
@@ -126,25 +127,26 @@ def test_quarter_turns_and_their_labels() -> None:
     dataset = load_dataset(
         DataConfig(name="synthetic", image_size=4, num_test=3, num_train=5)
     )
-    seen = self_supervised(dataset, ObjectiveConfig(name="rotation"))
+    task = task_of(ObjectiveConfig(name="rotation"))
+    seen = task.dataset(dataset)
     assert len(seen.classes) == 4 and len(seen.test) == 12
     images = dataset.test.batch(torch.tensor([2]))
     views = seen.test.batch(torch.tensor([8, 9, 10, 11, 2]))
     assert torch.equal(views[:4], turned(images))
     assert torch.equal(views[1], images[0].rot90(1, (1, 2)))
     assert seen.test.labels[[8, 9, 10, 11, 2]].tolist() == [0, 1, 2, 3, 2]
-    _, makes = build_views(DataConfig(), ObjectiveConfig(name="rotation"))
+    _, makes = task.views(DataConfig())
     assert makes is not None and makes.labels(2).tolist() == [0, 1, 2, 3] * 2
     wide = Dataset(dataset.train, dataset.test, dataset.classes, (3, 4, 5))
     with pytest.raises(UserError, match="square images, these are 5x4"):
-        self_supervised(wide, ObjectiveConfig(name="rotation"))
+        task.dataset(wide)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (3, 6, 9)])
 def test_two_views_of_an_image_differ_and_belong_to_the_sample(
     shape: tuple[int, ...],
 ) -> None:
-    augment, views = build_views(DataConfig(augment=True), CONTRASTIVE)
+    augment, views = task_of(CONTRASTIVE).views(DataConfig(augment=True))
     assert augment is None and views is not None
     images = torch.rand(4, *shape)
     whole = views.make(images, SampleNoise(3, torch.arange(4)))

@@ -9,8 +9,9 @@ from dathvd.config import Config, load_config
 from dathvd.data import load_dataset
 from dathvd.evaluation import evaluate_test_set
 from dathvd.runtime import Runtime
-from dathvd.training.run import plan_batches
+from dathvd.training.batches import plan_of
 from dathvd.training.state import TrainingState
+from dathvd.training.workers import build_state
 
 hvd.init()
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
@@ -25,8 +26,8 @@ def configured(passes: int, *overrides: str) -> Config:
 def trained(config: Config, num_steps: int, lr: float) -> TrainingState:
     """A state after so many steps, every batch of which is replayed."""
     dataset = load_dataset(config.data)
-    state = TrainingState.create(config, dataset, ALONE)
-    plan = plan_batches(config, dataset, ALONE)
+    state = build_state(config, dataset, ALONE)
+    plan = plan_of(config, dataset, ALONE.device, ALONE.rank, ALONE.size)
     for step in range(num_steps):
         batches = list(plan.step(step))
         for _ in range(state.trainer.attack.replays):

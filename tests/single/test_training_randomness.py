@@ -15,9 +15,11 @@ from dathvd.hashing import parameters_sha256
 from dathvd.models import MODELS, StochasticDepth, draws_from
 from dathvd.noise import SampleNoise
 from dathvd.runtime import Runtime
+from dathvd.training.batches import plan_of
 from dathvd.training.loop import step_seed
-from dathvd.training.run import plan_batches
+from dathvd.training.saving import restore, save
 from dathvd.training.state import TrainingState
+from dathvd.training.workers import build_state
 
 hvd.init()
 LARGE = ("convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10")
@@ -37,7 +39,13 @@ def configured(name: str) -> Config:
 
 def advance(state: TrainingState, last: int) -> TrainingState:
     """Take steps until ``last`` are done, as the loop does."""
-    plan = plan_batches(state.config, load_dataset(state.config.data), ALONE)
+    plan = plan_of(
+        state.config,
+        load_dataset(state.config.data),
+        ALONE.device,
+        ALONE.rank,
+        ALONE.size,
+    )
     while state.step < last:
         seed = step_seed(state.config.seed, state.step, 0)
         state.trainer.step(list(plan.step(state.step)), 0.01, (), seed)
@@ -55,7 +63,7 @@ def advance(state: TrainingState, last: int) -> TrainingState:
 def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
     """Of every network: what another process has drawn meanwhile decides nothing."""
     config = configured(name)
-    state = TrainingState.create(config, load_dataset(config.data), ALONE)
+    state = build_state(config, load_dataset(config.data), ALONE)
     network = advance(state, 1).trainer.model
     before = {key: value.clone() for key, value in network.state_dict().items()}
     advance(state, 2)
@@ -71,12 +79,12 @@ def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
 def test_two_steps_and_one_resumed_are_three(name: str, tmp_path: Path) -> None:
     config = configured(name)
     dataset = load_dataset(config.data)
-    state = advance(TrainingState.create(config, dataset, ALONE), 2)
-    folder = state.save(tmp_path, ALONE)
+    state = advance(build_state(config, dataset, ALONE), 2)
+    folder = save(state, tmp_path, ALONE)
     whole = parameters_sha256(advance(state, 3).trainer.model)
     torch.rand(7)
-    resumed = TrainingState.create(config, dataset, ALONE)
-    resumed.restore(folder, ALONE)
+    resumed = build_state(config, dataset, ALONE)
+    restore(resumed, folder, ALONE)
     assert parameters_sha256(advance(resumed, 3).trainer.model) == whole
 
 

@@ -13,7 +13,7 @@ from dathvd.benchmark.step.trainers import batch_plan, build_trainer
 from dathvd.config import Config
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
-from dathvd.training.build import load_task
+from dathvd.tasks import load_task
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from dathvd.benchmark.codecs.gradient import Gradient
-from dathvd.compression import Compressor, kernels
+from dathvd.compression import Compressor, FactorCompressor, kernels
 from dathvd.compression.fused import FusedCompressor
-from dathvd.compression.powersgd import PowerSGD
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ class Vectors(Subject):
 
 
 class LowRank(Subject):
-    """PowerSGD's factors, started from the step before where there is one."""
+    """Factors of matrices, started from the step before where there is one."""
 
-    def __init__(self, codec: PowerSGD, gradient: Gradient) -> None:
+    def __init__(self, codec: FactorCompressor, gradient: Gradient) -> None:
         super().__init__(codec, gradient)
         self.factors = codec.factors(gradient.shapes)
         if gradient.previous is not None:
@@ -174,7 +173,7 @@ def measure_codecs(
 
 
 def _subject(codec: Compressor, gradient: Gradient) -> Subject:
-    if isinstance(codec, PowerSGD):
+    if isinstance(codec, FactorCompressor):
         return LowRank(codec, gradient)
     return Vectors(codec, gradient)
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
-from dathvd.compression import COMPRESSORS
+from dathvd.compression import COMPRESSORS, Exchange
 from dathvd.config import Config
 from dathvd.errors import UserError, choose
 from dathvd.launch import (
@@ -164,7 +164,7 @@ def points_of(
             can carry.
     """
     found: list[Point] = []
-    known = {"auto": 0, "allreduce": 0, "allgather": 0, "two-way": 0}
+    known = dict.fromkeys(("auto", *get_args(Exchange)))
     for entry in codecs:
         if entry == PLAIN:
             found.append(Point(PLAIN, "allreduce", "none"))

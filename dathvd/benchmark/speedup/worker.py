@@ -59,7 +59,7 @@ def measure_plan(plan: Plan, runtime: Runtime) -> list[SweepRow]:
     from dathvd.benchmark.speedup.measure import Runner, num_values
     from dathvd.benchmark.speedup.samples import Launch, critical
     from dathvd.benchmark.step.trainers import batch_plan
-    from dathvd.training.build import load_task
+    from dathvd.tasks import load_task
 
     config = plan.config
     dataset = load_task(config)

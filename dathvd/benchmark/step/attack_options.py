@@ -117,7 +117,7 @@ def _step(config: Config, name: str) -> Callable[[], None]:
     import torch
 
     from dathvd.benchmark.step.trainers import batch_plan, build_trainer
-    from dathvd.training.build import load_task
+    from dathvd.tasks import load_task
 
     dataset, device = load_task(config), torch.device("cpu")
     trainer = build_trainer(config, dataset, device)

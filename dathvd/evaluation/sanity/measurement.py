@@ -11,12 +11,13 @@ from torch import nn
 
 from dathvd.attacks import PGD
 from dathvd.attacks.balls import BALLS
+from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.identity import identify
-from dathvd.evaluation.judge import CLEAN, Judge, Probe, right_on_clean, survives
+from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.requests import (
     Request,
     check_outputs,

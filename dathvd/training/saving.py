@@ -1,0 +1,121 @@
+"""Checkpoints of a state: written by all ranks together, and gone on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dathvd import checkpoint, run_lock
+from dathvd.config import Config
+from dathvd.distributed import check_weights
+from dathvd.errors import UserError
+from dathvd.runtime import AgreedError, Runtime, from_root, read_on_root, together
+from dathvd.training.state import Saved, TrainingState
+
+
+def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
+    """Write a checkpoint of this step; every rank calls it.
+
+    Raises:
+        UserError: on every rank, if any could not write, or if the workers hold
+            different weights; nothing is left then.
+    """
+    check_weights(state.trainer.model, f"step {state.step}")
+    final = checkpoint.checkpoint_folder(run, state.step)
+    whole, own = state.shared_dict(runtime.size), state.own_dict()
+    shared = whole if runtime.is_root else None
+    together(runtime, run_lock.check_held)
+    try:
+        together(
+            runtime,
+            lambda: checkpoint.write_rank_files(final, shared, own, runtime.rank),
+        )
+    except UserError:
+        checkpoint.discard_staging(final)
+        raise
+    _publish(state, run, runtime)
+    return final
+
+
+def _publish(state: TrainingState, run: Path, runtime: Runtime) -> None:
+    """Give the checkpoint its name, root's host first, and drop older ones."""
+    final = checkpoint.checkpoint_folder(run, state.step)
+    keep = state.config.train.keep_checkpoints
+    good = None if state.guard is None else state.guard.kept_step
+    spare = None if good is None else checkpoint.checkpoint_folder(run, good)
+    together(
+        runtime,
+        lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
+    )
+    # hosts with a disk of their own still hold their part; on a shared one root's
+    # turn has published all, though a cache may still show the staging folder
+    elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
+    together(
+        runtime,
+        lambda: checkpoint.publish(final, keep, spare) if elsewhere else None,
+    )
+
+
+def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
+    """Go on from a checkpoint; every rank calls it.
+
+    Rank 0 alone needs to see ``model.pt``. With another number of workers the
+    statistics start from their mean, and residuals are shared out anew.
+
+    Raises:
+        UserError: on every rank, if the checkpoint cannot be used.
+    """
+    name, data = read_on_root(runtime, lambda: folder / "model.pt")
+    shared = together(runtime, lambda: checkpoint.load_bytes(data, name))
+    same_size = shared["num_workers"] == runtime.size
+    ranks = [runtime.rank] if same_size else range(shared["num_workers"])
+    own = together(runtime, lambda: _read_ranks(folder, ranks))
+    together(runtime, lambda: state.load_weights(shared, str(folder / "model.pt")))
+    state.load_shared_dict(shared)
+    state.exchanger.load_state_dict([part["exchange"] for part in own])
+    if same_size:
+        saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
+        state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
+
+
+def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | None:
+    """Go on from the newest checkpoint that is intact, if there is any checkpoint.
+
+    Raises:
+        UserError: none is intact; training does not begin again without being told.
+    """
+    names = [str(path) for path in checkpoint.find_checkpoints(run)]
+    found = [Path(name) for name in from_root(runtime, names)]
+    while found:
+        newest = found.pop()
+        try:
+            restore(state, newest, runtime)
+            return newest
+        except AgreedError as error:
+            if not (error.unreadable and found):
+                raise
+            kept = checkpoint.aside(newest)
+            if runtime.is_root:
+                print(f"WARNING: {error}; kept as {kept.name}, taking {found[-1].name}")
+            together(
+                runtime,
+                lambda: checkpoint.set_aside(newest) if runtime.is_root else None,
+            )
+    return None
+
+
+def same_batches(one: Config, other: Config) -> bool:
+    """Whether as many workers are given the same images and labels in every step."""
+
+    def decides(config: Config) -> tuple[Any, ...]:
+        train = config.train
+        cut = (train.batch_size, train.backward_passes_per_step, train.guard)
+        return (config.seed, config.data, config.objective.name, *cut)
+
+    return decides(one) == decides(other)
+
+
+def _read_ranks(folder: Path, ranks: Iterable[int]) -> list[Saved]:
+    """What those ranks alone had saved."""
+    return [checkpoint.load_file(folder / f"rank-{rank:05d}.pt") for rank in ranks]

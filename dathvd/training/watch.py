@@ -1,0 +1,87 @@
+"""The guard at work: where its probes, checkpoints and actions meet the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dathvd import checkpoint
+from dathvd.attacks import build_attack
+from dathvd.training.guard import Guard
+from dathvd.training.metrics import MetricsLog
+from dathvd.training.prepare import Job
+from dathvd.training.saving import restore, save
+from dathvd.training.state import TrainingState
+
+
+@dataclass
+class Watch:
+    """Looks at the state before the first step and after each epoch, and acts.
+
+    Without a guard it sees nothing. Every rank calls all of its methods.
+    """
+
+    state: TrainingState
+    job: Job
+    log: MetricsLog
+    _collapsed: bool = field(default=False, init=False)
+
+    def look_first(self) -> None:
+        """Probe the first weights, which may be another run's; keep them if need be."""
+        state, guard = self.state, self.state.guard
+        if guard is None or state.step > 0:
+            return
+        guard.look(state.published_model(), 0)
+        if guard.kept_step is not None:
+            save(state, self.job.folder, self.job.runtime)
+
+    def look(self) -> None:
+        """Probe the model, if an epoch has ended."""
+        state, guard = self.state, self.state.guard
+        ended = state.step % self.job.plan.steps_per_epoch == 0
+        self._collapsed = False
+        if guard is not None and ended:
+            self._collapsed = guard.look(state.published_model(), state.step)
+
+    def numbers(self) -> dict[str, float]:
+        """What it adds to a row of metrics."""
+        guard = self.state.guard
+        if guard is None or guard.latest is None:
+            return {}
+        return {"probe_robust_accuracy": guard.latest}
+
+    def answer(self) -> bool:
+        """Warn of a collapse that was seen, and act as configured.
+
+        Returns:
+            Whether the state is now an earlier step's, later checkpoints being gone.
+        """
+        guard = self.state.guard
+        if guard is None or not self._collapsed:
+            return False
+        self.job.say(guard.warning())
+        if not guard.may_act:
+            return False
+        went_back = self._go_back(guard)
+        guard.actions += 1
+        self.state.trainer.use_attack(build_attack(guard.attack()))
+        self.state.trainer.totals.sums.zero_()
+        return went_back
+
+    def _go_back(self, guard: Guard) -> bool:
+        """Restore the last good step, if the guard keeps it; what was seen stays."""
+        if guard.kept_step is None:
+            return False
+        actions, collapses = guard.actions, guard.collapses
+        good = checkpoint.checkpoint_folder(self.job.folder, guard.kept_step)
+        restore(self.state, good, self.job.runtime)
+        guard.actions, guard.collapses = actions, collapses
+        if self.job.runtime.local_rank == 0:
+            checkpoint.discard_after(good)
+        self.log.start_after(self.state.step)
+        return True
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether this step is one that a later collapse would go back to."""
+        guard = self.state.guard
+        return guard is not None and guard.kept_step == self.state.step

@@ -1,0 +1,71 @@
+"""A run's state at its start: a network that all workers share, and its optimizer."""
+
+from __future__ import annotations
+
+import torch
+
+from dathvd.compression import build_compressor
+from dathvd.config import Config
+from dathvd.data import Dataset, ImageSet
+from dathvd.distributed import (
+    DistributedOptimizer,
+    ExchangingOptimizer,
+    broadcast_parameters,
+)
+from dathvd.runtime import Runtime, together
+from dathvd.training.build import NamedParameters, build_training, first_model
+from dathvd.training.guard import Guard
+from dathvd.training.pretrained import initialise
+from dathvd.training.state import TrainingState
+
+
+def build_state(
+    config: Config,
+    dataset: Dataset,
+    runtime: Runtime,
+    held_out: ImageSet | None = None,
+) -> TrainingState:
+    """A fresh network, equal on all workers, with its optimizer; every rank calls it.
+
+    Args:
+        config: all that decides the run.
+        dataset: as the task sees it.
+        runtime: this worker's place.
+        held_out: images for the guard; None leaves it out.
+
+    Raises:
+        UserError: on every rank, if the network or its first weights cannot be had.
+    """
+    model = together(runtime, lambda: first_model(config, dataset))
+    model = model.to(runtime.device)
+    origin = initialise(model, config.model, runtime)
+    trainer = build_training(
+        config,
+        model,
+        runtime.device,
+        rank=runtime.rank,
+        wrap=lambda optimizer, named: _exchanging(config, optimizer, named),
+        share=broadcast_parameters,
+    )
+    guard = None if held_out is None else Guard(config, held_out, runtime)
+    shape, num_classes = dataset.image_shape, len(dataset.classes)
+    return TrainingState(
+        config, trainer, shape, num_classes, guard=guard, origin=origin
+    )
+
+
+def _exchanging(
+    config: Config, optimizer: torch.optim.Optimizer, named: NamedParameters
+) -> ExchangingOptimizer:
+    """The optimizer, its gradients compressed and exchanged as configured."""
+    compression = config.compression
+    return DistributedOptimizer(
+        optimizer,
+        named_parameters=named,
+        compression=build_compressor(compression),
+        exchange=compression.exchange,
+        bucket_bytes=int(compression.bucket_megabytes * 1e6),
+        max_skipped_in_a_row=compression.max_skipped_in_a_row,
+        backward_passes_per_step=config.train.backward_passes_per_step,
+        seed=config.seed,
+    )
