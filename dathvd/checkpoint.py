@@ -255,13 +255,22 @@ def restore_model(
         model = build_model(config.model, image_shape, num_classes=classes)
     else:
         model = finish_model(network, config.model, image_shape)
+    load_weights(model, stored_weights(state, name, weights), name)
+    return model.eval(), config
+
+
+def stored_weights(state: dict[str, Any], name: str, weights: Weights) -> Any:
+    """The ``state_dict`` of those weights in a loaded ``model.pt``.
+
+    Raises:
+        UserError: it holds no such weights.
+    """
     if weights == "ema" and "ema" not in state:
         raise UserError(
             f"checkpoint {name}: holds no moving average of the weights, being "
             "trained with train.ema_decay 0: take the raw weights"
         )
-    load_weights(model, state["ema" if weights == "ema" else "model"], name)
-    return model.eval(), config
+    return state["ema" if weights == "ema" else "model"]
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:

@@ -107,10 +107,10 @@ OPTIMIZERS: Registry[Any] = Registry(
     "optimizer",
     "torch.optim:Optimizer",
     {
-        "lamb": "dathvd.optim.build:lamb",
-        "lars": "dathvd.optim.build:lars",
-        "sgd": "dathvd.optim.build:sgd",
-        "adamw": "dathvd.optim.build:adamw",
+        "lamb": "dathvd.optim.lamb:lamb",
+        "lars": "dathvd.optim.lars:lars",
+        "sgd": "dathvd.optim.plain:sgd",
+        "adamw": "dathvd.optim.plain:adamw",
     },
     offers=(
         "params",
@@ -132,14 +132,14 @@ EVALUATION_ATTACKS: Places[Any] = Places(
 )
 """What ``dathvd evaluate --attack`` takes; each is an ``EvaluationAttack``."""
 
-ENGINES: Places[Any] = Places(
+LAUNCHERS: Places[Any] = Places(
     {
-        "horovodrun": "dathvd.launch.engines.horovodrun:HOROVODRUN",
-        "mpirun": "dathvd.launch.engines.mpirun:MPIRUN",
+        "horovodrun": "dathvd.launch.launchers.horovodrun:HOROVODRUN",
+        "mpirun": "dathvd.launch.launchers.mpirun:MPIRUN",
     }
 )
 """What ``dathvd launch`` starts ranks with, the preferred ones first; each is an
-``Engine``."""
+``Launcher``."""
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     ATTACKS,

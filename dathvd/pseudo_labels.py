@@ -64,6 +64,7 @@ def pseudo_label(
     *,
     batch_size: int = 256,
     min_confidence: float = 0.0,
+    weights: checkpoint.Weights = "raw",
     trust: checkpoint.Trust = False,
 ) -> None:
     """Label images and write them with their labels; every rank calls it.
@@ -81,6 +82,7 @@ def pseudo_label(
         runtime: this worker's place.
         batch_size: images at once.
         min_confidence: leaves out images below it, in [0, 1].
+        weights: the run's last ones (raw) or their moving average (ema).
         trust: whether the run's network may lie outside of dathvd.
 
     Raises:
@@ -88,7 +90,7 @@ def pseudo_label(
             reaches ``min_confidence``.
     """
     together(runtime, lambda: _check_output(output))
-    teacher = load_teacher(run, runtime, trust)
+    teacher = load_teacher(run, runtime, weights, trust)
     images = together(runtime, lambda: find_images(source, teacher, runtime.is_root))
     probabilities = predict(teacher, images, runtime, batch_size)
     confidence, labels = probabilities.max(dim=1)
@@ -115,18 +117,21 @@ def pseudo_label(
 
 
 def load_teacher(
-    run: str, runtime: Runtime, trust: checkpoint.Trust = False
+    run: str,
+    runtime: Runtime,
+    weights: checkpoint.Weights = "raw",
+    trust: checkpoint.Trust = False,
 ) -> Teacher:
     """The network of a run; rank 0 alone needs to see the file.
 
     Raises:
-        UserError: there is none, or it has no classes.
+        UserError: there is none, it holds no such weights, or it has no classes.
     """
     name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
 
     def restore() -> Teacher:
         state = checkpoint.load_bytes(data, name)
-        model, config = checkpoint.restore_model(state, name, trust=trust)
+        model, config = checkpoint.restore_model(state, name, weights, trust=trust)
         if config.objective.is_self_supervised:
             raise UserError(
                 f"run {run}: pre-trained by {config.objective.name}, it knows no "

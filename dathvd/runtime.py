@@ -28,6 +28,10 @@ from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
 
+_PART = 2**26
+"""Bytes that one broadcast carries at most: MPI counts in 31 bits, so that a checkpoint
+of 2 GiB could not be sent in one."""
+
 
 class AgreedError(UserError):
     """A user's error that every rank raises together; rank 0 alone prints it."""
@@ -174,8 +178,8 @@ def _gather_bytes(data: bytes, name: str, size: int) -> list[bytes]:
     return [bytes(part.numpy()) for part in everyone.split(lengths.tolist())]
 
 
-def _bytes_from_root(data: bytes, name: str) -> bytes:
-    """Rank 0's bytes; what other ranks give is not looked at."""
+def _bytes_from_root(data: bytes, name: str, part: int = _PART) -> bytes:
+    """Rank 0's bytes, sent in parts; what other ranks give is not looked at."""
     import horovod.torch as hvd
 
     root = hvd.rank() == 0
@@ -184,8 +188,8 @@ def _bytes_from_root(data: bytes, name: str) -> bytes:
     sent = torch.empty(int(length.item()), dtype=torch.uint8)
     if root and data:
         sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    if len(sent):
-        hvd.broadcast_(sent, root_rank=0, name=f"{name}.bytes")
+    for start in range(0, len(sent), part):
+        hvd.broadcast_(sent[start : start + part], root_rank=0, name=f"{name}.bytes")
     return data if root else bytes(sent.numpy())
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds, trains in and tests the image with the engine that is there.
 #
-#   docker/engine.sh build | train [ARGUMENTS of dathvd train] | test [of pytest]
+#   docker/engine.sh build [runtime | test]
+#   docker/engine.sh train [ARGUMENTS of dathvd train] | run COMMAND... | test [ARGUMENTS of pytest]
 #
 #   CONTAINER_ENGINE       docker | podman | buildah                       (docker)
 #   IMAGE                  name of the image                               (dathvd)
@@ -75,17 +76,28 @@ run() { # run NAME COMMAND...
 
 case ${1:-} in
 build)
-    build runtime "$image"
-    build test "$image-test"
+    case ${2:-all} in
+    all)
+        build runtime "$image"
+        build test "$image-test"
+        ;;
+    runtime) build runtime "$image" ;;
+    test) build test "$image-test" ;;
+    *) fail "build $2: expected runtime or test" ;;
+    esac
     ;;
 train)
     ensure runtime "$image"
     run "$image" dathvd launch -np "${NP:-2}" -- train "${@:2}"
+    ;;
+run)
+    ensure runtime "$image"
+    run "$image" "${@:2}"
     ;;
 test)
     ensure test "$image-test"
     # two files of tests at a time, as in the Makefile
     run "$image-test" python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${@:2}"
     ;;
-*) fail "expected build, train or test" ;;
+*) fail "expected build, train, run or test" ;;
 esac

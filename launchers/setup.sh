@@ -221,6 +221,9 @@ patch_horovod() { # patch_horovod SOURCES
     # the headers of GCC 13 and later no longer bring these along
     sed -i '0,/#include <string>/s//#include <stdexcept>\n&/' "$1/horovod/common/common.h"
     sed -i '0,/#include <queue>/s//&\n#include <string>/' "$1/horovod/common/group_table.h"
+    # GCC 14 refuses that a class assigns to its own constants
+    sed -i 's/const size_type count_;/size_type count_;/; s/pointer const data_;/pointer data_;/' \
+        "$1/third_party/flatbuffers/include/flatbuffers/stl_emulation.h"
 }
 
 build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshell

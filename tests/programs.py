@@ -11,7 +11,9 @@ LAUNCHING = ("mpirun", "ssh")
 """What starts ranks: Open MPI refuses to start even one rank where no ssh is."""
 RIG = ("ip", "tc")
 SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-OPTIONAL = ("ip", "tc", "sshd", "slurmctld", "slurmd", "munged", "shellcheck", "pgrep")
+SYSTEM = ("ip", "tc", "sshd", "slurmctld", "slurmd", "munged", "shellcheck", "pgrep")
+"""What tests of launching and of networks drive."""
+OPTIONAL = (*SYSTEM, "chromium", "pg_ctlcluster")
 """What `make test` installs where it may, and what no test may take for granted."""
 
 

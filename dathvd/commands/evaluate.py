@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option
+from dathvd.commands.options import trust_option, weights_option
 from dathvd.components import EVALUATION_ATTACKS
 
 
@@ -31,13 +31,7 @@ from dathvd.components import EVALUATION_ATTACKS
 @click.option("--norm", help="linf or l2.")
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
-@click.option(
-    "--weights",
-    type=click.Choice(["raw", "ema"]),
-    default="raw",
-    show_default=True,
-    help="The last step's, or their moving average (train.ema_decay).",
-)
+@weights_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @click.option(
     "--only-survivors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dathvd.components import ENGINES
+from dathvd.components import LAUNCHERS
 
 
 @click.command("launch")
@@ -34,9 +34,9 @@ from dathvd.components import ENGINES
     help="Seconds for the ranks to save after SIGTERM or SIGUSR1.",
 )
 @click.option(
-    "--engine",
+    "--launcher",
     metavar="NAME",
-    help=f"What starts the ranks: {', '.join(ENGINES)}.  [default: the first of them "
+    help=f"What starts the ranks: {', '.join(LAUNCHERS)}.  [default: the first of them "
     "that is installed]",
 )
 @click.option(
@@ -72,7 +72,7 @@ def command(
     gloo: bool,
     max_restarts: int,
     grace: float,
-    engine: str | None,
+    launcher: str | None,
     stall_limit: float,
     network_interface: str | None,
     ssh_port: int | None,
@@ -115,7 +115,7 @@ def command(
         num_proc=num_proc or sum(host.slots for host in listed) or 1,
         hosts=listed,
         controller="gloo" if gloo or not (mpi or shutil.which("mpirun")) else "mpi",
-        engine=engine,
+        launcher=launcher,
         network_interface=network_interface,
         ssh_port=ssh_port,
         ssh_identity_file=ssh_identity_file,

@@ -36,6 +36,14 @@ budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
 
 
+weights_option: Decorator = click.option(
+    "--weights",
+    type=click.Choice(["raw", "ema"]),
+    default="raw",
+    show_default=True,
+    help="The last step's, or their moving average (train.ema_decay).",
+)
+"""Add ``--weights``."""
 trust_option: Decorator = click.option(
     "--trust",
     is_flag=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
-from dathvd.commands.options import trust_option
+from dathvd.commands.options import trust_option, weights_option
 
 
 @click.command("pseudo-label")
@@ -25,6 +27,7 @@ from dathvd.commands.options import trust_option
     show_default=True,
     help="Leave out images whose likeliest class is less probable.",
 )
+@weights_option
 @trust_option
 def command(
     run: str,
@@ -32,6 +35,7 @@ def command(
     output: str,
     batch_size: int,
     min_confidence: float,
+    weights: Literal["raw", "ema"],
     trust: bool,
 ) -> None:
     """Label IMAGES (a folder of image files, or .npy, .npz) with the network of RUN.
@@ -54,5 +58,6 @@ def command(
             runtime,
             batch_size=batch_size,
             min_confidence=min_confidence,
+            weights=weights,
             trust=trust,
         )

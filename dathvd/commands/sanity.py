@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option
+from dathvd.commands.options import trust_option, weights_option
 
 
 @click.command("sanity")
@@ -30,9 +30,7 @@ from dathvd.commands.options import trust_option
     "--max-samples", type=int, help="The first so many images (the run's own, or 1000)."
 )
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
-@click.option(
-    "--weights", type=click.Choice(["raw", "ema"]), default="raw", show_default=True
-)
+@weights_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @trust_option
 @click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")

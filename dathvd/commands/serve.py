@@ -20,6 +20,12 @@ import click
 @click.option("--behind-proxy", is_flag=True, help="A proxy in front ends TLS.")
 @click.option("--name", "names", multiple=True, help="A further name of this server.")
 @click.option(
+    "--trust",
+    is_flag=True,
+    help="Take trainings that name components outside of dathvd: whoever may submit "
+    "can then run code here.",
+)
+@click.option(
     "--notify-file",
     metavar="FILE",
     help="Apprise URLs, one a line, that are told of changes of state.",
@@ -39,6 +45,7 @@ def command(
     tls_key: str | None,
     behind_proxy: bool,
     names: tuple[str, ...],
+    trust: bool,
     notify_file: str | None,
     new_token: str | None,
 ) -> int:
@@ -68,6 +75,7 @@ def command(
             tls_key=Path(tls_key) if tls_key else None,
             behind_proxy=behind_proxy,
             names=names,
+            trust=trust,
             notify=read_urls(Path(notify_file)) if notify_file else (),
         )
     )

@@ -38,14 +38,18 @@ class ModelConfig(ComponentSection):
     init: str | None = None
     """A run or checkpoint folder whose trunk the training starts from, such as one of
     pre-training. Its head is taken too where it is a classifier of as many classes."""
+    init_weights: Literal["raw", "ema"] = "raw"
+    """Which weights of that run are taken: the last step's, or their moving average."""
     init_mode: Literal["full", "linear"] = "full"
     """full trains all weights; linear the head alone, on a trunk whose weights and
     statistics stay as they are."""
 
     @model_validator(mode="after")
-    def _linear_needs_a_trunk(self) -> ModelConfig:
+    def _what_is_taken_needs_a_run(self) -> ModelConfig:
         if self.init_mode == "linear" and self.init is None:
             raise ValueError(
                 "init_mode linear needs a trained trunk: set init to a run"
             )
+        if self.init_weights == "ema" and self.init is None:
+            raise ValueError("init_weights ema are another run's: set init to it")
         return self

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.command import launch_command, launch_environment
-from dathvd.launch.engines import installed_engines
+from dathvd.launch.launchers import installed_launchers
 from dathvd.launch.options import LaunchOptions
 from dathvd.launch.progress import Progress
 from dathvd.launch.reach import hosts_that_answer
@@ -61,7 +61,7 @@ def make_plan(
         stall_limit: Seconds without a step after which a rank is ended; 0: none.
 
     Raises:
-        UserError: no engine is there, or an option is not valid.
+        UserError: no launcher is there, or an option is not valid.
     """
     words, run_dir = with_run_dir(arguments)
     cores = os.cpu_count() or 1
@@ -70,7 +70,7 @@ def make_plan(
     logs = ["--logs", str(run_dir / "logs")] if run_dir else []
     worker = [sys.executable, *WORKER, *watch, *logs, "--", *words]
     command = launch_command(
-        options, worker, installed=installed_engines(), environment=environment
+        options, worker, installed=installed_launchers(), environment=environment
     )
     return Plan(command, environment, run_dir)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from dathvd.errors import UserError
-from dathvd.launch.engines import ENGINES, choose_engine
+from dathvd.launch.launchers import LAUNCHERS, choose_launcher
 from dathvd.launch.options import LaunchOptions
 
 # What a rank may need, by exact name: horovodrun writes every variable's value on each
@@ -74,15 +74,15 @@ def launch_command(
     Args:
         options: What to start.
         worker: One rank's program and its arguments.
-        installed: Path of each engine that is there, by its name.
+        installed: Path of each launcher that is there, by its name.
         environment: What the ranks get; only names reach a command line of MPI.
 
     Raises:
-        UserError: no engine is there that can start the ranks.
+        UserError: no launcher is there that can start the ranks.
     """
-    engine = choose_engine(options, installed)
-    arguments = ENGINES[engine].arguments(options, environment)
-    return [installed[engine], *arguments, *worker]
+    launcher = choose_launcher(options, installed)
+    arguments = LAUNCHERS[launcher].arguments(options, environment)
+    return [installed[launcher], *arguments, *worker]
 
 
 def launch_environment(

@@ -21,8 +21,8 @@ class LaunchOptions:
     """Where they run; empty: all on this machine."""
     controller: Controller = "mpi"
     """What coordinates the ranks and carries CPU tensors."""
-    engine: str | None = None
-    """A name of ``dathvd.launch.engines.ENGINES``; None takes the first one that is
+    launcher: str | None = None
+    """A name of ``dathvd.launch.launchers.LAUNCHERS``; None takes the first one that is
     installed and can start ranks over the controller."""
     network_interface: str | None = None
     """Restricts traffic between ranks to one interface, such as eth0; it must have that

@@ -111,3 +111,4 @@ def end_stalled(
     output.stalled = True
     output.error = f"{problem}; ended by its companion"
     child.kill()
+    child.wait()  # else it would be looked at, and found to hang, once more

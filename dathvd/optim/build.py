@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from dathvd.components import OPTIMIZERS as _OPTIMIZERS
 from dathvd.config import OptimizerConfig
 from dathvd.errors import UserError
-from dathvd.optim.lamb import LAMB
-from dathvd.optim.lars import LARS
+from dathvd.optim.layerwise import Group
 from dathvd.registry import is_foreign
 
-Groups = list[dict[str, Any]]
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = _OPTIMIZERS
 """Makers of optimizers by name; their places are in ``dathvd.components``."""
-
-
-def _trust(config: OptimizerConfig, published: float) -> dict[str, Any]:
-    coefficient = config.trust_coefficient
-    return {
-        "trust_coefficient": published if coefficient is None else coefficient,
-        "min_weight_norm": config.min_weight_norm,
-        "max_weight_norm": config.max_weight_norm,
-    }
-
-
-def lamb(params: Groups, config: OptimizerConfig) -> Optimizer:
-    """LAMB with all that the configuration says of it."""
-    return LAMB(
-        params,
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        bias_correction=config.bias_correction,
-        **_trust(config, published=1.0),
-    )
-
-
-def lars(params: Groups, config: OptimizerConfig) -> Optimizer:
-    """LARS with all that the configuration says of it."""
-    return LARS(
-        params,
-        lr=config.lr,
-        momentum=config.momentum,
-        **_trust(config, published=0.001),
-    )
-
-
-def sgd(params: Groups, config: OptimizerConfig) -> Optimizer:
-    """torch's SGD."""
-    return SGD(params, lr=config.lr, momentum=config.momentum, foreach=True)
-
-
-def adamw(params: Groups, config: OptimizerConfig) -> Optimizer:
-    """torch's AdamW, whose weight decay stands outside the moments."""
-    betas = (config.beta1, config.beta2)
-    return AdamW(params, lr=config.lr, betas=betas, eps=config.eps, foreach=True)
 
 
 def build_optimizer(
@@ -82,7 +37,7 @@ def build_optimizer(
     return optimizer
 
 
-def _groups(config: OptimizerConfig, parameters: list[Tensor]) -> Groups:
+def _groups(config: OptimizerConfig, parameters: list[Tensor]) -> list[Group]:
     everything = {"adapt": True, "weight_decay": config.weight_decay}
     if config.adapt_vectors and config.decay_vectors:
         return [{"params": parameters, **everything}]

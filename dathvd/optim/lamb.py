@@ -88,3 +88,28 @@ class LAMB(LayerwiseOptimizer):
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         return updates
+
+
+def lamb(
+    params: list[Group],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    bias_correction: bool,
+    trust_coefficient: float | None,
+    min_weight_norm: float,
+    max_weight_norm: float | None,
+) -> LAMB:
+    """LAMB by the fields of a configuration; a null trust coefficient is 1."""
+    return LAMB(
+        params,
+        lr=lr,
+        betas=(beta1, beta2),
+        eps=eps,
+        bias_correction=bias_correction,
+        trust_coefficient=1.0 if trust_coefficient is None else trust_coefficient,
+        min_weight_norm=min_weight_norm,
+        max_weight_norm=max_weight_norm,
+    )

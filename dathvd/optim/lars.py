@@ -62,3 +62,23 @@ class LARS(LayerwiseOptimizer):
         else:
             torch._foreach_add_(momentum, updates)
         torch._foreach_add_(weights, momentum, alpha=-group["lr"])
+
+
+def lars(
+    params: list[Group],
+    *,
+    lr: float,
+    momentum: float,
+    trust_coefficient: float | None,
+    min_weight_norm: float,
+    max_weight_norm: float | None,
+) -> LARS:
+    """LARS by the fields of a configuration; a null trust coefficient is 0.001."""
+    return LARS(
+        params,
+        lr=lr,
+        momentum=momentum,
+        trust_coefficient=0.001 if trust_coefficient is None else trust_coefficient,
+        min_weight_norm=min_weight_norm,
+        max_weight_norm=max_weight_norm,
+    )

@@ -111,6 +111,11 @@ class BatchPlan:
         """Optimizer steps in one pass over the training set."""
         return num_batches(self.images_per_epoch, self.batch_size)
 
+    def num_images(self, step: int) -> int:
+        """Images of a step, over all workers."""
+        before = step % self.steps_per_epoch * self.batch_size
+        return min(self.batch_size, self.images_per_epoch - before)
+
     def describe(self, num_steps: int) -> str:
         """One line: images, steps of an epoch and of the run, how images are used."""
         num_extra, ratio = self.extra.num_images, self.extra.ratio

@@ -35,6 +35,8 @@ class Loop:
     log: MetricsLog
     run: Path
     runtime: Runtime
+    images: int = 0
+    """Images trained on by all workers, those of steps that were taken back too."""
 
     @property
     def num_steps(self) -> int:
@@ -56,6 +58,7 @@ class Loop:
             for replay in range(state.trainer.attack.replays):
                 seed = step_seed(config.seed, state.step, replay)
                 state.trainer.step(batches, lr, following if overlap else (), seed)
+            self.images += self.plan.num_images(state.step)
             state.step += 1
             batches = following
             self._check_workers()

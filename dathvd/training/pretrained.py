@@ -34,7 +34,8 @@ def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str |
     head_too = together(
         runtime, lambda: _fill(model, config, checkpoint.load_bytes(data, name), name)
     )
-    what = "all weights" if head_too else "the trunk, with a new head,"
+    kind = "averaged " if config.init_weights == "ema" else ""
+    what = f"all {kind}weights" if head_too else f"the {kind}trunk, with a new head,"
     trained = "the head alone is" if config.init_mode == "linear" else "all are"
     return f"starting from {what} of {name}; {trained} trained"
 
@@ -51,7 +52,8 @@ def _fill(
                 f"model.init: {name} has model.{field} {theirs!r}, this run {ours!r}"
             )
     head = f"{head_name(model)}."
-    target, weights = model.state_dict(), state["model"]
+    target = model.state_dict()
+    weights = checkpoint.stored_weights(state, name, config.init_weights)
     head_too = not source.objective.is_self_supervised and _fits(
         _part(target, head), _part(weights, head)
     )

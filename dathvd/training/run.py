@@ -225,15 +225,15 @@ def _train(
         say(state.origin)
     progress = Progress("train", total, done=state.step, silent=not runtime.is_root)
     log = MetricsLog(folder, runtime, progress, state.step)
-    first, started = state.step, time.perf_counter()
+    loop, started = Loop(state, plan, log, folder, runtime), time.perf_counter()
     try:
-        finished = Loop(state, plan, log, folder, runtime).finish()
+        finished = loop.finish()
     finally:
         progress.close()
     seconds = time.perf_counter() - started
     if finished:
-        images = (state.step - first) * config.train.batch_size
-        _conclude(state, dataset, folder, runtime, seconds, images / seconds)
+        speed = loop.images / seconds
+        _conclude(state, dataset, folder, runtime, seconds, speed)
     log.close()
     return finished
 

@@ -20,8 +20,9 @@ from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
-from dathvd.runtime import AgreedError, Runtime, start
+from dathvd.runtime import _PART, AgreedError, Runtime, _bytes_from_root, start
 from dathvd.training.batches import Batch, BatchPlan
+from dathvd.training.guard import Guard
 from dathvd.training.loop import step_seed
 from dathvd.training.run import plan_batches, train
 from dathvd.training.state import TrainingState
@@ -321,6 +322,67 @@ def workers_that_come_apart_are_named_and_nothing_is_saved(
             Trainer.step = good_step  # type: ignore[method-assign]
         assert not find_checkpoints(run) and not (run / "result.json").exists()
         assert not list((run / "checkpoints").glob("*"))
+
+
+@law
+def bytes_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
+    """No broadcast is larger than a part, so that none exceeds what MPI can count."""
+    sent: list[int] = []
+    broadcast = hvd.broadcast_
+
+    def counted(tensor: Tensor, *rest: Any, **named: Any) -> Tensor:
+        sent.append(tensor.numel())
+        whole: Tensor = broadcast(tensor, *rest, **named)
+        return whole
+
+    hvd.broadcast_ = counted
+    try:
+        for length, parts in ((0, []), (1, [1]), (14, [7, 7]), (20, [7, 7, 6])):
+            data = bytes(range(length)) if runtime.is_root else b"another"
+            assert _bytes_from_root(data, "parts", 7) == bytes(range(length))
+            assert sent == parts, (length, sent)
+            sent.clear()
+    finally:
+        hvd.broadcast_ = broadcast
+    assert _PART < 2**31
+
+
+@law
+def images_of_steps_that_were_taken_back_count_in_the_speed(
+    runtime: Runtime, folder: Path
+) -> None:
+    """The last line of a run whose guard went back, after leaving it half-way."""
+    overrides = [
+        "data.num_train=70", "model.normalization=none", "train.epochs=4",
+        "train.guard.action=roll_back", "train.guard.drop=20",
+        "train.guard.num_samples=14", "train.guard.max_actions=1",
+    ]  # fmt: skip
+    good_step, good_look = Trainer.step, Guard.look
+    seen: list[int] = []
+
+    def counted(self: Trainer, batches: list[Batch], *rest: Any) -> None:
+        seen.append(sum(len(batch.labels) for batch in batches))
+        good_step(self, batches, *rest)
+
+    def collapsing(self: Guard, model: nn.Module, step: int) -> bool:
+        robust = {0: 0.5, 4: 0.9, 8: 0.9}
+        return self.judge(robust.get(step, 0.1), step)
+
+    Trainer.step, Guard.look = counted, collapsing  # type: ignore
+    try:
+        for stop in (10, 0):
+            seen.clear()
+            config = load_config(None, [*QUICK, *overrides, f"train.max_steps={stop}"])
+            train(config, folder, runtime)
+    finally:
+        Trainer.step, Guard.look = good_step, good_look  # type: ignore
+    images = int(hvd.allreduce(torch.tensor(sum(seen)), op=hvd.Sum, name="images"))
+    assert images == 56 * 2 + 8 + 16, images  # epochs 3 (its rest) and twice 4
+    if runtime.is_root:
+        result: Any = read_result(folder)
+        assert len(result["guard"]["collapses"]) >= 1, result["guard"]
+        counted_images = result["images_per_second"] * result["train_seconds"]
+        assert abs(counted_images - images) < 0.01 * images, (counted_images, images)
 
 
 def main(folder: Path) -> None:

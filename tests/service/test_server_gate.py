@@ -164,6 +164,7 @@ def test_what_is_submitted_is_a_configuration_and_no_command(
         ["train.epochs=1; touch pwned"],
         ["train.epochs=$(touch pwned)"],
         ["no.field=1"],
+        ["model.name=os:system", "model.options.command=touch pwned"],
         ["--config", "/etc/passwd"],
     ):
         body = {"overrides": overrides}

@@ -21,6 +21,7 @@ def needs(path: Path) -> bool:
     return load_config(path).model.init is not None
 
 
+@pytest.mark.slow
 def test_every_configuration_trains_some_steps(tmp_path: Path) -> None:
     worker = Path(__file__).with_name("configs_worker.py")
     paths = sorted(PATHS, key=needs)

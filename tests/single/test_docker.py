@@ -150,7 +150,12 @@ def test_the_linter_finds_nothing() -> None:
     ("words", "env", "message"),
     [
         (["build"], {"CONTAINER_ENGINE": "rocket"}, "rocket is not installed"),
-        (["fly"], {"CONTAINER_ENGINE": "true"}, "expected build, train or test"),
+        (
+            ["build", "cake"],
+            {"CONTAINER_ENGINE": "true"},
+            "build cake: expected runtime or test",
+        ),
+        (["fly"], {"CONTAINER_ENGINE": "true"}, "expected build, train, run or test"),
         (
             ["build"],
             {"CONTAINER_ENGINE": "true", "VARIANT": "tpu"},

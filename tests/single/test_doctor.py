@@ -129,6 +129,7 @@ def test_another_package_version_warns(monkeypatch: Any) -> None:
     assert local.pins().state == "FAIL"
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_this_environment_fit(tmp_path: Path) -> None:
     done = run([DATHVD, "doctor"], cwd=tmp_path)
     assert done.code == 0, done.output
@@ -147,6 +148,7 @@ def test_a_broken_horovod_is_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_ranks_are_compared_and_links_measured() -> None:
     done = mpirun(2, [DATHVD, "doctor"])
     assert done.code == 0, done.output
@@ -154,6 +156,7 @@ def test_ranks_are_compared_and_links_measured() -> None:
         assert sum(f" {name}" in line for line in done.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_unreachable_host_fails(tmp_path: Path) -> None:
     done = run([DATHVD, "doctor", "-H", "no-such-host.invalid:1"], cwd=tmp_path)
     assert done.code == 1, done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from dathvd.benchmark.step.trainers import batch_plan, build_trainer
@@ -42,6 +43,7 @@ def trained(
     return trainer, guard, config
 
 
+@pytest.mark.slow
 def test_fgsm_collapses_and_is_caught_where_pgd_does_not_trip() -> None:
     robust, guard, _ = trained(9, 0.005, None)
     assert guard.collapses == [] and guard.best > 0.2

@@ -100,6 +100,7 @@ def test_cuda_tensors_take_the_kernels(codec: FusedCompressor) -> None:
     assert torch.equal(ours.cpu(), codec.decompress((payload[0].cpu(),), context))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="runs directly")
 def test_in_the_interpreter() -> None:
     run = subprocess.run(

@@ -19,8 +19,8 @@ from dathvd.launch import (
     parse_hosts,
 )
 from dathvd.launch.attempts import Plan, with_run_dir
-from dathvd.launch.engines import ENGINES, choose_engine
 from dathvd.launch.hosts import is_local
+from dathvd.launch.launchers import LAUNCHERS, choose_launcher
 from dathvd.launch.options import Controller
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
@@ -89,17 +89,17 @@ def test_mpirun_gets_names_and_never_values() -> None:
     assert "hush" not in " ".join(command)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_starts_the_worker_on_all_ranks_and_shows_no_value(
     name: str,
 ) -> None:
-    engine = ENGINES[name]
-    for controller in engine.controllers:
+    launcher = LAUNCHERS[name]
+    for controller in launcher.controllers:
         options = LaunchOptions(
             num_proc=3,
             hosts=TWO_HOSTS,
             controller=controller,
-            engine=name,
+            launcher=name,
             network_interface="eth0",
         )
         environment = {"HF_TOKEN": "hush", "PATH": "/bin"}
@@ -113,33 +113,50 @@ def test_every_engine_starts_the_worker_on_all_ranks_and_shows_no_value(
 
 
 @pytest.mark.parametrize(
-    "engine, controller, installed, message",
+    "launcher, controller, installed, message",
     [
-        ("mprun", "mpi", ["mpirun"], "--engine: unknown 'mprun' (did you mean 'mpiru"),
+        (
+            "mprun",
+            "mpi",
+            ["mpirun"],
+            "--launcher: unknown 'mprun' (did you mean 'mpiru",
+        ),
         (None, "mpi", ["horovodrun"], "--mpi needs mpirun, which is not installed (ho"),
-        ("mpirun", "mpi", ["horovodrun"], "--engine mpirun: it is not installed here"),
-        ("mpirun", "gloo", ["mpirun"], "--engine mpirun: cannot start ranks over gloo"),
+        (
+            "mpirun",
+            "mpi",
+            ["horovodrun"],
+            "--launcher mpirun: it is not installed here",
+        ),
+        (
+            "mpirun",
+            "gloo",
+            ["mpirun"],
+            "--launcher mpirun: cannot start ranks over gloo",
+        ),
         (None, "mpi", [], "none of horovodrun, mpirun is installed here"),
     ],
 )
-def test_an_engine_that_cannot_start_the_ranks_is_refused(
-    engine: str | None, controller: Controller, installed: list[str], message: str
+def test_an_launcher_that_cannot_start_the_ranks_is_refused(
+    launcher: str | None, controller: Controller, installed: list[str], message: str
 ) -> None:
-    options = LaunchOptions(num_proc=2, controller=controller, engine=engine)
+    options = LaunchOptions(num_proc=2, controller=controller, launcher=launcher)
     with pytest.raises(UserError) as caught:
-        choose_engine(options, dict.fromkeys(installed, "/v/program"))
+        choose_launcher(options, dict.fromkeys(installed, "/v/program"))
     assert str(caught.value).startswith(message)
 
 
-def test_the_first_installed_engine_is_taken_and_the_named_one_where_named() -> None:
+def test_the_first_installed_launcher_is_taken_and_the_named_one_where_named() -> None:
     both = {"mpirun": "m", "horovodrun": "h"}
     over_gloo = LaunchOptions(num_proc=2, controller="gloo")
-    assert choose_engine(LaunchOptions(num_proc=2), both) == "mpirun"
-    assert choose_engine(over_gloo, both) == "horovodrun"
-    assert choose_engine(LaunchOptions(num_proc=2, engine="mpirun"), both) == "mpirun"
+    assert choose_launcher(LaunchOptions(num_proc=2), both) == "mpirun"
+    assert choose_launcher(over_gloo, both) == "horovodrun"
+    assert (
+        choose_launcher(LaunchOptions(num_proc=2, launcher="mpirun"), both) == "mpirun"
+    )
     # Horovod's launcher would show a key on command lines over MPI
     with pytest.raises(UserError, match="cannot start ranks over mpi"):
-        choose_engine(LaunchOptions(num_proc=2, engine="horovodrun"), both)
+        choose_launcher(LaunchOptions(num_proc=2, launcher="horovodrun"), both)
 
 
 def test_gloo_needs_horovodrun() -> None:

@@ -55,6 +55,7 @@ def options(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
+@pytest.mark.slow
 def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
     methods = ["AT", "pseudo-labels", "pre-trained"]
     command = [DATHVD, "benchmark-methods"]
@@ -141,6 +142,7 @@ def test_batches_grow_and_rates_with_them() -> None:
     assert statistics.fmean(found[3].robust) == 32 and found[3].batch_size == 1024
 
 
+@pytest.mark.slow
 def test_the_table_of_large_batches(images: Path, tmp_path: Path) -> None:
     command = [DATHVD, "benchmark-batches", "--base", "5"]
     command += options(*SMALL, f"data.root={images}")

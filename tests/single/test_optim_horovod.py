@@ -37,6 +37,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_wrapped_by_horovod() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120

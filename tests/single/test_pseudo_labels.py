@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd import checkpoint
 from dathvd.cli import cli
@@ -202,3 +202,50 @@ def test_training_starts_from_a_trunk_that_fits(
     ):
         with pytest.raises(UserError, match=message):
             start(setting)
+
+
+def with_averages(run: Path, folder: Path) -> dict[str, Tensor]:
+    """The same run in ``folder``, with averages of minus half the weights."""
+    [place] = checkpoint.find_checkpoints(run)
+    state = checkpoint.load_file(place / "model.pt")
+    state["ema"] = {name: -0.5 * value for name, value in state["model"].items()}
+    copied = checkpoint.checkpoint_folder(folder, 1)
+    copied.mkdir(parents=True)
+    checkpoint.save_file(copied / "model.pt", state)
+    averages: dict[str, Tensor] = state["ema"]
+    return averages
+
+
+def test_averaged_weights_label_and_are_started_from(
+    run: tuple[Path, nn.Module], tmp_path: Path
+) -> None:
+    averages = with_averages(run[0], tmp_path / "run")
+    np.save(tmp_path / "images.npy", PIXELS)
+    model = checkpoint.load_model(tmp_path / "run", "ema")
+    content = label(
+        tmp_path / "run", tmp_path / "images.npy", tmp_path / "a.npz", weights="ema"
+    )
+    np.testing.assert_allclose(content["probabilities"], probabilities(model), 1e-4)
+    raw = label(tmp_path / "run", tmp_path / "images.npy", tmp_path / "b.npz")
+    assert not np.allclose(raw["probabilities"], content["probabilities"], 1e-2)
+    init = [f"model.init={tmp_path / 'run'}", "model.init_weights=ema"]
+    config = load_config(None, [*SYNTHETIC, *init])
+    started = build_model(config.model, (3, 8, 8), 10)
+    said = initialise(started, config.model, ALONE)
+    assert said is not None and "all averaged weights" in said
+    for name, value in started.state_dict().items():
+        assert torch.equal(value, averages[name])
+
+
+def test_averages_that_are_not_there_are_refused(
+    run: tuple[Path, nn.Module], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", PIXELS)
+    with pytest.raises(UserError, match="holds no moving average"):
+        label(run[0], tmp_path / "images.npy", tmp_path / "a.npz", weights="ema")
+    init = [f"model.init={run[0]}", "model.init_weights=ema"]
+    config = load_config(None, [*SYNTHETIC, *init])
+    with pytest.raises(UserError, match="holds no moving average"):
+        initialise(build_model(config.model, (3, 8, 8), 10), config.model, ALONE)
+    with pytest.raises(UserError, match="init_weights ema are another run's"):
+        load_config(None, ["model.init_weights=ema"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import dathvd
 from dathvd.attacks import BALLS, LOSSES, build_attack
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.components import REGISTRIES
@@ -36,6 +37,9 @@ from dathvd.models.layers import ACTIVATIONS, NORMALIZATIONS
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
 from dathvd.registry import Registry, is_foreign
+from dathvd.service.engines import ENGINES as SERVICE_ENGINES
+from dathvd.service.engines import build_engine
+from dathvd.service.engines.base import Engine
 from dathvd.training.components import check_components, ignored_options
 from tests.own_package import settings, write_package
 from tests.processes import run
@@ -244,9 +248,33 @@ def test_a_changed_field_of_another_component_is_warned_of() -> None:
         "warning: objective.beta 3.0 is for trades and mart; adversarial does not "
         "take it",
     ]
+    config = load_config(None, ["optimizer.name=sgd", "optimizer.beta1=0.9"])
+    assert list(ignored_options(config)) == [
+        "warning: optimizer.beta1 0.9 is for lamb and adamw; sgd does not take it"
+    ]
     config = load_config(None, ["compression.name=topk", "compression.density=0.5"])
     assert list(ignored_options(config)) == []
     assert list(ignored_options(load_config(None, settings()))) == []
+
+
+@pytest.mark.parametrize("name", SERVICE_ENGINES)
+def test_every_engine_of_the_service_does_the_five_things(name: str) -> None:
+    engine = build_engine(name)
+    assert engine.name == name
+    for option, line in engine.option_names.items():
+        assert option.isidentifier() and line
+    for thing in ("submit", "find", "view_all", "stop", "resume"):
+        asked = list(inspect.signature(getattr(Engine, thing)).parameters)
+        taken = list(inspect.signature(getattr(type(engine), thing)).parameters)
+        assert taken == asked, thing
+
+
+def test_no_shipped_configuration_has_a_field_that_is_ignored() -> None:
+    folder = Path(dathvd.__file__).parent / "configs"
+    files = sorted(folder.rglob("*.yaml"))
+    assert files
+    for file in files:
+        assert list(ignored_options(load_config(file))) == [], file
 
 
 LITERALS: list[tuple[type[Section], str, set[str]]] = [

@@ -72,6 +72,7 @@ def report(
     return {check.name: check.passed for check in checks}
 
 
+@pytest.mark.slow
 def test_a_sound_network_is_not_flagged(
     dataset: Dataset, surrogate: nn.Module, tmp_path: Path
 ) -> None:

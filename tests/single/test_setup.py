@@ -57,7 +57,12 @@ def test_the_patches_change_horovods_sources(tmp_path: Path) -> None:
         file.write_text("set(CMAKE_CXX_STANDARD 14)\n")
     cuda = common / "ops" / "cuda" / "CMakeLists.txt"
     cuda.write_text("set(CMAKE_CUDA_STANDARD 11)\n")
+    span = tmp_path / "third_party" / "flatbuffers" / "include" / "flatbuffers"
+    span.mkdir(parents=True)
+    constants = "  pointer const data_;\n  const size_type count_;\n"
+    (span / "stl_emulation.h").write_text(constants)
     assert call(f"patch_horovod {tmp_path}").returncode == 0
+    assert "const " not in (span / "stl_emulation.h").read_text()
     header = (common / "common.h").read_text()
     assert header.splitlines()[1:3] == ["#include <stdexcept>", "#include <string>"]
     table = (common / "group_table.h").read_text()

@@ -100,6 +100,7 @@ def test_a_failed_launch_says_what_a_rank_said() -> None:
         _run([sys.executable, "-c", script], {}, 30, lambda: None)
 
 
+@pytest.mark.slow
 def test_a_launch_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     script = (

@@ -21,6 +21,7 @@ sys.exit(75)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_sent_again_does_not_change_the_exit_code(name: str) -> None:
     program = PREEMPTED.format(name=name)

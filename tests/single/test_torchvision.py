@@ -24,6 +24,7 @@ def test_torchvision_through_the_shim_computes() -> None:
     assert crop.shape == (1, 3, 2, 2)
 
 
+@pytest.mark.slow
 def test_the_shim_is_active_only_where_torchvision_fails_without_it() -> None:
     plain = python(
         "try:\n    import torchvision\nexcept RuntimeError:\n    print('fails')\n"

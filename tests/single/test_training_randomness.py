@@ -20,6 +20,7 @@ from dathvd.training.run import plan_batches
 from dathvd.training.state import TrainingState
 
 hvd.init()
+LARGE = ("convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10")
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 
 
@@ -44,7 +45,13 @@ def advance(state: TrainingState, last: int) -> TrainingState:
     return state
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in MODELS
+    ],
+)
 def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
     """Of every network: what another process has drawn meanwhile decides nothing."""
     config = configured(name)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dathvd.launch import LaunchOptions, installed_engines, launch_command
+from dathvd.launch import LaunchOptions, installed_launchers, launch_command
 from dathvd.launch.options import Controller
 from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
@@ -45,12 +45,12 @@ class Job:
         self, launcher: str, behaviour: str, restarts: int = 0, grace: float = 20.0
     ) -> subprocess.Popen[str]:
         controller: Controller = "gloo" if launcher == "gloo" else "mpi"
-        engine = "horovodrun" if launcher == "gloo" else "mpirun"
+        launcher = "horovodrun" if launcher == "gloo" else "mpirun"
         worker = [sys.executable, "-m", "tests.system.launched_rank"]
         command = launch_command(
-            LaunchOptions(num_proc=2, controller=controller, engine=engine),
+            LaunchOptions(num_proc=2, controller=controller, launcher=launcher),
             [*worker, str(self.folder / "logs"), behaviour, str(self.folder / "mark")],
-            installed=installed_engines(),
+            installed=installed_launchers(),
             environment=environment(),
         )
         options = [str(restarts), str(grace), str(self.folder)]

@@ -77,12 +77,18 @@ def test_make_train_sets_up_and_trains(tmp_path: Path) -> None:
 
 @pytest.mark.image
 @pytest.mark.slow
+@pytest.mark.timeout(9000)
 @pytest.mark.skipif(
     os.environ.get("DATHVD_TEST_IMAGE") != "1",
     reason="set DATHVD_TEST_IMAGE=1 (needs an engine and a base image; ten minutes)",
 )
 def test_the_image_trains_and_passes_its_tests(tmp_path: Path) -> None:
-    """Uses docker/engine.sh's own variables for the engine and its flags."""
+    """Uses docker/engine.sh's own variables for the engine, its flags and the variant.
+
+    Without a registry, a base of packages does:
+    ``SUITE=noble docker/bootstrap-base.sh NAME``, then ``VARIANT=cuda BUILD_IMAGE=NAME
+    RUNTIME_IMAGE=NAME``: Horovod is built with NCCL, and trains on the CPU.
+    """
     env = {**os.environ, "RUNS": str(tmp_path)}
     train = f"ARGS=--run-dir runs/image {' '.join(QUICK)}"
     for words in (
@@ -96,8 +102,45 @@ def test_the_image_trains_and_passes_its_tests(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=3000,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads((tmp_path / "image" / "result.json").read_text())
     assert result["num_workers"] == 2
+    command = [str(ROOT / "docker" / "engine.sh"), "run", "horovodrun", "--check-build"]
+    built = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "[X] MPI" in built.stdout and "[X] Gloo" in built.stdout
+    assert ("[X] NCCL" in built.stdout) == (env.get("VARIANT") == "cuda"), built.stdout
+
+
+MACHINES = {
+    "bookworm": {"RUN_AS": "user"},
+    "trixie": {"RUN_AS": "root"},
+    "noble": {"RUN_AS": "root", "DATHVD_CUDA": "1"},
+}
+
+
+@pytest.mark.image
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.timeout(4000)
+@pytest.mark.needs("debootstrap")
+@pytest.mark.skipif(
+    os.environ.get("DATHVD_TEST_MACHINES") != "1",
+    reason="set DATHVD_TEST_MACHINES=1 (needs debootstrap; ten minutes a machine)",
+)
+@pytest.mark.parametrize("suite", MACHINES)
+def test_a_new_machine_sets_up_trains_and_passes_the_quick_tests(suite: str) -> None:
+    """One of them as an ordinary user without sudo, one with NCCL from pip's CUDA."""
+    work = 'make train ARGS="--set train.epochs=2" && make test-fast'
+    work += " && .venv/bin/horovodrun --check-build"
+    done = subprocess.run(
+        [str(ROOT / "launchers" / "fresh-machine.sh"), suite, work],
+        env={**os.environ, **MACHINES[suite]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=3900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert ("[X] NCCL" in done.stdout) == ("DATHVD_CUDA" in MACHINES[suite])

@@ -15,6 +15,12 @@ from tests.programs import OPTIONAL, missing
 from tests.system.without_programs import SETS
 
 ROOT = Path(__file__).parents[2]
+PLACES = [
+    f"tests/system/test_{name}.py"
+    for name in ("rig", "rig_network", "rig_speedup", "launch_hosts", "launch_ranks")
+]
+PLACES += ["tests/system/test_launchers_run.py", "tests/system/test_slurm.py"]
+PLACES += ["tests/single/test_launchers.py"]
 SCRIPT = ROOT / "launchers" / "setup.sh"
 
 
@@ -29,8 +35,7 @@ def _may_mount() -> bool:
 @pytest.mark.skipif(not _may_mount(), reason="hiding a program needs root's mounts")
 def test_no_fixture_breaks_where_a_program_is_missing() -> None:
     script = ["-m", "tests.system.without_programs"]
-    places = ["tests/system", "tests/single/test_launchers.py"]
-    command = ["unshare", "--mount", sys.executable, *script, *places]
+    command = ["unshare", "--mount", sys.executable, *script, *PLACES]
     done = run(command, cwd=ROOT, timeout=240)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [tuple(line["hidden"]) for line in lines] == SETS, done.output

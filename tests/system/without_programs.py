@@ -17,12 +17,12 @@ from collections import Counter
 
 import pytest
 
-from tests.programs import LAUNCHING, OPTIONAL, RIG
+from tests.programs import LAUNCHING, RIG, SYSTEM
 
 # Without munged no Slurm comes up: its fixtures train, and one hidden set needs them.
 SETS = [
-    OPTIONAL,
-    *((name, "munged") for name in OPTIONAL if name not in ("munged", "slurmd")),
+    SYSTEM,
+    *((name, "munged") for name in SYSTEM if name not in ("munged", "slurmd")),
     ("ssh", "munged"),
     ("mpirun", "munged"),
     ("g++", "munged"),
@@ -77,7 +77,7 @@ def run_without(names: tuple[str, ...], cover: str) -> dict[str, object]:
     """What collection and fixtures come to where the programs ``names`` are hidden."""
     hidden = [file for name in names for file in hide(name, cover)]
     # its fixture measures for a minute, and asks for no other programs than these
-    slow = [] if {*RIG, *LAUNCHING} & {*names} else [f"--ignore={SLOW}"]
+    slow = [] if {*RIG, *LAUNCHING} & {*names} else ["--deselect", SLOW]
     try:
         outcomes = run_pytest("--setup-only", *slow)
     finally:

@@ -23,7 +23,7 @@ from dathvd.launch import (
     launch_command,
     launch_environment,
 )
-from dathvd.launch.engines import installed_engines
+from dathvd.launch.launchers import installed_launchers
 from dathvd.rig import Rig
 from dathvd.rig.network import bits_per_second
 
@@ -122,7 +122,7 @@ class Sweep:
             {**os.environ, **self._threads()}, chosen, cores=os.cpu_count() or 1
         )
         command = launch_command(
-            chosen, worker, installed=installed_engines(), environment=environment
+            chosen, worker, installed=installed_launchers(), environment=environment
         )
         return command, environment
 

@@ -1,8 +1,8 @@
 """Kubernetes: an attempt is an MPIJob of the MPI operator (kubeflow.org/v2beta1).
 
 A volume that the workers share (a claim of mode ReadWriteMany) holds the run folders,
-mounted at the same path as on the machine that submits. Tested with kubectl against a
-stand-in for the API server and against the operator's schema: no cluster was at hand.
+mounted at the same path as on the machine that submits. Tested against a stand-in for
+kubectl and against the operator's schema: no cluster was at hand.
 """
 
 from __future__ import annotations

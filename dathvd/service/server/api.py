@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from dathvd.config import Config
+from dathvd.errors import UserError
 from dathvd.service import files, submission
 from dathvd.service.catalogue import Catalogue
 from dathvd.service.catalogue import Query as RunQuery
@@ -174,7 +175,13 @@ def submit(body: Submission, index: Index, server: Settings) -> list[dict[str, A
         for point in points
     ]
     for request in requests:
-        submission.check(request)  # all of them, before the first is submitted
+        config = submission.check(request)  # all, before the first is submitted
+        if config is not None and config.foreign() and not server.trust:
+            named = ", ".join(f"{k} {v}" for k, v in config.foreign().items())
+            raise UserError(
+                f"this server takes no code outside of dathvd ({named}); it would have "
+                "to be started with --trust"
+            )
     seen = observe_all([submission.submit(request) for request in requests])
     index.put(seen)
     return [each.to_json() for each in seen]

@@ -28,6 +28,9 @@ class ServerSettings:
     """A proxy in front of the server ends TLS."""
     names: tuple[str, ...] = ()
     """Further host names by which the server is called."""
+    trust: bool = False
+    """Whether what is submitted may name components outside of dathvd: whoever may
+    submit can then run any code that this server's Python can import."""
     notify: tuple[str, ...] = ()
     """Apprise URLs that are told of changes of state."""
     refresh_seconds: float = 2.0

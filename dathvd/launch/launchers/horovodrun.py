@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dathvd.errors import UserError
-from dathvd.launch.engines.engine import Engine
 from dathvd.launch.hosts import is_local
+from dathvd.launch.launchers.launcher import Launcher
 from dathvd.launch.options import LaunchOptions
 
 
@@ -34,4 +34,4 @@ def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[s
     return words
 
 
-HOROVODRUN = Engine("horovodrun", ("gloo",), _arguments)
+HOROVODRUN = Launcher("horovodrun", ("gloo",), _arguments)

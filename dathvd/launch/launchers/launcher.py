@@ -1,4 +1,4 @@
-"""What an engine is: a program that starts ranks on hosts."""
+"""What a launcher is: a program that starts ranks on hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dathvd.launch.options import Controller, LaunchOptions
 
 
 @dataclass(frozen=True)
-class Engine:
+class Launcher:
     """A program that starts ranks, and its options.
 
     A rank learns its place from its environment, see ``dathvd.ranks``.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dathvd.launch.engines.engine import Engine
 from dathvd.launch.hosts import Host
+from dathvd.launch.launchers.launcher import Launcher
 from dathvd.launch.options import LaunchOptions
 
 
@@ -24,4 +24,4 @@ def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[s
     return words
 
 
-MPIRUN = Engine("mpirun", ("mpi",), _arguments)
+MPIRUN = Launcher("mpirun", ("mpi",), _arguments)
