@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="the extra `service` is not installed")
+from dathvd.service import submission
+from dathvd.service.engines import local, supervisor
+from tests.service import stub
 
-from dathvd.service import submission  # noqa: E402
-from dathvd.service.engines import local, supervisor  # noqa: E402
-from tests.service import stub  # noqa: E402
+if importlib.util.find_spec("sqlalchemy") is None:  # the extra `service`
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)

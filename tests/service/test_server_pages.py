@@ -106,9 +106,12 @@ def browse(folder: Path, address: str, name: str, *options: str) -> tuple[str, b
     ]
     words += ["--virtual-time-budget=6000", f"--user-data-dir={folder / 'browser'}"]
     words += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", *options]
-    dom = subprocess.run(
-        [*words, "--dump-dom", address], capture_output=True, text=True, timeout=120
-    )
+    for _ in range(5):  # a busy machine may not answer the page's scripts in time
+        dom = subprocess.run(
+            [*words, "--dump-dom", address], capture_output=True, text=True, timeout=120
+        )
+        if "data-charts" not in dom.stdout or "</figure>" in dom.stdout:
+            break
     subprocess.run(
         [*words, f"--screenshot={picture}", address], capture_output=True, timeout=120
     )
@@ -168,7 +171,7 @@ def test_runs_of_a_group_in_a_browser(server: Server, folder: Path) -> None:
     dom, _ = browse(folder, address, "compare", "--window-size=1200,1400")
     assert "attack.epsilon = 0.1" in dom and "3 of 3" in dom
     assert "21.0 % <small>(20.0 % to 22.0 %)</small>" in dom
-    assert "epsilon 0.2, seed 1" in dom and "Not comparable" not in dom
+    assert re.search(r"epsilon 0\.2, [^<]*seed 1", dom) and "Not comparable" not in dom
 
 
 def test_pages_ask_no_other_host_for_anything(server: Server) -> None:
