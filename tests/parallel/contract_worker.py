@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.distributed import DistributedOptimizer
+from tests.parallel.laws import SEAM_LAWS
+
+LAUNCHES = ("alone", "mpi-2", "gloo-2")
 
 
-def model() -> nn.Sequential:
+def _model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2))
 
@@ -41,8 +45,9 @@ def override(optimizer: Any, events: list[tuple[str, Tensor]]) -> None:
         optimizer._register_hooks()
 
 
+@SEAM_LAWS.on(*LAUNCHES)
 def hooks_and_callable_handles() -> None:
-    network = model()
+    network = _model()
     optimizer, events = plain(network), []  # type: Any, list[tuple[str, Tensor]]
     override(optimizer, events)
     network(torch.ones(3, 40)).sum().backward()
@@ -61,8 +66,9 @@ def hooks_and_callable_handles() -> None:
         assert torch.equal(old - 7, new)
 
 
+@SEAM_LAWS.on(*LAUNCHES)
 def every_parameter_is_submitted_before_any_is_awaited() -> None:
-    network = model()
+    network = _model()
     optimizer, events = plain(network), []  # type: Any, list[tuple[str, Tensor]]
     override(optimizer, events)
     for parameter in network.parameters():
@@ -74,18 +80,20 @@ def every_parameter_is_submitted_before_any_is_awaited() -> None:
     assert kinds == ["start"] * 4 + ["wait"] * 4
 
 
+@SEAM_LAWS.on(*LAUNCHES)
 def hooks_exist_for_one_worker_only_when_asked() -> None:
-    optimizer = plain(model())
+    optimizer = plain(_model())
     assert bool(optimizer._requires_update) == (hvd.size() > 1)
-    network = model()
+    network = _model()
     ours: Any = DistributedOptimizer(
         torch.optim.SGD(network.parameters(), lr=1.0), network.named_parameters()
     )
     assert len(ours._requires_update) == 4
 
 
+@SEAM_LAWS.on(*LAUNCHES)
 def our_override_carries_the_mean() -> None:
-    network = model()
+    network = _model()
     optimizer: Any = DistributedOptimizer(
         torch.optim.SGD(network.parameters(), lr=1.0), network.named_parameters()
     )
@@ -100,15 +108,7 @@ def our_override_carries_the_mean() -> None:
 
 def main() -> None:
     hvd.init()
-    for law in (
-        hooks_and_callable_handles,
-        every_parameter_is_submitted_before_any_is_awaited,
-        hooks_exist_for_one_worker_only_when_asked,
-        our_override_carries_the_mean,
-    ):
-        law()
-        if hvd.rank() == 0:
-            print("held:", law.__name__, flush=True)
+    SEAM_LAWS.check(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tests.parallel.exchange_rig import (
     pairs,
     run,
 )
+from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS, FEW
 
 
 def payload(codec: str) -> int:
@@ -61,6 +62,7 @@ def spy(handed: list[int]) -> dict[str, Any]:
     return originals
 
 
+@EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-8")
 def bytes_equal_the_closed_formulas() -> None:
     size = hvd.size()
     share = (size - 1) / size
@@ -90,6 +92,7 @@ def bytes_equal_the_closed_formulas() -> None:
         assert abs(predicted - ledger.sent_bytes) < 1e-6, (name, exchange)
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def the_description_tells_what_travels() -> None:
     text = distributed(Toy(), CODECS["sign"](), "two-way").exchanger.describe()
     assert text.startswith("sign by two-way (alltoall, mean, allgather), "), text

@@ -30,8 +30,10 @@ from tests.parallel.exchange_rig import (
     same_everywhere,
     true_mean,
 )
+from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS, FEW
 
 
+@EXCHANGE_LAWS.on(*FEW, "mpi-4")
 def means_are_the_same_on_all_ranks() -> None:
     for name, codec, exchange in pairs(CODECS):
         toy = Toy()
@@ -42,6 +44,7 @@ def means_are_the_same_on_all_ranks() -> None:
                 torch.testing.assert_close(applied[1][parameter].double(), mean)
 
 
+@EXCHANGE_LAWS.on(*FEW)
 def two_way_and_allgather_of_none_equal_allreduce() -> None:
     results = {}
     for exchange in ("allreduce", "two-way", "allgather"):
@@ -58,6 +61,7 @@ def two_way_and_allgather_of_none_equal_allreduce() -> None:
             torch.testing.assert_close(mean, other)
 
 
+@EXCHANGE_LAWS.on(*FEW)
 def nothing_is_lost() -> None:
     """Σ applied + owed = Σ true means, for every codec with feedback."""
     steps = range(5)
@@ -71,6 +75,7 @@ def nothing_is_lost() -> None:
             assert all(left[parameter].abs().max() > 0 for parameter in COMPRESSED)
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def seeds_decide() -> None:
     for name in ("int8", "int4"):
         results = []
@@ -81,6 +86,7 @@ def seeds_decide() -> None:
         assert results[0] == results[1] != results[2], name
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def rounding_is_unbiased_across_workers_and_steps() -> None:
     """The mean of many exchanges of one gradient is that gradient's mean."""
     repeats = 60
@@ -100,6 +106,7 @@ def rounding_is_unbiased_across_workers_and_steps() -> None:
     assert deviation < 0.5 / 7 / repeats**0.5, deviation
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def bucket_size_does_not_matter_to_casts() -> None:
     for name in ("none", "fp16", "bf16"):
         for exchange in CODECS[name]().exchanges:
@@ -119,6 +126,7 @@ def bucket_size_does_not_matter_to_casts() -> None:
                     )
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def training_equals_plain_horovod() -> None:
     """Two workers add the same two numbers: equal bits with Horovod's own path."""
     results = []
@@ -145,6 +153,7 @@ def training_equals_plain_horovod() -> None:
         torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-6)
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def other_types_and_layouts_travel() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         toy = Toy().to(dtype)

@@ -38,8 +38,10 @@ from tests.parallel.exchange_rig import (
     same_everywhere,
     true_mean,
 )
+from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO, "mpi-3")
 def a_saved_run_goes_on_exactly() -> None:
     for name, codec, exchange in pairs(CODECS | FEEDBACK):
         toy = Toy()
@@ -59,6 +61,7 @@ def a_saved_run_goes_on_exactly() -> None:
         assert [digest(m) for m in got] == [digest(m) for m in expected], name
 
 
+@EXCHANGE_LAWS.on("mpi-3")
 def workers_leave_residuals() -> None:
     """Save what these workers owe after three steps, for other launches to load."""
     for name, codec, exchange in pairs(FEEDBACK):
@@ -70,6 +73,7 @@ def workers_leave_residuals() -> None:
             torch.save(states, _left_by_others(name, exchange))
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO, "mpi-4")
 def other_numbers_of_workers_owe_the_same() -> None:
     """Load what other workers left, and lose nothing in going on from there."""
     for name, codec, exchange in pairs(FEEDBACK):
@@ -94,6 +98,7 @@ def _left_by_others(name: str, exchange: str) -> Path:
     return Path(os.environ["EXCHANGE_STATES"]) / f"{name}-{exchange}.pt"
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def what_cannot_be_kept_is_refused() -> None:
     toy = Toy()
     optimizer = distributed(toy, CODECS["sign"](), "two-way")
@@ -120,6 +125,7 @@ def digest_of(states: list[Any]) -> str:
     return digest({key: residual.float() for key, residual in owed(states).items()})
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def saving_in_flight_is_refused() -> None:
     toy = Toy()
     optimizer = distributed(toy, CODECS["sign"](), "two-way")
@@ -138,6 +144,7 @@ def saving_in_flight_is_refused() -> None:
     optimizer.exchanger.state_dict()
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def different_plans_are_refused_on_all_ranks() -> None:
     if hvd.size() > 1:
         refused(lambda: distributed(Toy(), CODECS["int8"](), "auto", seed=hvd.rank()))
@@ -146,6 +153,7 @@ def different_plans_are_refused_on_all_ranks() -> None:
     refused(lambda: distributed(Toy(), CODECS["sign"](), "auto", bucket_bytes=0))
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def replicas_are_made_and_proved_equal() -> None:
     torch.manual_seed(hvd.rank())
     norm = nn.BatchNorm2d(4)
@@ -177,6 +185,7 @@ def _diverged(network: nn.Module, tensor: str) -> None:
         raise AssertionError("different replicas were called identical")
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def batch_norm_statistics_are_pooled() -> None:
     """With momentum 1 they are those of all workers' samples together."""
     generator = torch.Generator().manual_seed(0)

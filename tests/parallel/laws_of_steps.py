@@ -30,8 +30,10 @@ from tests.parallel.exchange_rig import (
     same_everywhere,
     true_mean,
 )
+from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS, FEW
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def accumulated_passes_are_averaged() -> None:
     for name, exchange in (
         ("none", "allreduce"),
@@ -54,6 +56,7 @@ def accumulated_passes_are_averaged() -> None:
             torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def a_warmup_is_exact_and_owes_nothing() -> None:
     """Its steps equal uncompressed ones; the next compresses, whoever resumes."""
     plain = Toy()
@@ -85,6 +88,7 @@ def a_warmup_is_exact_and_owes_nothing() -> None:
         assert not torch.equal(later["wide"], true_mean(2)["wide"].float()), name
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def parameters_without_a_gradient_count_as_zeros() -> None:
     for name, exchange in (("none", "allreduce"), ("sign", "two-way")):
         toy = Toy()
@@ -119,6 +123,7 @@ def parameters_without_a_gradient_count_as_zeros() -> None:
             raise AssertionError("a thawed parameter was left out in silence")
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO, "gloo-2")
 def non_finite_steps_change_nothing_on_any_rank() -> None:
     bad = [(float("nan"), "wide"), (float("-inf"), "norm"), (float("inf"), "deep")]
     for turn, (name, codec, exchange) in enumerate(pairs(CODECS)):
@@ -150,6 +155,7 @@ def _one_bad_step(name: str, codec: Any, exchange: str, bad: float, where: str) 
     assert optimizer.exchanger.skipped_in_a_row == 0
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def too_many_bad_steps_end_all_ranks() -> None:
     toy = Toy()
     optimizer = distributed(toy, CODECS["sign"](), "two-way", max_skipped_in_a_row=3)
@@ -167,6 +173,7 @@ def too_many_bad_steps_end_all_ranks() -> None:
     raise AssertionError("three bad steps went by")
 
 
+@EXCHANGE_LAWS.on(*FEW)
 def ranks_may_submit_in_any_order() -> None:
     names = list(SHAPES)
     for name, exchange in (("sign", "two-way"), ("none", "allreduce")):
@@ -182,6 +189,7 @@ def ranks_may_submit_in_any_order() -> None:
             assert same_everywhere(digest(toy.means()))
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def work_in_between_lets_exchanges_end() -> None:
     """After backward an attack may run: it fires no hook, and its passes poll."""
     toy, twin = Toy(), Toy()
@@ -207,6 +215,7 @@ def work_in_between_lets_exchanges_end() -> None:
         assert digest(toy.means()) == digest(expected[step])
 
 
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def synchronize_before_step_exchanges_once() -> None:
     """As for clipping: with or without ``skip_synchronize``, and with a closure."""
     results = []
@@ -228,6 +237,7 @@ def synchronize_before_step_exchanges_once() -> None:
     assert results[0] == results[1] == results[2]
 
 
+@EXCHANGE_LAWS.on("gloo-2")
 def a_worker_that_goes_ends_the_wait_of_others() -> None:
     """The last law of a launch: rank 1 leaves, and the others must not hang."""
     toy = Toy()

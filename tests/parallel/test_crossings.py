@@ -1,7 +1,7 @@
 """Every two values of all features together: they work, or one clear line refuses them.
 
-The values come from the registries, the rows from a covering array; two workers, one,
-and two that go on from one carry them out in three launches.
+The values come from the registries, the rows from a covering array; one worker and two
+workers, in turn, carry them out in four launches.
 """
 
 from __future__ import annotations

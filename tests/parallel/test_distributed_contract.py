@@ -17,10 +17,12 @@ import pytest
 
 from dathvd.distributed.optimizer import HOROVOD_VERSION, _check_seam
 from dathvd.errors import UserError
+from tests.parallel import contract_worker
+from tests.parallel.laws import SEAM_LAWS
 from tests.processes import Finished, horovodrun, mpirun, run
 
 WORKER = Path(__file__).with_name("contract_worker.py")
-LAUNCHES = ("alone", "mpi", "gloo")
+ROOT = WORKER.parents[2]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
@@ -44,25 +46,23 @@ def test_a_seam_that_moved_is_named() -> None:
         _check_seam(wrapped)
 
 
-@pytest.fixture(scope="module", params=LAUNCHES)
+@pytest.fixture(scope="module", params=contract_worker.LAUNCHES)
 def launched(request: pytest.FixtureRequest) -> Finished:
     """The worker's output, on one process, two over MPI, two over Gloo."""
-    command: list[str | Path] = [sys.executable, WORKER]
-    if request.param == "alone":
-        return run(command, timeout=60)
-    if request.param == "mpi":
-        return mpirun(2, command, timeout=60)
-    return horovodrun(2, command, controller="gloo", timeout=60)
+    launch: str = request.param
+    command: list[str | Path] = [sys.executable, WORKER, launch]
+    options: dict[str, object] = {"timeout": 60, "env": {"PYTHONPATH": str(ROOT)}}
+    if launch == "alone":
+        return run(command, **options)  # type: ignore[arg-type]
+    if launch == "mpi-2":
+        return mpirun(2, command, **options)
+    return horovodrun(2, command, controller="gloo", **options)
 
 
-@pytest.mark.parametrize(
-    "law",
-    [
-        "hooks_and_callable_handles",
-        "every_parameter_is_submitted_before_any_is_awaited",
-        "hooks_exist_for_one_worker_only_when_asked",
-        "our_override_carries_the_mean",
-    ],
-)
+@pytest.mark.parametrize("law", dict.fromkeys(law for _, law in SEAM_LAWS.names()))
 def test_seam(launched: Finished, law: str) -> None:
-    assert launched.code == 0 and f"held: {law}" in launched.stdout, launched.output
+    assert launched.code == 0 and f"held: {law} " in launched.stdout, launched.output
+
+
+def test_no_law_is_left_out() -> None:
+    assert list(SEAM_LAWS.left_out(contract_worker)) == []

@@ -9,58 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from tests.parallel.exchange_worker import MODULES
+from tests.parallel.laws import EXCHANGE_LAWS, Laws
 from tests.processes import Finished, horovodrun, mpirun, run
 
 WORKER = Path(__file__).with_name("exchange_worker.py")
-FEW_WORKERS = [
-    "means_are_the_same_on_all_ranks",
-    "two_way_and_allgather_of_none_equal_allreduce",
-    "nothing_is_lost",
-    "bytes_equal_the_closed_formulas",
-    "ranks_may_submit_in_any_order",
-]
-ONE_AND_TWO = [
-    *FEW_WORKERS,
-    "other_numbers_of_workers_owe_the_same",
-    "accumulated_passes_are_averaged",
-    "a_warmup_is_exact_and_owes_nothing",
-    "parameters_without_a_gradient_count_as_zeros",
-    "non_finite_steps_change_nothing_on_any_rank",
-    "too_many_bad_steps_end_all_ranks",
-    "a_saved_run_goes_on_exactly",
-    "what_cannot_be_kept_is_refused",
-    "seeds_decide",
-    "rounding_is_unbiased_across_workers_and_steps",
-    "bucket_size_does_not_matter_to_casts",
-    "work_in_between_lets_exchanges_end",
-    "synchronize_before_step_exchanges_once",
-    "saving_in_flight_is_refused",
-    "the_description_tells_what_travels",
-    "training_equals_plain_horovod",
-    "other_types_and_layouts_travel",
-    "different_plans_are_refused_on_all_ranks",
-    "replicas_are_made_and_proved_equal",
-    "batch_norm_statistics_are_pooled",
-]
-LAUNCHES = {
-    "mpi-3": [*FEW_WORKERS, "workers_leave_residuals", "a_saved_run_goes_on_exactly"],
-    "alone": ONE_AND_TWO,
-    "mpi-2": ONE_AND_TWO,
-    "gloo-2": [
-        *FEW_WORKERS,
-        "non_finite_steps_change_nothing_on_any_rank",
-        "a_worker_that_goes_ends_the_wait_of_others",
-    ],
-    "mpi-4": [
-        "means_are_the_same_on_all_ranks",
-        "bytes_equal_the_closed_formulas",
-        "other_numbers_of_workers_owe_the_same",
-    ],
-    "mpi-8": ["bytes_equal_the_closed_formulas"],
-}
 
 
 def start(launch: str, states: Path) -> Finished:
@@ -73,7 +30,7 @@ def start(launch: str, states: Path) -> Finished:
         "HOROVOD_CYCLE_TIME": "0.2",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, str(WORKER), *LAUNCHES[launch]]
+    command = [sys.executable, str(WORKER), launch]
     controller, _, size = launch.partition("-")
     if controller == "alone":
         return run(command, env=env, timeout=240)
@@ -103,10 +60,24 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launches]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launch", "law"), [(name, law) for name, laws in LAUNCHES.items() for law in laws]
-)
+@pytest.mark.parametrize(("launch", "law"), EXCHANGE_LAWS.names())
 def test_law(launches: Launches, launch: str, law: str) -> None:
     finished = launches[launch]
     assert f"held: {law} " in finished.stdout, finished.output
     assert finished.code == 0, finished.output
+
+
+def test_no_law_is_left_out() -> None:
+    assert list(EXCHANGE_LAWS.left_out(*MODULES)) == []
+    files = {Path(str(module.__file__)) for module in MODULES}
+    assert files == set(WORKER.parent.glob("laws_of_*.py"))
+
+
+def test_a_law_without_the_decorator_would_be_noticed() -> None:
+    module = ModuleType("laws_of_nothing")
+    names = "forgotten", "entered", "_helper"
+    exec("\n".join(f"def {name}() -> None: ..." for name in names), vars(module))
+    laws = Laws()
+    laws.on("alone")(vars(module)["entered"])
+    assert list(laws.left_out(module)) == ["laws_of_nothing.forgotten"]
+    assert laws.names() == [("alone", "entered")]

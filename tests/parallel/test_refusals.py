@@ -8,14 +8,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import horovod.torch as hvd
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
-from tests.parallel.test_train import QUICK, train
+from dathvd.config import load_config
+from dathvd.runtime import Runtime
+from dathvd.training.run import train
+from tests.parallel.test_train import QUICK
 from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
 
+ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 LIMIT = 30  # seconds from the error until every rank has ended
 
 
@@ -117,8 +123,16 @@ def test_horovodrun_over_gloo_passes_the_line_on(tmp_path: Path) -> None:
     assert len(lines) == 1 and "train.batch_size" in lines[0], done.output
 
 
+def leave_after_a_step(folder: Path, *overrides: str) -> None:
+    """Train alone, in this process, and leave a checkpoint."""
+    hvd.init()
+    quick = [word for word in QUICK if word != "--set"]
+    config = load_config(None, [*quick, "train.max_steps=1", *overrides])
+    assert not train(config, folder, ALONE)
+
+
 def test_a_run_folder_of_another_configuration(tmp_path: Path) -> None:
-    train(tmp_path, 1, "--set", "train.max_steps=1")
+    leave_after_a_step(tmp_path)
     words = ("another configuration", "model.width: 4 there, 5 here")
     setting = ["--set", "model.width=5"]
     assert_refused(
@@ -128,8 +142,8 @@ def test_a_run_folder_of_another_configuration(tmp_path: Path) -> None:
 
 def test_checkpoints_of_another_model_and_corrupted(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
-    train(mine, 1, "--set", "train.max_steps=1")
-    train(other, 1, "--set", "train.max_steps=1", "--set", "model.width=5")
+    leave_after_a_step(mine)
+    leave_after_a_step(other, "model.width=5")
     name = Path("checkpoints") / "step-00000001" / "model.pt"
     (mine / name).write_bytes((other / name).read_bytes())
     arguments = ["train", "--run-dir", str(mine), *QUICK]

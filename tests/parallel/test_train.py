@@ -1,8 +1,12 @@
-"""The main job over real MPI and Gloo: results, equality, resume, repeatability."""
+"""The main job over real MPI and Gloo: results, equality, resume, repeatability.
+
+Runs with other features go on exactly, too: see ``test_crossings.py``.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ QUICK = [
     "--set", "attack.num_steps=2", "--set", "train.log_every=1",
     "--set", "train.checkpoint_every=1", "--set", "evaluation.batch_size=8",
     "--set", "evaluation.attack.num_steps=3", "--set", "attack.epsilon=0.1",
+    "--set", "train.ema_decay=0.8",
 ]  # fmt: skip
 
 
@@ -61,6 +66,8 @@ def test_the_run_folder_holds_all_that_is_promised(two: Path) -> None:
     assert all(ratio > 0 for row in rows for ratio in row["trust_ratios"].values())
     assert len(find_checkpoints(two)) == 2
     assert (two / "config.yaml").exists()
+    averaged = parameters_sha256(dathvd.load_model(two, weights="ema"))
+    assert averaged == result["ema_parameters_sha256"] != result["parameters_sha256"]
 
 
 def test_the_same_seed_gives_the_same_hash_and_another_seed_another(
@@ -78,7 +85,7 @@ def test_a_resumed_run_equals_one_never_stopped(two: Path, tmp_path: Path) -> No
     resumed = train(tmp_path)
     whole = json.loads((two / "result.json").read_text())
     assert resumed["parameters_sha256"] == whole["parameters_sha256"]
-    for name in ("clean_accuracy", "robust_accuracy"):
+    for name in ("clean_accuracy", "robust_accuracy", "ema_robust_accuracy"):
         assert resumed[name] == whole[name]
     left, right = (
         load_file(find_checkpoints(folder)[-1] / "model.pt")
@@ -149,64 +156,12 @@ def test_horovodrun_as_written(controller: str, tmp_path: Path) -> None:
     assert f"2 workers over {controller.upper()}" in done.stdout
 
 
-def test_overlap_resumes_exactly(tmp_path: Path) -> None:
-    overlap = ("--set", "train.overlap=attack")
-    whole = train(tmp_path / "whole", 2, *overlap)
-    train(tmp_path / "parts", 2, *overlap, "--set", "train.max_steps=5")
-    parts = train(tmp_path / "parts", 2, *overlap)
-    assert parts["parameters_sha256"] == whole["parameters_sha256"]
-
-
-def test_batch_norm_and_averaged_weights_resume_exactly(tmp_path: Path) -> None:
-    norm = ("--set", "model.normalization=batch", "--set", "train.ema_decay=0.8")
-    whole = train(tmp_path / "whole", 2, *norm)
-    train(tmp_path / "parts", 2, *norm, "--set", "train.max_steps=5")
-    parts = train(tmp_path / "parts", 2, *norm)
-    for name in ("parameters_sha256", "ema_parameters_sha256", "ema_robust_accuracy"):
-        assert parts[name] == whole[name]
-    averaged = dathvd.load_model(tmp_path / "parts", weights="ema")
-    assert parameters_sha256(averaged) == whole["ema_parameters_sha256"]
-    assert whole["ema_parameters_sha256"] != whole["parameters_sha256"]
-
-
-def test_a_run_that_went_back_resumes_exactly(tmp_path: Path) -> None:
-    """A drop so small and a rate so high that the guard acts; both ranks do alike."""
-    guard = [
-        "data.name=digits", "train.batch_size=256", "model.name=mlp",
-        "optimizer.lr=0.3", "schedule.name=constant", "train.epochs=4",
-        "train.guard.action=roll_back", "train.guard.drop=0.1",
-        "train.guard.num_samples=60", "train.overlap=attack",
-        "evaluation.max_samples=30",
-    ]  # fmt: skip
-    chosen = [word for override in guard for word in ("--set", override)]
-    whole = train(tmp_path / "whole", 2, *chosen)
-    assert whole["guard"]["collapses"] and whole["guard"]["added_steps"]
-    train(tmp_path / "parts", 2, *chosen, "--set", "train.max_steps=15")
-    parts = train(tmp_path / "parts", 2, *chosen)
-    for name in ("guard", "parameters_sha256"):
-        assert parts[name] == whole[name]
-    rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(row)["step"] for row in rows]
-    assert steps == list(range(1, len(steps) + 1)), "taken back, but left in"
-
-
-def test_compressed_training_resumes_exactly_and_with_other_workers(
-    tmp_path: Path,
-) -> None:
-    sign = ("--set", "compression.name=sign", "--set", "model.width=16")
-    whole = train(tmp_path / "whole", 2, *sign)
-    for folder, size in (("same", 2), ("other", 3)):
-        train(tmp_path / folder, 2, *sign, "--set", "train.max_steps=4")
-        result = train(tmp_path / folder, size, *sign)
-        assert result["num_workers"] == size
-        same = result["parameters_sha256"] == whole["parameters_sha256"]
-        assert same is (folder == "same")
-
-
-def test_a_lost_part_of_a_checkpoint_is_one_line(tmp_path: Path) -> None:
-    train(tmp_path, 2, "--set", "train.max_steps=1")
-    (find_checkpoints(tmp_path)[-1] / "rank-00001.pt").unlink()
-    command = [DATHVD, "train", "--run-dir", str(tmp_path), *QUICK]
+def test_a_lost_part_of_a_checkpoint_is_one_line(two: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(two, tmp_path / "run")
+    (folder / "result.json").unlink()
+    for checkpoint in find_checkpoints(folder):
+        (checkpoint / "rank-00001.pt").unlink()
+    command = [DATHVD, "train", "--run-dir", str(folder), *QUICK]
     done = mpirun(2, command)
     assert done.code == 2, done.output
     assert "rank-00001.pt: No such file" in done.output

@@ -190,7 +190,7 @@ def configure(row: Row, more: tuple[str, ...] = (), extra: str = "EXTRA") -> Con
 BASE = (
     "data.name=arrays", "data.channels=3", "model.width=8", "attack.num_steps=2",
     "attack.step_size=0.1", "train.epochs=3", "train.batch_size=12",
-    "train.log_every=100", "train.checkpoint_every=1", "train.keep_checkpoints=99",
+    "train.log_every=2", "train.checkpoint_every=1", "train.keep_checkpoints=99",
     "train.guard.num_samples=6", "train.guard.num_steps=1", "objective.dimension=8",
     "schedule.name=constant", "schedule.warmup_epochs=0",
     "optimizer.eps=1e-3", "optimizer.adapt_vectors=false",

@@ -1,11 +1,11 @@
-"""Carries out all rows in three launches, and compares what they left."""
+"""Carries out all rows in four launches, and compares what they left."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from dathvd.checkpoint import find_checkpoints, load_file
+from dathvd.run_folder import read_metrics
 from tests.parallel.crossings.covering import Group, Row, pairs_of
 from tests.parallel.crossings.table import depends_on_workers, plainest
 from tests.parallel.crossings.trial import Task, differences, tensors
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.02
 """Of the length of what training changed: rounding can turn the sign of a gradient
 that is almost zero, of which the attack and some optimizers make whole steps."""
+LAUNCHES = (1, 2, 1, 2)
+"""Workers of each launch, in turn."""
 _CRASHES = 8
 """Ranks that fail are started anew with what is left, so many times."""
 
@@ -61,22 +64,26 @@ class Trial:
         plain = plainest(self.row)
         return "plain-" + "-".join(plain.values()).replace(" ", "_")
 
-    def calls(self, phase: int) -> Iterator[Task]:
-        """The calls in a phase: 0 and 2 have two workers, 1 has one."""
+    def calls(self, launch: int) -> Iterator[Task]:
+        """The calls in a launch of ``LAUNCHES``.
+
+        A run that goes on does so in another launch than the one that it was left in:
+        nothing but its folder is carried over.
+        """
         before, _, after = self.row["life"].partition("+")
-        whole = Task(f"{self.name}-whole", self.row)
-        task, stopped = Task(self.name, self.row), Task(self.name, self.row, stop=True)
-        workers = "1" if phase == 1 else "2"
-        if phase == 1 and self.reference is not None:
+        workers, is_first = LAUNCHES[launch], launch < 2
+        task = Task(self.name, self.row)
+        if launch == 0 and self.reference is not None:
             yield Task(self.reference, plainest(self.row))
-        if before == workers and phase < 2:
+        if is_first and before == str(workers):
             if not after:
                 yield task
-            elif after == before:
-                yield from (whole, stopped, task)
             else:
-                yield stopped
-        if after == workers and after != before and phase > 0:
+                yield replace(task, stop=True)
+            if after == before:
+                yield replace(task, name=f"{self.name}-whole")
+        goes_on_at = {"1+2": 1, "1+1": 2, "2+1": 2, "2+2": 3}.get(self.row["life"])
+        if launch == goes_on_at:
             yield task
 
 
@@ -91,17 +98,17 @@ class Study:
 
     @classmethod
     def conduct(cls, rows: Sequence[Row], folder: Path) -> Study:
-        """Three launches: two workers, one, and two that go on from one."""
+        """Carry out all calls of all launches, and compare what they left."""
         write_data(folder)
         trials = [Trial(row, f"row-{place:03d}") for place, row in enumerate(rows)]
         study = cls(folder, trials)
-        for phase in range(3):
+        for launch, workers in enumerate(LAUNCHES):
             calls = {
                 (call.name, call.stop): call
                 for trial in trials
-                for call in trial.calls(phase)
+                for call in trial.calls(launch)
             }
-            study._launch(list(calls.values()), workers=1 if phase == 1 else 2)
+            study._launch(list(calls.values()), workers)
         outcomes = study._outcomes()
         for trial in trials:
             study._judge(trial, outcomes)
@@ -168,6 +175,9 @@ class Study:
             for place, tree in ours.items()
             if not all(bool(each.isfinite().all()) for each in tensors(tree))
         ]
+        steps = [row["step"] for row in read_metrics(self.folder / trial.name)]
+        if not steps or steps != sorted(set(steps)):
+            trial.wrong.append(f"a row of metrics for a step, once: {steps}")
         whole = self.folder / f"{trial.name}-whole"
         if whole.exists():
             unlike = list(differences(last_checkpoint(whole), ours))
