@@ -65,6 +65,7 @@ def pseudo_label(
     batch_size: int = 256,
     min_confidence: float = 0.0,
     weights: checkpoint.Weights = "raw",
+    which: checkpoint.Which = "last",
     trust: checkpoint.Trust = False,
 ) -> None:
     """Label images and write them with their labels; every rank calls it.
@@ -82,7 +83,8 @@ def pseudo_label(
         runtime: this worker's place.
         batch_size: images at once.
         min_confidence: leaves out images below it, in [0, 1].
-        weights: the run's last ones (raw) or their moving average (ema).
+        weights: the run's own (raw) or their moving average (ema).
+        which: the run's last checkpoint or its best one.
         trust: whether the run's network may lie outside of dathvd.
 
     Raises:
@@ -90,7 +92,7 @@ def pseudo_label(
             reaches ``min_confidence``.
     """
     together(runtime, lambda: _check_output(output))
-    teacher = load_teacher(run, runtime, weights, trust)
+    teacher = load_teacher(run, runtime, weights, trust, which)
     images = together(runtime, lambda: find_images(source, teacher, runtime.is_root))
     probabilities = predict(teacher, images, runtime, batch_size)
     confidence, labels = probabilities.max(dim=1)
@@ -121,13 +123,16 @@ def load_teacher(
     runtime: Runtime,
     weights: checkpoint.Weights = "raw",
     trust: checkpoint.Trust = False,
+    which: checkpoint.Which = "last",
 ) -> Teacher:
     """The network of a run; rank 0 alone needs to see the file.
 
     Raises:
         UserError: there is none, it holds no such weights, or it has no classes.
     """
-    name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
+    name, data = read_on_root(
+        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    )
 
     def restore() -> Teacher:
         state = checkpoint.load_bytes(data, name)

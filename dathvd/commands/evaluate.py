@@ -6,7 +6,11 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    trust_option,
+    weights_option,
+)
 from dathvd.components import EVALUATION_ATTACKS
 
 
@@ -32,6 +36,7 @@ from dathvd.components import EVALUATION_ATTACKS
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
+@checkpoint_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @click.option(
     "--only-survivors",
@@ -58,6 +63,7 @@ def command(
     max_samples: int | None,
     batch_size: int | None,
     weights: Literal["raw", "ema"],
+    checkpoint: Literal["last", "best"],
     seed: int | None,
     only_survivors: bool,
     trust: bool,
@@ -94,6 +100,7 @@ def command(
         max_samples=max_samples,
         seed=seed,
         weights=weights,
+        which=checkpoint,
         trust=trust,
         only_survivors=only_survivors,
         output=Path(output) if output else None,

@@ -44,6 +44,14 @@ weights_option: Decorator = click.option(
     help="The last step's, or their moving average (train.ema_decay).",
 )
 """Add ``--weights``."""
+checkpoint_option: Decorator = click.option(
+    "--checkpoint",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="The newest checkpoint of RUN, or the best (train.select).",
+)
+"""Add ``--checkpoint``."""
 trust_option: Decorator = click.option(
     "--trust",
     is_flag=True,

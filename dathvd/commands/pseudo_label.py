@@ -6,7 +6,11 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    trust_option,
+    weights_option,
+)
 
 
 @click.command("pseudo-label")
@@ -28,6 +32,7 @@ from dathvd.commands.options import trust_option, weights_option
     help="Leave out images whose likeliest class is less probable.",
 )
 @weights_option
+@checkpoint_option
 @trust_option
 def command(
     run: str,
@@ -36,6 +41,7 @@ def command(
     batch_size: int,
     min_confidence: float,
     weights: Literal["raw", "ema"],
+    checkpoint: Literal["last", "best"],
     trust: bool,
 ) -> None:
     """Label IMAGES (a folder of image files, or .npy, .npz) with the network of RUN.
@@ -59,5 +65,6 @@ def command(
             batch_size=batch_size,
             min_confidence=min_confidence,
             weights=weights,
+            which=checkpoint,
             trust=trust,
         )

@@ -6,7 +6,11 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    trust_option,
+    weights_option,
+)
 
 
 @click.command("sanity")
@@ -31,6 +35,7 @@ from dathvd.commands.options import trust_option, weights_option
 )
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
+@checkpoint_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @trust_option
 @click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")
@@ -45,6 +50,7 @@ def command(
     max_samples: int | None,
     batch_size: int | None,
     weights: Literal["raw", "ema"],
+    checkpoint: Literal["last", "best"],
     seed: int | None,
     trust: bool,
     output: str | None,
@@ -68,6 +74,7 @@ def command(
         max_samples=max_samples,
         seed=seed,
         weights=weights,
+        which=checkpoint,
         trust=trust,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,

@@ -47,6 +47,8 @@ class Request:
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
     """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    which: checkpoint.Which = "last"
+    """Of a run folder: its newest checkpoint, or the best."""
     trust: checkpoint.Trust = False
     """Whether components outside of dathvd that the run names may be imported."""
     only_survivors: bool = False
@@ -146,6 +148,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         **results.as_json(),
         "num_workers": runtime.size,
         "weights": request.weights,
+        "checkpoint": request.which,
         "parameters_sha256": parameters_sha256(model),
     }
     if len(cells) == 1:
@@ -241,7 +244,10 @@ def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Co
         UserError: no usable checkpoint, or it names a component outside of dathvd that
             the request does not trust.
     """
-    name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
+    which = request.which
+    name, data = read_on_root(
+        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    )
 
     def build() -> tuple[nn.Module, Config]:
         state = checkpoint.load_bytes(data, name)
