@@ -28,7 +28,7 @@ LAYERS = [
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder", "run_lock", "stop"},
-    {"distributed", "checkpoint"},
+    {"distributed", "checkpoint", "weight_files"},
     {"tasks"},
     {"evaluation", "pseudo_labels"},
     {"training"},
