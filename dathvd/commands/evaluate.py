@@ -8,6 +8,8 @@ import click
 
 from dathvd.commands.options import (
     checkpoint_option,
+    foreign_options,
+    judged_network,
     trust_option,
     weights_option,
 )
@@ -15,7 +17,8 @@ from dathvd.components import EVALUATION_ATTACKS
 
 
 @click.command("evaluate")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", required=False)
+@foreign_options
 @click.option(
     "--attack",
     "attacks",
@@ -53,7 +56,10 @@ from dathvd.components import EVALUATION_ATTACKS
 )
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
 def command(
-    run: str,
+    run: str | None,
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     attacks: str | None,
     epsilons: str | None,
     num_steps: str | None,
@@ -62,7 +68,7 @@ def command(
     norm: str | None,
     max_samples: int | None,
     batch_size: int | None,
-    weights: Literal["raw", "ema"],
+    weights: str,
     checkpoint: Literal["last", "best"],
     seed: int | None,
     only_survivors: bool,
@@ -78,6 +84,7 @@ def command(
     \b
     dathvd evaluate RUN --attack fgsm,pgd,pgd-margin --epsilon 0,2/255,4/255,8/255
     mpirun -np 4 dathvd evaluate RUN --attack autoattack --output results
+    dathvd evaluate --model mine.nets:make_network --weights FILE --data cifar10 --trust
     """
     from pathlib import Path
 
@@ -85,6 +92,7 @@ def command(
     from dathvd.lists import fractions, integers, words
     from dathvd.runtime import guard, start
 
+    name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     lengths = fractions("--step-size", step_size)
     grid = Grid(
         attacks=words(attacks),
@@ -99,8 +107,9 @@ def command(
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,
-        weights=weights,
+        weights=which,
         which=checkpoint,
+        foreign=foreign,
         trust=trust,
         only_survivors=only_survivors,
         output=Path(output) if output else None,
@@ -108,4 +117,4 @@ def command(
     )
     runtime = start()
     with guard(runtime):
-        evaluate_checkpoint(run, request, runtime)
+        evaluate_checkpoint(name, request, runtime)

@@ -8,14 +8,16 @@ import click
 
 from dathvd.commands.options import (
     checkpoint_option,
+    foreign_options,
+    judged_network,
     trust_option,
     weights_option,
 )
 
 
 @click.command("pseudo-label")
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="IMAGES")
+@click.argument("places", metavar="[RUN] IMAGES", nargs=-1, required=True)
+@foreign_options
 @click.option("--output", required=True, metavar="FILE.npz", help="The labelled file.")
 @click.option(
     "--batch-size",
@@ -35,12 +37,14 @@ from dathvd.commands.options import (
 @checkpoint_option
 @trust_option
 def command(
-    run: str,
-    images: str,
+    places: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     output: str,
     batch_size: int,
     min_confidence: float,
-    weights: Literal["raw", "ema"],
+    weights: str,
     checkpoint: Literal["last", "best"],
     trust: bool,
 ) -> None:
@@ -55,16 +59,23 @@ def command(
     from dathvd.pseudo_labels import pseudo_label
     from dathvd.runtime import guard, start
 
+    *runs, images = places
+    if len(runs) > 1:
+        raise click.UsageError(f"expected RUN and IMAGES, got {len(places)} arguments")
+    name, which, foreign = judged_network(
+        runs[0] if runs else None, model, data, weights, overrides, trust
+    )
     runtime = start()
     with guard(runtime):
         pseudo_label(
-            run,
+            name,
             Path(images),
             Path(output),
             runtime,
             batch_size=batch_size,
             min_confidence=min_confidence,
-            weights=weights,
+            weights=which,
+            foreign=foreign,
             which=checkpoint,
             trust=trust,
         )

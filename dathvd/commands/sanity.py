@@ -8,13 +8,16 @@ import click
 
 from dathvd.commands.options import (
     checkpoint_option,
+    foreign_options,
+    judged_network,
     trust_option,
     weights_option,
 )
 
 
 @click.command("sanity")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", required=False)
+@foreign_options
 @click.option("--epsilon", metavar="FLOAT", help="Radius (the evaluation's own).")
 @click.option("--num-steps", type=int, help="Steps of PGD (the evaluation's own).")
 @click.option("--norm", help="linf or l2.")
@@ -41,7 +44,10 @@ from dathvd.commands.options import (
 @click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON.")
 def command(
-    run: str,
+    run: str | None,
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     epsilon: str | None,
     num_steps: int | None,
     norm: str | None,
@@ -49,7 +55,7 @@ def command(
     surrogate_steps: int,
     max_samples: int | None,
     batch_size: int | None,
-    weights: Literal["raw", "ema"],
+    weights: str,
     checkpoint: Literal["last", "best"],
     seed: int | None,
     trust: bool,
@@ -68,13 +74,15 @@ def command(
     from dathvd.lists import fractions
     from dathvd.runtime import guard, start
 
+    name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     radius = fractions("--epsilon", epsilon)
     evaluation = Request(
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,
-        weights=weights,
+        weights=which,
         which=checkpoint,
+        foreign=foreign,
         trust=trust,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,
@@ -89,4 +97,4 @@ def command(
     )
     runtime = start()
     with guard(runtime):
-        return int(not check_sanity(run, request, runtime))
+        return int(not check_sanity(name, request, runtime))

@@ -29,7 +29,7 @@ LAYERS = [
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder", "run_lock", "stop"},
     {"distributed", "checkpoint", "weight_files"},
-    {"tasks"},
+    {"tasks", "foreign"},
     {"evaluation", "pseudo_labels"},
     {"training"},
     {"launch", "doctor", "benchmark"},
