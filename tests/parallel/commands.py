@@ -8,6 +8,7 @@ exit code. That the console script does the same is left to the tests that start
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -58,15 +59,17 @@ def _outcome(folder: Path, place: int, size: int, launch: Finished) -> Finished:
         )
         for suffix in (".out", ".err")
     ]
-    if not all(file.with_suffix(".code").exists() for file in files):
+    ends = [file.with_suffix(".code") for file in files]
+    if not all(end.exists() for end in ends):
         stdout, stderr = launch.stdout + texts[0], launch.stderr + texts[1]
-        code = launch.code or -1
-    else:
-        stdout, stderr = texts
-        codes = {int(file.with_suffix(".code").read_text()) for file in files}
-        assert len(codes) == 1, f"exit codes {codes}\n{stdout}\n{stderr}"
-        (code,) = codes
-    return Finished(code, stdout, stderr, launch.seconds, launch.seconds_after_error)
+        after = launch.seconds_after_error
+        return Finished(launch.code or -1, stdout, stderr, launch.seconds, after)
+    codes = {int(end.read_text()) for end in ends}
+    assert len(codes) == 1, f"exit codes {codes}\n{texts}"
+    logs = [file.with_suffix(".err") for file in files]
+    errors = [log.stat().st_mtime for log in logs if "error:" in log.read_text()]
+    after = max(end.stat().st_mtime for end in ends) - min(errors, default=-math.inf)
+    return Finished(codes.pop(), *texts, launch.seconds, after)
 
 
 def _call(command: list[str], file: Path) -> None:
