@@ -69,7 +69,7 @@ def _outcome(folder: Path, place: int, size: int, launch: Finished) -> Finished:
     logs = [file.with_suffix(".err") for file in files]
     errors = [log.stat().st_mtime for log in logs if "error:" in log.read_text()]
     after = max(end.stat().st_mtime for end in ends) - min(errors, default=-math.inf)
-    return Finished(codes.pop(), *texts, launch.seconds, after)
+    return Finished(codes.pop(), texts[0], texts[1], launch.seconds, after)
 
 
 def _call(command: list[str], file: Path) -> None:
