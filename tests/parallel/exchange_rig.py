@@ -127,7 +127,10 @@ def run(toy: Toy, optimizer: Any, steps: range) -> list[dict[str, Tensor]]:
 
 
 def owed(states: list[Any]) -> dict[str, Tensor]:
-    """1/N · Σ worker residuals + owners' residuals, by parameter, from all states."""
+    """What all ends owe, by parameter, from all states.
+
+    With N workers on C nodes: 1/N · Σ workers' + 1/C · Σ senders' + owners' residuals.
+    """
     total: dict[str, Tensor] = {}
     for state in states:
         for bucket in state["buckets"]:
@@ -138,6 +141,9 @@ def owed(states: list[Any]) -> dict[str, Tensor]:
             flat = torch.zeros(sum(sizes), dtype=torch.float64)
             if "worker" in residuals:
                 flat += residuals["worker"].double() / len(states)
+            if "sender" in residuals:
+                sent = residuals["sender"].double() / len(bucket["nodes"])
+                flat[slice(*bucket["shard"])] += sent
             if "owner" in residuals:
                 start, end = bucket["owned"]
                 flat[start:end] += residuals["owner"].double()

@@ -5,6 +5,8 @@ One function a law; every rank runs it, see ``exchange_worker.py``.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import horovod.torch as hvd
@@ -46,8 +48,10 @@ def payload(codec: str) -> int:
     }[codec]
 
 
-def spy(handed: list[int]) -> dict[str, Any]:
-    """Count what Horovod's asynchronous collectives are really given."""
+@contextlib.contextmanager
+def spying() -> Iterator[list[int]]:
+    """The bytes of each tensor that Horovod's asynchronous collectives are given."""
+    handed: list[int] = []
     originals = {}
     for name in ("allreduce_async_", "allgather_async", "alltoall_async"):
         original = originals[name] = getattr(hvd, name)
@@ -59,7 +63,11 @@ def spy(handed: list[int]) -> dict[str, Any]:
             return to(tensor, *rest, **options)
 
         setattr(hvd, name, counted)
-    return originals
+    try:
+        yield handed
+    finally:
+        for method, original in originals.items():
+            setattr(hvd, method, original)
 
 
 @EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-8")
@@ -67,14 +75,10 @@ def bytes_equal_the_closed_formulas() -> None:
     size = hvd.size()
     share = (size - 1) / size
     for name, codec, exchange in pairs(CODECS):
-        toy, handed = Toy(), []  # type: Toy, list[int]
+        toy = Toy()
         optimizer = distributed(toy, codec, exchange)
-        originals = spy(handed)
-        try:
+        with spying() as handed:
             run(toy, optimizer, range(1))
-        finally:
-            for method, original in originals.items():
-                setattr(hvd, method, original)
         ledger = optimizer.exchanger.ledger
         entries = ledger.entries.values()
         if size > 1:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.compression import COMPRESSORS, Exchange
+from dathvd.compression.base import HIERARCHICAL, exchanges_of
 from dathvd.config import Config
 from dathvd.errors import UserError, choose
 from dathvd.launch import (
@@ -164,7 +165,7 @@ def points_of(
             can carry.
     """
     found: list[Point] = []
-    known = dict.fromkeys(("auto", *get_args(Exchange)))
+    known = dict.fromkeys(("auto", *get_args(Exchange), HIERARCHICAL))
     for entry in codecs:
         if entry == PLAIN:
             found.append(Point(PLAIN, "allreduce", "none"))
@@ -175,10 +176,11 @@ def points_of(
         asked = [own] if own else exchanges
         for exchange in asked:
             choose("--exchanges", exchange, known)
-        usable = [e for e in asked if e == "auto" or e in kind.exchanges]
+        carriers = exchanges_of(kind)
+        usable = [e for e in asked if e == "auto" or e in carriers]
         if not usable:
             raise UserError(
-                f"--exchanges: {codec} needs one of auto, {', '.join(kind.exchanges)}"
+                f"--exchanges: {codec} needs one of auto, {', '.join(carriers)}"
             )
         found += [Point(codec, e, overlap) for e in usable for overlap in overlaps]
     return tuple(found)
