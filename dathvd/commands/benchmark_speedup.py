@@ -23,7 +23,8 @@ from dathvd.commands.options import config_options
     "--exchanges",
     default="auto",
     show_default=True,
-    help="Of auto, allreduce, allgather, two-way; codecs take those they have.",
+    help="Of auto, allreduce, allgather, two-way, hierarchical; codecs take those "
+    "they have.",
 )
 @click.option(
     "--overlap",
@@ -69,6 +70,13 @@ from dathvd.commands.options import config_options
     "these rates, such as 50mbit,1gbit,unlimited. Needs root.",
 )
 @click.option(
+    "--per-host",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Workers on each host of a rig.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="CPU threads of a worker, the same for every number of workers.  "
@@ -103,6 +111,7 @@ def command(
     gloo: bool,
     network_interface: str | None,
     rig_rates: str | None,
+    per_host: int,
     threads: int | None,
     pin: bool,
     real_data: bool,
@@ -120,6 +129,7 @@ def command(
     dathvd benchmark-speedup --np 1,2 --codecs horovod,none,sign
     dathvd benchmark-speedup --np 8,16 -H a:8,b:8 --config FILE
     dathvd benchmark-speedup --np 1,2,4 --rig-rates 50mbit,1gbit
+    dathvd benchmark-speedup --np 4 --rig-rates 200mbit --per-host 2
     """
     from dathvd.config import load_config
 
@@ -167,6 +177,7 @@ def command(
         pin=pin or on_rig,
         timeout=timeout,
         folder=Path(output),
+        per_host=per_host,
     )
     make_folder(sweep.folder)
     if rig_rates is not None:

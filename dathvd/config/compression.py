@@ -32,7 +32,7 @@ class CompressionConfig(ComponentSection):
     )
     """Which collectives carry the payloads; auto depends on the codec, the number of
     workers and their placement on nodes, and is printed at the start with its reason.
-    hierarchical sends plain gradients inside a node and compressed ones between nodes."""
+    hierarchical sends plain gradients inside a node and compressed ones between."""
     inside_nodes: Literal["fp32", "bf16"] = "fp32"
     """The type in which the hierarchical exchange sends gradients inside a node."""
     bucket_megabytes: Positive = 25.0

@@ -10,9 +10,9 @@ gives each of them the mean, e' = 1/N · Σ_r e_r, so that 1/N' · Σ e' is unch
 cuts E anew; where no owner keeps a residual (an allgather), e' takes E too. ``owed`` is
 thus the same before and after, whatever the numbers of workers, buckets and chunks.
 
-Of the hierarchical exchange, the ranks that send a shard for their node owe it too: with
-C nodes, 1/C · Σ s_c at the shard's place. It counts among the workers' means; where there
-are such senders now, they take all of it.
+Of the hierarchical exchange, the ranks that send a shard for their node owe it too:
+with C nodes, 1/C · Σ s_c at the shard's place. It counts among the workers' means;
+where there are such senders now, they take all of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dathvd.errors import UserError
 State = dict[str, Any]
 """Tensors, integers, strings, lists and dictionaries only."""
 _LAYOUT = ("slots", "owned", "shard", "nodes")
-"""The keys of a bucket's layout; the last two are of the hierarchical exchange alone."""
+"""The keys of a bucket's layout; the last two are the hierarchical exchange's alone."""
 
 
 def save_bucket(exchange: BucketExchange) -> State:

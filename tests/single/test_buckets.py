@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
@@ -195,9 +194,11 @@ def test_nodes_are_found_where_hosts_share_a_name(nodes: list[list[int]]) -> Non
     "places",
     [[(0, 0, 2)], [(0, 0, 2), (0, 0, 2)], [(0, 0, 1), (1, 0, 2)], [(1, 0, 1)]],
 )
-def test_places_that_are_no_nodes_are_refused(places: list[Any]) -> None:
+def test_places_that_are_no_nodes_are_refused(
+    places: list[tuple[int, int, int]],
+) -> None:
     with pytest.raises(UserError, match="describe no nodes"):
-        nodes_of([Place(*place, host=7) for place in places])
+        nodes_of([Place(one, two, size, 7) for one, two, size in places])
 
 
 @pytest.mark.parametrize(
