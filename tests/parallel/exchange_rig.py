@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
@@ -151,6 +152,28 @@ def owed(states: list[Any]) -> dict[str, Tensor]:
                 shaped = part.view(slot["shape"])
                 total[slot["name"]] = total.get(slot["name"], 0) + shaped
     return total
+
+
+@contextlib.contextmanager
+def spying() -> Iterator[list[int]]:
+    """The bytes of each tensor that Horovod's asynchronous collectives are given."""
+    handed: list[int] = []
+    originals = {}
+    for name in ("allreduce_async_", "allgather_async", "alltoall_async"):
+        original = originals[name] = getattr(hvd, name)
+
+        def counted(
+            tensor: Tensor, *rest: Any, to: Any = original, **options: Any
+        ) -> Any:
+            handed.append(tensor.numel() * tensor.element_size())
+            return to(tensor, *rest, **options)
+
+        setattr(hvd, name, counted)
+    try:
+        yield handed
+    finally:
+        for method, original in originals.items():
+            setattr(hvd, method, original)
 
 
 def all_states(optimizer: Any) -> list[Any]:

@@ -5,12 +5,7 @@ One function a law; every rank runs it, see ``exchange_worker.py``.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 import horovod.torch as hvd
-from torch import Tensor
 
 from tests.parallel.exchange_rig import (
     CODECS,
@@ -23,6 +18,7 @@ from tests.parallel.exchange_rig import (
     distributed,
     pairs,
     run,
+    spying,
 )
 from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS, FEW
 
@@ -46,28 +42,6 @@ def payload(codec: str) -> int:
         * 2
         * sum(SHAPES[name][0] + SIZES[name] // SHAPES[name][0] for name in COMPRESSED),
     }[codec]
-
-
-@contextlib.contextmanager
-def spying() -> Iterator[list[int]]:
-    """The bytes of each tensor that Horovod's asynchronous collectives are given."""
-    handed: list[int] = []
-    originals = {}
-    for name in ("allreduce_async_", "allgather_async", "alltoall_async"):
-        original = originals[name] = getattr(hvd, name)
-
-        def counted(
-            tensor: Tensor, *rest: Any, to: Any = original, **options: Any
-        ) -> Any:
-            handed.append(tensor.numel() * tensor.element_size())
-            return to(tensor, *rest, **options)
-
-        setattr(hvd, name, counted)
-    try:
-        yield handed
-    finally:
-        for method, original in originals.items():
-            setattr(hvd, method, original)
 
 
 @EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-8")

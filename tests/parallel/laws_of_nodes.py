@@ -37,10 +37,11 @@ from tests.parallel.exchange_rig import (
     owed,
     run,
     same_everywhere,
+    spying,
     true_mean,
 )
 from tests.parallel.laws import EXCHANGE_LAWS
-from tests.parallel.laws_of_bytes import payload, spying
+from tests.parallel.laws_of_bytes import payload
 from tests.parallel.laws_of_steps import one_bad_step
 
 Nodes = tuple[tuple[int, ...], ...]

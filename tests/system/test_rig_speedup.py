@@ -31,7 +31,14 @@ VALUES = 64 * 512 + 512 * 512 + 512 * 10 + 512 + 512 + 10
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
     folder = tmp_path_factory.mktemp("rig")
     words = ["--np", "2", "--rig-rates", "20mbit", "--codecs", "horovod,none,sign"]
-    words += ["--set", "model.name=mlp", "--set", "model.width=64"]
+    words += [
+        "--config",
+        "digits",
+        "--set",
+        "model.name=mlp",
+        "--set",
+        "model.width=64",
+    ]
     words += ["--set", "attack.num_steps=100", "--batch-size-per-worker", "256"]
     words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
     done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
@@ -76,7 +83,14 @@ def on_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("nodes")
     words = ["--np", "4", "--per-host", "2", "--rig-rates", "unlimited"]
     words += ["--codecs", "sign:two-way,sign:hierarchical", "--overlap", "none"]
-    words += ["--set", "model.name=mlp", "--set", "model.width=64"]
+    words += [
+        "--config",
+        "digits",
+        "--set",
+        "model.name=mlp",
+        "--set",
+        "model.width=64",
+    ]
     words += ["--set", "attack.num_steps=1", "--batch-size-per-worker", "4"]
     words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
     done = run([DATHVD, "benchmark-speedup", *words], timeout=280)

@@ -127,5 +127,11 @@ def write_files(
     for study in found:
         suffix = f"-{study.rate}" if study.rate else ""
         plot_parts(study.rows, folder / f"time{suffix}.png")
-        plot_speed_up(study.rows, study.predicted, folder / f"speedup{suffix}.png")
+        errors = [abs(item.error) for item in study.held_out]
+        plot_speed_up(
+            study.rows,
+            study.predicted,
+            folder / f"speedup{suffix}.png",
+            error=max(errors, default=None),
+        )
     return report
