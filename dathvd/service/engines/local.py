@@ -96,7 +96,7 @@ class Local:
 
 
 _begun: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
-"""The supervisors that this process has started and that live, by ticket and attempt."""
+"""The supervisors that this process has started and that live, by name and attempt."""
 
 
 def supervise(ticket: Ticket, slots: int) -> None:
