@@ -17,7 +17,7 @@ import dathvd
 from dathvd.checkpoint import find_checkpoints, load_file
 from dathvd.hashing import parameters_sha256
 from tests.parallel.commands import run_commands
-from tests.processes import DATHVD, Finished, horovodrun
+from tests.processes import DATHVD, Finished, horovodrun, mpirun
 
 # a few seconds of training: 3 steps an epoch, two threads at most
 QUICK = [
@@ -158,6 +158,25 @@ def _equal(left: Any, right: Any) -> bool:
     if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(map(_equal, left, right))
     return bool(left == right)
+
+
+def test_a_run_goes_on_with_its_workers_on_other_nodes(tmp_path: Path) -> None:
+    """Two nodes of two, by two names of this host; then all four on one node."""
+    nodes = ["--set", "compression.name=sign", "--set", "compression.warmup=0"]
+    nodes += ["--set", "compression.exchange=hierarchical"]
+    nodes += ["--set", "train.overlap=attack", "--set", "model.width=16"]
+    words = ["train", "--run-dir", str(tmp_path), *QUICK, *nodes]
+    hosts = ["-H", "localhost:2,127.0.0.1:2"]
+    command = [*hosts, DATHVD, *words, "--set", "train.max_steps=2"]
+    done = horovodrun(4, command, controller="gloo")
+    assert done.code == 0, done.output
+    assert "sign by hierarchical (reduce-scatter inside nodes" in done.stdout
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert "alltoall/none inside nodes" in row["traffic"]
+    again = mpirun(4, [DATHVD, *words, "--set", "train.max_steps=3"])
+    assert again.code == 0, again.output
+    assert "all ranks are on 1 node" in again.stdout
+    assert [p.name for p in find_checkpoints(tmp_path)][-1] == "step-00000003"
 
 
 def test_a_finished_run_is_not_trained_again(later: dict[str, Any]) -> None:
