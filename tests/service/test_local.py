@@ -16,6 +16,7 @@ import pytest
 
 from dathvd.errors import UserError
 from dathvd.service import record, submission
+from dathvd.service.engines import local
 from dathvd.service.engines.local import Local
 from dathvd.service.engines.tickets import Queue, queue_folder
 from dathvd.service.observe import observe, observe_all
@@ -168,6 +169,24 @@ def test_a_killed_supervisor_ends_a_running_job_and_no_waiting_one(
     wait_for(lambda: starts(running) == 2)
     submission.stop(running)
     wait_for(lambda: observe(running).state == "stopped")
+
+
+def test_whoever_looks_waits_for_the_supervisor_that_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes long to start, as on a busy machine, is not started again."""
+    slow = [sys.executable, "-S", "-c", "import time; time.sleep(60)", "supervise"]
+    monkeypatch.setattr(local, "SUPERVISOR", slow)
+    run = submission.submit(request(tmp_path, 0.1))
+    for _ in range(3):
+        assert observe(run).state == "queued"
+    for _ in range(2):  # and another one where it was killed
+        (only,) = supervisors(queue_folder())
+        only.kill()
+        wait_for(lambda: not only.is_running() or only.status() == "zombie")
+        assert observe(run).state == "queued"
+    (last,) = supervisors(queue_folder())
+    last.kill()
 
 
 def test_a_submission_cut_after_any_step_is_seen_rightly_and_completed(

@@ -95,11 +95,23 @@ class Local:
             raise Unreachable(f"it was submitted on {job.host}; ask there")
 
 
+_begun: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+"""The supervisors that this process has started and that live, by name and attempt."""
+
+
 def supervise(ticket: Ticket, slots: int) -> None:
-    """Start a supervisor that no shell and no logout ends."""
+    """Start a supervisor that no shell and no logout ends.
+
+    Whoever sees a ticket without a supervisor calls this. One that this process has
+    started, and that has not locked its ticket yet, is given the time to do so.
+    """
+    for key in [key for key, process in _begun.items() if process.poll() is not None]:
+        del _begun[key]
+    if (ticket.name, ticket.attempt) in _begun:
+        return
     run = Path(ticket.run)
     with output_file(run, ticket.attempt).open("ab") as log:
-        subprocess.Popen(
+        _begun[ticket.name, ticket.attempt] = subprocess.Popen(
             [*SUPERVISOR, ticket.name, str(slots)],
             cwd="/",
             env={**os.environ, "DATHVD_STATE": str(queue_folder())},
