@@ -1,6 +1,6 @@
 """The local engine with a quick command in the place of ``dathvd launch``.
 
-    python stub.py supervise TICKET SLOTS
+    python stub.py supervise TICKET SLOTS LOCK
     python stub.py submit ROOT SECONDS
     python stub.py serve OPTIONS of dathvd serve
 

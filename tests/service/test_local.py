@@ -170,6 +170,20 @@ def test_a_killed_supervisor_ends_a_running_job_and_no_waiting_one(
     wait_for(lambda: observe(running).state == "stopped")
 
 
+def test_a_ticket_has_one_supervisor_from_the_first_moment(tmp_path: Path) -> None:
+    """However often it is looked at while its supervisor's process starts."""
+    first = submission.submit(request(tmp_path, 60, num_proc=2))
+    waiting = [submission.submit(request(tmp_path, 60)) for _ in range(2)]
+    for _ in range(40):
+        states([first, *waiting])
+        names = [process.cmdline()[3] for process in supervisors(queue_folder())]
+        assert len(names) == len(set(names)) <= 3
+    wait_for(lambda: states([first]) == ["running"])
+    for run in (first, *waiting):
+        submission.stop(run, now=True)
+    wait_for(lambda: states([first, *waiting]) == ["stopped"] * 3)
+
+
 def test_a_submission_cut_after_any_step_is_seen_rightly_and_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
