@@ -219,8 +219,13 @@ def test_whatever_is_killed_no_run_starts_twice_and_none_is_lost(
     trial(tmp_path, random.Random(seed), jobs=3, kills=4)
 
 
-def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str, int]:
-    """Submit stubs, kill what runs them, and check every state; how many ended how."""
+def trial(
+    root: Path, chance: random.Random, jobs: int, kills: int, pace: float = 0.4
+) -> dict[str, int]:
+    """Submit stubs, kill what runs them, and check every state; how many ended how.
+
+    Kills are ``pace`` seconds apart at most.
+    """
     submitters = []
     for _ in range(jobs):
         submitters.append(
@@ -231,7 +236,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             )
         )
     for _ in range(kills):
-        time.sleep(chance.uniform(0, 0.4))
+        time.sleep(chance.uniform(0, pace))
         victims = [p for p in submitters if p.poll() is None]
         others = supervisors(queue_folder())
         if victims and chance.random() < 0.4:
@@ -250,7 +255,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             assert seen.state in (*ENDED, "queued", "running"), seen
         return all(state in ENDED for state in states(runs))
 
-    wait_for(settled, 60)
+    wait_for(settled, 120)
     for seen in observe_all(runs):
         run = Path(seen.run)
         assert starts(run) <= 1, f"{run} was started twice"

@@ -128,10 +128,10 @@ def settle(stack: Stack, runs: set[str], seconds: float = 90) -> dict[str, Any]:
             rows = []
         found = {row["run"]: row for row in rows}
         states = {found[run]["status"]["state"] for run in runs & found.keys()}
-        assert states <= {"queued", "running", "finished"}, found
+        assert states <= {"queued", "running", "finished"}, states
         if runs <= found.keys() and states == {"finished"}:
             return found
-        assert time.monotonic() < limit, (runs - found.keys(), found)
+        assert time.monotonic() < limit, (runs - found.keys(), states)
         time.sleep(0.2)
 
 
