@@ -16,7 +16,6 @@ import pytest
 
 from dathvd.errors import UserError
 from dathvd.service import record, submission
-from dathvd.service.engines import local
 from dathvd.service.engines.local import Local
 from dathvd.service.engines.tickets import Queue, queue_folder
 from dathvd.service.observe import observe, observe_all
@@ -171,22 +170,18 @@ def test_a_killed_supervisor_ends_a_running_job_and_no_waiting_one(
     wait_for(lambda: observe(running).state == "stopped")
 
 
-def test_whoever_looks_waits_for_the_supervisor_that_is_on_its_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that takes long to start, as on a busy machine, is not started again."""
-    slow = [sys.executable, "-S", "-c", "import time; time.sleep(60)", "supervise"]
-    monkeypatch.setattr(local, "SUPERVISOR", slow)
-    run = submission.submit(request(tmp_path, 0.1))
-    for _ in range(3):
-        assert observe(run).state == "queued"
-    for _ in range(2):  # and another one where it was killed
-        (only,) = supervisors(queue_folder())
-        only.kill()
-        wait_for(lambda: not only.is_running() or only.status() == "zombie")
-        assert observe(run).state == "queued"
-    (last,) = supervisors(queue_folder())
-    last.kill()
+def test_a_ticket_has_one_supervisor_from_the_first_moment(tmp_path: Path) -> None:
+    """However often it is looked at while its supervisor's process starts."""
+    first = submission.submit(request(tmp_path, 60, num_proc=2))
+    waiting = [submission.submit(request(tmp_path, 60)) for _ in range(2)]
+    for _ in range(40):
+        states([first, *waiting])
+        names = [process.cmdline()[3] for process in supervisors(queue_folder())]
+        assert len(names) == len(set(names)) <= 3
+    wait_for(lambda: states([first]) == ["running"])
+    for run in (first, *waiting):
+        submission.stop(run, now=True)
+    wait_for(lambda: states([first, *waiting]) == ["stopped"] * 3)
 
 
 def test_a_submission_cut_after_any_step_is_seen_rightly_and_completed(
@@ -224,8 +219,13 @@ def test_whatever_is_killed_no_run_starts_twice_and_none_is_lost(
     trial(tmp_path, random.Random(seed), jobs=3, kills=4)
 
 
-def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str, int]:
-    """Submit stubs, kill what runs them, and check every state; how many ended how."""
+def trial(
+    root: Path, chance: random.Random, jobs: int, kills: int, pace: float = 0.4
+) -> dict[str, int]:
+    """Submit stubs, kill what runs them, and check every state; how many ended how.
+
+    Kills are ``pace`` seconds apart at most.
+    """
     submitters = []
     for _ in range(jobs):
         submitters.append(
@@ -236,7 +236,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             )
         )
     for _ in range(kills):
-        time.sleep(chance.uniform(0, 0.4))
+        time.sleep(chance.uniform(0, pace))
         victims = [p for p in submitters if p.poll() is None]
         others = supervisors(queue_folder())
         if victims and chance.random() < 0.4:
@@ -255,7 +255,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             assert seen.state in (*ENDED, "queued", "running"), seen
         return all(state in ENDED for state in states(runs))
 
-    wait_for(settled, 60)
+    wait_for(settled, 120)
     for seen in observe_all(runs):
         run = Path(seen.run)
         assert starts(run) <= 1, f"{run} was started twice"
