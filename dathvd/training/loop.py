@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dathvd.distributed import PASS_TRAFFIC, check_weights
+from dathvd.distributed import PASS_TRAFFIC
 from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import StopRequest
@@ -95,7 +95,7 @@ class Loop:
         """Now and then, refuse workers whose weights have come apart."""
         every, step = self.state.config.train.check_every, self.state.step
         if every and step % every == 0:
-            check_weights(self.state.trainer.model, f"step {step}")
+            self.state.check()
 
     def _checkpoint_is_due(self) -> bool:
         every = self.state.config.train.checkpoint_every

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dathvd import checkpoint
 from dathvd.attacks import build_attack
 from dathvd.config import Config
-from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger
+from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger, check_weights
 from dathvd.optim.exchanging import Exchanging
 from dathvd.training.guard import Guard
 from dathvd.training.step import Trainer
@@ -81,6 +81,27 @@ class TrainingState:
         if self.guard is not None:
             shared["guard"] = self.guard.state_dict()
         return shared
+
+    def check(self) -> None:
+        """Refuse to go on where workers differ in what they share. A collective.
+
+        That is the weights, their moving average, and what the optimizer keeps: a wrong
+        bit in a momentum would otherwise be saved by one worker and spread to all.
+
+        Raises:
+            ReplicasDiverged: on all ranks; names those that the majority disagrees with.
+        """
+        trainer = self.trainer
+        average = (
+            () if trainer.average is None else trainer.average.network.parameters()
+        )
+        kept = [
+            value
+            for parameter in trainer.model.parameters()
+            for value in trainer.optimizer.state.get(parameter, {}).values()
+            if isinstance(value, Tensor)
+        ]
+        check_weights(trainer.model, f"step {self.step}", [*average, *kept])
 
     def own_dict(self) -> Saved:
         """What differs between ranks."""
