@@ -83,19 +83,26 @@ def exec_command(name: str, host: str, arguments: tuple[str, ...]) -> None:
 
 
 @command.command("mpirun", context_settings=_VERBATIM)
-@click.option("-np", "size", type=int, help="Ranks, one a host; all hosts without it.")
+@click.option("-np", "size", type=int, help="Ranks; without it, all hosts have theirs.")
+@click.option(
+    "--per-host",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Ranks on each host.",
+)
 @click.option("--ssh", is_flag=True, help="Through the rig's sshd.")
 @click.argument("name")
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def mpirun_command(
-    name: str, arguments: tuple[str, ...], size: int | None, ssh: bool
+    name: str, arguments: tuple[str, ...], size: int | None, per_host: int, ssh: bool
 ) -> None:
-    """Run a command as one rank on each host: dathvd rig mpirun -np 2 NAME python …"""
+    """Run a command as ranks on the hosts: dathvd rig mpirun -np 2 NAME python …"""
     import os
 
     from dathvd.rig.rig import find
 
-    words = find(name).mpirun(arguments, size=size, ssh=ssh)
+    words = find(name).mpirun(arguments, size=size, per_host=per_host, ssh=ssh)
     os.execvp(words[0], words)
 
 
