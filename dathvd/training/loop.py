@@ -10,6 +10,7 @@ from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import StopRequest
 from dathvd.training.batches import Batch
+from dathvd.training.hot import HotState
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
 from dathvd.training.saving import save
@@ -31,6 +32,8 @@ class Loop:
     state: TrainingState
     job: Job
     log: MetricsLog
+    hot: HotState | None = None
+    """Keeps states in memory for a restart; None keeps none."""
     images: int = 0
     """Images trained on by all workers, those of steps that were taken back too."""
 
@@ -59,8 +62,14 @@ class Loop:
                 self._report(lr, watch.numbers())
             if watch.answer():
                 batches = self._batches(state.step)
+                if self.hot is not None:
+                    self.hot.forget()
             if leaves or watch.wants_checkpoint or self._checkpoint_is_due():
                 save(state, self.job.folder, self.job.runtime)
+            elif self.hot is not None:
+                self.hot.keep_if_due()
+        if self.hot is not None:
+            self.hot.close()
         stop.close()
 
     def learning_rate(self, step: int) -> float:
