@@ -56,6 +56,13 @@ class Config(Section):
                 "train.batch_norm: synchronised would exchange statistics at every "
                 "step of an attack in train mode; set attack.model_mode to eval"
             )
+        if self.train.activation_checkpointing and (
+            self.train.compile or self.train.batch_norm == "synchronised"
+        ):
+            raise ValueError(
+                "train.activation_checkpointing: does not go together with "
+                "train.compile or train.batch_norm synchronised; set it to false"
+            )
         self._guard_has_something_to_watch()
         if self.objective.name == "plain" and self.attack.name != "none":
             raise ValueError(

@@ -62,6 +62,9 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile of the training passes; up to a minute at the first step. The
     gradients of a pass then come all at once: no exchange starts inside it."""
+    activation_checkpointing: bool = False
+    """Training passes keep the inputs of the network's blocks alone and compute the
+    rest anew in the backward pass: less memory for a third more work, same bits."""
     deterministic: bool = True
     """On GPUs, only algorithms of cuDNN that give the same bits each time; false lets
     cuDNN time all that there are and take the fastest."""

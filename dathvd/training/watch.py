@@ -47,7 +47,10 @@ class Watch:
         guard = self.state.guard
         if guard is None or guard.latest is None:
             return {}
-        return {"probe_robust_accuracy": guard.latest}
+        return {
+            "probe_robust_accuracy": guard.latest,
+            "guard_alarms": len(guard.collapses),
+        }
 
     def answer(self) -> bool:
         """Warn of a collapse that was seen, and act as configured.

@@ -30,7 +30,7 @@ LAYERS = [
     {"runtime", "report", "run_folder", "run_lock", "stop"},
     {"distributed", "checkpoint", "weight_files"},
     {"tasks", "foreign"},
-    {"evaluation", "pseudo_labels"},
+    {"evaluation", "pseudo_labels", "export"},
     {"training"},
     {"launch", "doctor", "benchmark"},
     {"client", "service"},
