@@ -8,12 +8,13 @@ a temporary name and renamed when every rank has finished its file.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,18 @@ from torch import nn
 
 from dathvd.config import Config, explain
 from dathvd.errors import UserError
-from dathvd.files import explain_os_errors, make_folder, write_atomically
+from dathvd.files import (
+    explain_os_errors,
+    make_folder,
+    write_atomically,
+    write_json,
+)
 
 FORMAT = 1
+BEST = "best.json"
+"""The file of a checkpoint that says which one was the best when it was written."""
+Which = Literal["last", "best"]
+"""The newest checkpoint of a run, or the one that ``train.select: best`` kept."""
 Weights = Literal["raw", "ema"]
 """The weights of the last step, or their moving average (``train.ema_decay``)."""
 Trust = bool | Collection[str]
@@ -111,13 +121,28 @@ def staging_folder(final: Path) -> Path:
 
 
 def write_rank_files(
-    final: Path, shared: dict[str, Any] | None, own: dict[str, Any], rank: int
+    final: Path,
+    shared: dict[str, Any] | None,
+    own: dict[str, Any],
+    rank: int,
+    best: dict[str, Any] | None = None,
 ) -> None:
-    """This rank's part of a checkpoint, in the staging folder."""
+    """This rank's part of a checkpoint, in the staging folder.
+
+    Args:
+        final: the checkpoint.
+        shared: what all ranks share; None where another rank writes it.
+        own: what this rank alone has.
+        rank: this one.
+        best: the best checkpoint's ``step`` and ``robust_accuracy``, written with what
+            is shared.
+    """
     staging = staging_folder(final)
     make_folder(staging)
     if shared is not None:
         save_file(staging / "model.pt", {"format": FORMAT, **shared})
+        if best is not None:
+            write_json(staging / BEST, best)
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 
@@ -137,21 +162,23 @@ def set_aside(final: Path) -> None:
         os.replace(final, aside(final))
 
 
-def publish(final: Path, keep: int, spare: Path | None = None) -> None:
+def publish(final: Path, keep: int, spare: Iterable[int] = ()) -> None:
     """Rename the staging folder and drop older checkpoints beyond ``keep``.
 
     Args:
         final: the checkpoint.
         keep: how many of the newest stay.
-        spare: one that stays at any age.
+        spare: steps whose checkpoints stay at any age.
     """
+    run = final.parent.parent
     staging = staging_folder(final)
     with explain_os_errors("write", final):
         if final.exists():  # of the same step, by a run that went back
             shutil.rmtree(final)
         os.replace(staging, final)
-    for old in find_checkpoints(final.parent.parent)[:-keep]:
-        if old != spare:
+    kept = {checkpoint_folder(run, step) for step in spare}
+    for old in find_checkpoints(run)[:-keep]:
+        if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -167,8 +194,12 @@ def discard_staging(final: Path) -> None:
     shutil.rmtree(staging_folder(final), ignore_errors=True)
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | Path, which: Which = "last") -> Path:
     """The checkpoint folder that a run folder or a checkpoint folder stands for.
+
+    Args:
+        path: a run folder, or a checkpoint folder, which stands for itself.
+        which: of a run folder, the newest or the best.
 
     Raises:
         UserError: there is none.
@@ -181,7 +212,37 @@ def resolve(path: str | Path) -> Path:
     found = find_checkpoints(place)
     if not found:
         raise UserError(f"run {place}: holds no checkpoint; was it trained?")
-    return found[-1]
+    return found[-1] if which == "last" else _best(place, found[-1])
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """Step and probed robust accuracy of the best, as that checkpoint knows them.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = folder / BEST
+    if not file.is_file():
+        return None
+    with explain_os_errors("read", file):
+        text = file.read_text(encoding="utf-8")
+    try:
+        value = json.loads(text)
+        return {"step": int(value["step"]), **value}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: not a file of dathvd; remove it") from None
+
+
+def _best(run: Path, newest: Path) -> Path:
+    best = read_best(newest)
+    if best is None:
+        raise UserError(
+            f"run {run}: has no best checkpoint, being trained with train.select last"
+        )
+    folder = checkpoint_folder(run, best["step"])
+    if not folder.is_dir():
+        raise UserError(f"run {run}: its best checkpoint, {folder.name}, is not there")
+    return folder
 
 
 def stored_config(state: dict[str, Any], name: str) -> Config:
@@ -293,13 +354,19 @@ def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:
 
 
 def load_model(
-    path: str | Path, weights: Weights = "raw", *, network: nn.Module | None = None
+    path: str | Path,
+    weights: Weights = "raw",
+    *,
+    checkpoint: Which = "last",
+    network: nn.Module | None = None,
 ) -> nn.Module:
     """The trained network of a run, ready to use; needs no Horovod.
 
     Args:
-        path: a run folder (its newest checkpoint counts) or a checkpoint folder.
-        weights: ``raw`` for the last step's, ``ema`` for their moving average.
+        path: a run folder or a checkpoint folder.
+        weights: ``raw`` for those of its step, ``ema`` for their moving average.
+        checkpoint: of a run folder, the ``last`` one or the ``best``, which
+            ``train.select: best`` keeps.
         network: a fresh network of the run's kind, whose weights are replaced. Needed
             where ``model.name`` lies outside of dathvd: a checkpoint never has such
             code imported by itself.
@@ -312,6 +379,6 @@ def load_model(
         UserError: there is no checkpoint, it is corrupted, it holds no average, or its
             network lies outside of dathvd and is not given.
     """
-    file = resolve(path) / "model.pt"
+    file = resolve(path, checkpoint) / "model.pt"
     state = load_file(file)
     return restore_model(state, str(file), weights, network=network)[0]

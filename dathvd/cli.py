@@ -34,6 +34,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "dathvd.commands.sanity",
             "Look for masked gradients in a run.",
         ),
+        "export": (
+            "dathvd.commands.export",
+            "Write a run's network for other programs.",
+        ),
     },
     "Run on a cluster": {
         "launch": (

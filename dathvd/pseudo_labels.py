@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dathvd import checkpoint
 from dathvd.config import Config
-from dathvd.data import CenterCrop, ImageSet, TensorImages, read_extra
+from dathvd.data import CenterCrop, ImageSet, TensorImages, load_dataset, read_extra
 from dathvd.data.arrays import channels_first, read_npz
 from dathvd.data.decode import Decoder, decode_all
 from dathvd.data.folder import SUFFIXES
@@ -29,6 +29,7 @@ from dathvd.data.lazy import FileImages
 from dathvd.data.pickles import read_arrays
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, write_atomically
+from dathvd.foreign import foreign_network
 from dathvd.report.progress import Progress
 from dathvd.report.tables import plain_console
 from dathvd.runtime import Runtime, read_on_root, sum_over_workers, together
@@ -65,7 +66,9 @@ def pseudo_label(
     batch_size: int = 256,
     min_confidence: float = 0.0,
     weights: checkpoint.Weights = "raw",
+    which: checkpoint.Which = "last",
     trust: checkpoint.Trust = False,
+    foreign: Config | None = None,
 ) -> None:
     """Label images and write them with their labels; every rank calls it.
 
@@ -82,15 +85,20 @@ def pseudo_label(
         runtime: this worker's place.
         batch_size: images at once.
         min_confidence: leaves out images below it, in [0, 1].
-        weights: the run's last ones (raw) or their moving average (ema).
+        weights: the run's own (raw) or their moving average (ema).
+        which: the run's last checkpoint or its best one.
         trust: whether the run's network may lie outside of dathvd.
+        foreign: the settings of a network that is no run's, in its place.
 
     Raises:
         UserError: the run, the images or the output are not usable, or no image
             reaches ``min_confidence``.
     """
     together(runtime, lambda: _check_output(output))
-    teacher = load_teacher(run, runtime, weights, trust)
+    if foreign is not None:
+        teacher = foreign_teacher(foreign, runtime)
+    else:
+        teacher = load_teacher(run, runtime, weights, trust, which)
     images = together(runtime, lambda: find_images(source, teacher, runtime.is_root))
     probabilities = predict(teacher, images, runtime, batch_size)
     confidence, labels = probabilities.max(dim=1)
@@ -121,13 +129,16 @@ def load_teacher(
     runtime: Runtime,
     weights: checkpoint.Weights = "raw",
     trust: checkpoint.Trust = False,
+    which: checkpoint.Which = "last",
 ) -> Teacher:
     """The network of a run; rank 0 alone needs to see the file.
 
     Raises:
         UserError: there is none, it holds no such weights, or it has no classes.
     """
-    name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
+    name, data = read_on_root(
+        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    )
 
     def restore() -> Teacher:
         state = checkpoint.load_bytes(data, name)
@@ -145,6 +156,17 @@ def load_teacher(
         )
 
     return together(runtime, restore)
+
+
+def foreign_teacher(config: Config, runtime: Runtime) -> Teacher:
+    """A network that is no run's, for the images of its data set.
+
+    Raises:
+        UserError: on every rank, if it or the data set cannot be had.
+    """
+    dataset = together(runtime, lambda: load_dataset(config.data))
+    model = foreign_network(config, dataset, runtime).to(runtime.device)
+    return Teacher(model, config, dataset.image_shape, len(dataset.classes))
 
 
 def find_images(source: Path, teacher: Teacher, in_memory: bool) -> ImageSet:

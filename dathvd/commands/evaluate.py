@@ -6,12 +6,19 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    foreign_options,
+    judged_network,
+    trust_option,
+    weights_option,
+)
 from dathvd.components import EVALUATION_ATTACKS
 
 
 @click.command("evaluate")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", required=False)
+@foreign_options
 @click.option(
     "--attack",
     "attacks",
@@ -32,6 +39,7 @@ from dathvd.components import EVALUATION_ATTACKS
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
+@checkpoint_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @click.option(
     "--only-survivors",
@@ -48,7 +56,10 @@ from dathvd.components import EVALUATION_ATTACKS
 )
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
 def command(
-    run: str,
+    run: str | None,
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     attacks: str | None,
     epsilons: str | None,
     num_steps: str | None,
@@ -57,7 +68,8 @@ def command(
     norm: str | None,
     max_samples: int | None,
     batch_size: int | None,
-    weights: Literal["raw", "ema"],
+    weights: str,
+    checkpoint: Literal["last", "best"],
     seed: int | None,
     only_survivors: bool,
     trust: bool,
@@ -72,6 +84,7 @@ def command(
     \b
     dathvd evaluate RUN --attack fgsm,pgd,pgd-margin --epsilon 0,2/255,4/255,8/255
     mpirun -np 4 dathvd evaluate RUN --attack autoattack --output results
+    dathvd evaluate --model mine.nets:make_network --weights FILE --data cifar10 --trust
     """
     from pathlib import Path
 
@@ -79,6 +92,7 @@ def command(
     from dathvd.lists import fractions, integers, words
     from dathvd.runtime import guard, start
 
+    name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     lengths = fractions("--step-size", step_size)
     grid = Grid(
         attacks=words(attacks),
@@ -93,7 +107,9 @@ def command(
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,
-        weights=weights,
+        weights=which,
+        which=checkpoint,
+        foreign=foreign,
         trust=trust,
         only_survivors=only_survivors,
         output=Path(output) if output else None,
@@ -101,4 +117,4 @@ def command(
     )
     runtime = start()
     with guard(runtime):
-        evaluate_checkpoint(run, request, runtime)
+        evaluate_checkpoint(name, request, runtime)

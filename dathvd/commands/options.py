@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -42,12 +42,21 @@ budget_options = _configured("cifar10/cpu_budget, a small network")
 
 weights_option: Decorator = click.option(
     "--weights",
-    type=click.Choice(["raw", "ema"]),
     default="raw",
     show_default=True,
-    help="The last step's, or their moving average (train.ema_decay).",
+    metavar="raw|ema|FILE",
+    help="The run's own, or their moving average (train.ema_decay); with --model a "
+    "file of weights.",
 )
 """Add ``--weights``."""
+checkpoint_option: Decorator = click.option(
+    "--checkpoint",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="The newest checkpoint of RUN, or the best (train.select).",
+)
+"""Add ``--checkpoint``."""
 trust_option: Decorator = click.option(
     "--trust",
     is_flag=True,
@@ -65,3 +74,60 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--seeds", default="0,1,2", show_default=True, help="Seeds of the runs."
     )(function)
+
+
+def foreign_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--model``, ``--data`` and ``--set``: a network that is no run's."""
+    function = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="With --model: a field, such as data.root=DIR. May be repeated.",
+    )(function)
+    function = click.option(
+        "--data",
+        metavar="NAME|FILE",
+        help="With --model: a data set, such as cifar10, or a configuration whose data "
+        "and evaluation are taken.",
+    )(function)
+    return click.option(
+        "--model",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="In place of RUN: what makes the network, from images in [0, 1] to "
+        "logits. Needs --data and --trust.",
+    )(function)
+
+
+def judged_network(
+    run: str | None,
+    model: str | None,
+    data: str | None,
+    weights: str,
+    overrides: tuple[str, ...],
+    trust: bool,
+) -> tuple[str, Literal["raw", "ema"], Any]:
+    """What a command works on: its name, which weights, and a foreign one's settings.
+
+    Returns:
+        The run or the function's place; the run's weights; the configuration of a
+        network that is no run's, else None.
+    """
+    if (run is None) == (model is None):
+        raise click.UsageError("name either RUN or --model PACKAGE.MODULE:FUNCTION")
+    if model is None:
+        assert run is not None
+        if data is not None or overrides:
+            raise click.UsageError("--data and --set belong to --model")
+        if weights not in ("raw", "ema"):
+            raise click.UsageError(
+                f"--weights {weights}: a run has raw and ema ones; a file of weights "
+                "needs --model"
+            )
+        return run, "raw" if weights == "raw" else "ema", None
+    if data is None:
+        raise click.UsageError("--model needs --data, a data set or a configuration")
+    from dathvd.foreign import foreign_config
+
+    file = None if weights == "raw" else weights
+    return model, "raw", foreign_config(model, data, file, overrides, trust=trust)

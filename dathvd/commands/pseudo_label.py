@@ -6,12 +6,18 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    foreign_options,
+    judged_network,
+    trust_option,
+    weights_option,
+)
 
 
 @click.command("pseudo-label")
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="IMAGES")
+@click.argument("places", metavar="[RUN] IMAGES", nargs=-1, required=True)
+@foreign_options
 @click.option("--output", required=True, metavar="FILE.npz", help="The labelled file.")
 @click.option(
     "--batch-size",
@@ -28,14 +34,18 @@ from dathvd.commands.options import trust_option, weights_option
     help="Leave out images whose likeliest class is less probable.",
 )
 @weights_option
+@checkpoint_option
 @trust_option
 def command(
-    run: str,
-    images: str,
+    places: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     output: str,
     batch_size: int,
     min_confidence: float,
-    weights: Literal["raw", "ema"],
+    weights: str,
+    checkpoint: Literal["last", "best"],
     trust: bool,
 ) -> None:
     """Label IMAGES (a folder of image files, or .npy, .npz) with the network of RUN.
@@ -49,15 +59,23 @@ def command(
     from dathvd.pseudo_labels import pseudo_label
     from dathvd.runtime import guard, start
 
+    *runs, images = places
+    if len(runs) > 1:
+        raise click.UsageError(f"expected RUN and IMAGES, got {len(places)} arguments")
+    name, which, foreign = judged_network(
+        runs[0] if runs else None, model, data, weights, overrides, trust
+    )
     runtime = start()
     with guard(runtime):
         pseudo_label(
-            run,
+            name,
             Path(images),
             Path(output),
             runtime,
             batch_size=batch_size,
             min_confidence=min_confidence,
-            weights=weights,
+            weights=which,
+            foreign=foreign,
+            which=checkpoint,
             trust=trust,
         )

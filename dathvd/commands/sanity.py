@@ -6,11 +6,18 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import (
+    checkpoint_option,
+    foreign_options,
+    judged_network,
+    trust_option,
+    weights_option,
+)
 
 
 @click.command("sanity")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", required=False)
+@foreign_options
 @click.option("--epsilon", metavar="FLOAT", help="Radius (the evaluation's own).")
 @click.option("--num-steps", type=int, help="Steps of PGD (the evaluation's own).")
 @click.option("--norm", help="linf or l2.")
@@ -31,12 +38,16 @@ from dathvd.commands.options import trust_option, weights_option
 )
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
+@checkpoint_option
 @click.option("--seed", type=int, help="Seed of the random starts (the run's own).")
 @trust_option
 @click.option("--output", metavar="FOLDER", help="Keep samples, report and picture.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON.")
 def command(
-    run: str,
+    run: str | None,
+    model: str | None,
+    data: str | None,
+    overrides: tuple[str, ...],
     epsilon: str | None,
     num_steps: int | None,
     norm: str | None,
@@ -44,7 +55,8 @@ def command(
     surrogate_steps: int,
     max_samples: int | None,
     batch_size: int | None,
-    weights: Literal["raw", "ema"],
+    weights: str,
+    checkpoint: Literal["last", "best"],
     seed: int | None,
     trust: bool,
     output: str | None,
@@ -62,12 +74,15 @@ def command(
     from dathvd.lists import fractions
     from dathvd.runtime import guard, start
 
+    name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     radius = fractions("--epsilon", epsilon)
     evaluation = Request(
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,
-        weights=weights,
+        weights=which,
+        which=checkpoint,
+        foreign=foreign,
         trust=trust,
         output=Path(output) if output else None,
         json_file=Path(json_file) if json_file else None,
@@ -82,4 +97,4 @@ def command(
     )
     runtime = start()
     with guard(runtime):
-        return int(not check_sanity(run, request, runtime))
+        return int(not check_sanity(name, request, runtime))

@@ -12,20 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dathvd.noise import hash_word
+
 BLOCK = 512
 MULTIPLIER_1 = 0x21F0AAAD
 MULTIPLIER_2 = 0xD35A2D97
 _MASK_32 = (1 << 32) - 1
-_MASK_64 = (1 << 64) - 1
 
 
 def keys(seed: int) -> tuple[int, int]:
-    """Two 32-bit keys of any integer seed."""
-    state = (seed + 0x9E3779B97F4A7C15) & _MASK_64
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    state ^= state >> 31
-    return state & _MASK_32, state >> 32
+    """Two 32-bit keys of any integer seed: the low and the high half of its hash."""
+    word = hash_word(seed)
+    return word & _MASK_32, word >> 32
 
 
 def random_bits(

@@ -17,9 +17,9 @@ class GuardConfig(Section):
     """
 
     action: Literal["none", "warn", "add_steps", "roll_back"] = "none"
-    """What a collapse leads to: none (no image is held out, nothing is measured), warn,
-    add_steps (warn, then train on against more attack steps) or roll_back (first go
-    back to the last epoch within half the drop of the best, each of which is saved)."""
+    """What a collapse leads to: none (nobody looks for one), warn, add_steps (warn, and
+    train on against more attack steps) or roll_back (first go back to the last epoch
+    within half the drop of the best, each of which is saved)."""
     drop: Annotated[float, Field(gt=0, le=100)] = 20.0
     """Points of robust accuracy below the best so far that are a collapse."""
     num_samples: Count = 256

@@ -36,8 +36,18 @@ class ModelConfig(ComponentSection):
     """The last layer, or two with an activation between them, as contrastive
     pre-training wants; the rest of the network is called its trunk."""
     init: str | None = None
-    """A run or checkpoint folder whose trunk the training starts from, such as one of
-    pre-training. Its head is taken too where it is a classifier of as many classes."""
+    """What the training starts from. A run or checkpoint folder, such as one of
+    pre-training: its trunk is taken, and its head too where it is a classifier of as
+    many classes. Or a file of weights (a state_dict in .pt, .pth, .bin, .ckpt, .tar or
+    .safetensors), or the name of torchvision's weights whose file torch's cache holds,
+    such as ResNet50_Weights.IMAGENET1K_V2: what has the same name and shape is taken,
+    and the first lines of the run say what did not fit."""
+    init_keys: dict[str, str] = {}
+    """Of a file of weights: beginnings of its names, and what this network has in their
+    place, such as {backbone.: ""}. Beginnings that wrappers put before all names, such
+    as module., are found without it."""
+    init_partial: bool = False
+    """Whether a file of weights may leave a part of the trunk as it is at random."""
     init_weights: Literal["raw", "ema"] = "raw"
     """Which weights of that run are taken: the last step's, or their moving average."""
     init_mode: Literal["full", "linear"] = "full"
@@ -52,4 +62,6 @@ class ModelConfig(ComponentSection):
             )
         if self.init_weights == "ema" and self.init is None:
             raise ValueError("init_weights ema are another run's: set init to it")
+        if self.init is None and (self.init_keys or self.init_partial):
+            raise ValueError("init_keys and init_partial belong to a file: set init")
         return self

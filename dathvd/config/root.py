@@ -56,6 +56,13 @@ class Config(Section):
                 "train.batch_norm: synchronised would exchange statistics at every "
                 "step of an attack in train mode; set attack.model_mode to eval"
             )
+        if self.train.activation_checkpointing and (
+            self.train.compile or self.train.batch_norm == "synchronised"
+        ):
+            raise ValueError(
+                "train.activation_checkpointing: does not go together with "
+                "train.compile or train.batch_norm synchronised; set it to false"
+            )
         self._guard_has_something_to_watch()
         if self.objective.name == "plain" and self.attack.name != "none":
             raise ValueError(
@@ -92,15 +99,18 @@ class Config(Section):
 
     def _guard_has_something_to_watch(self) -> None:
         action, attack = self.train.guard.action, self.attack.name
-        if action == "none":
+        if not self.train.probes:
             return
         if attack == "none" or self.objective.is_self_supervised:
+            field, off = "guard.action", "none"
+            if action == "none":
+                field, off = "select", "last"
             raise ValueError(
-                "train.guard.action: there is no robust accuracy to watch with "
+                f"train.{field}: there is no robust accuracy to watch with "
                 f"attack.name {attack!r} and objective.name {self.objective.name!r}; "
-                "set train.guard.action to none"
+                f"set train.{field} to {off}"
             )
-        if attack == "free" and action != "warn":
+        if attack == "free" and action not in ("none", "warn"):
             raise ValueError(
                 f"train.guard.action: {action} cannot add steps to attack.name free; "
                 "set train.guard.action to warn"

@@ -34,6 +34,12 @@ class TrainConfig(Section):
     1,000 updates."""
     guard: GuardConfig = GuardConfig()
     """What watches for catastrophic overfitting."""
+    select: Literal["last", "best"] = "last"
+    """best: the checkpoint of the epoch with the highest robust accuracy on held-out
+    training images is kept beside the newest ones, and judged too. The images and their
+    attack are the guard's (guard.num_samples, guard.num_steps), whatever its action.
+    Robust overfitting makes the last epoch worse than an earlier one (Rice, Wong and
+    Kolter, ICML 2020). The weights that choose are the raw ones."""
     checkpoint_every: Natural = 5
     """Epochs between checkpoints; 0 keeps the last one only."""
     keep_checkpoints: Count = 2
@@ -56,9 +62,17 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile of the training passes; up to a minute at the first step. The
     gradients of a pass then come all at once: no exchange starts inside it."""
+    activation_checkpointing: bool = False
+    """Training passes keep the inputs of the network's blocks alone and compute the
+    rest anew in the backward pass: less memory for a third more work, same bits."""
     deterministic: bool = True
     """On GPUs, only algorithms of cuDNN that give the same bits each time; false lets
     cuDNN time all that there are and take the fastest."""
     max_steps: Natural = 0
     """Leave after this many steps with a checkpoint; 0 trains to the end. For trials:
     the same command without it goes on."""
+
+    @property
+    def probes(self) -> bool:
+        """Whether training images are held out and attacked after each epoch."""
+        return self.guard.action != "none" or self.select == "best"

@@ -14,6 +14,7 @@ from dathvd.distributed.bucket_transfer import Transfer
 from dathvd.distributed.buckets import Slot
 from dathvd.distributed.exchanges import BucketExchange, Seeds
 from dathvd.distributed.ledger import Ledger
+from dathvd.distributed.provisional import Verdict
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError
 from dathvd.noise import codec_seed
@@ -85,6 +86,12 @@ class Exchanger:
         return [transfer.exchange for transfer in self._transfers]
 
     @property
+    def device(self) -> torch.device:
+        """Where the means are; the CPU if there is nothing to exchange."""
+        exchanges = self.exchanges
+        return exchanges[0].mean.device if exchanges else torch.device("cpu")
+
+    @property
     def in_flight(self) -> bool:
         """Whether gradients have been submitted that no ``step`` has taken yet."""
         return not all(transfer.idle for transfer in self._transfers)
@@ -137,15 +144,29 @@ class Exchanger:
                 time.sleep(_PAUSE)
                 waiting[0].entry.waited_seconds += time.perf_counter() - began
 
-    def conclude(self) -> None:
-        """Keep the step's residuals, or skip the step where a mean is not finite.
+    def finite(self) -> Verdict:
+        """Whether all means are finite, as the host will be told; waits for nothing.
 
         All ranks hold the same means, hence decide alike without asking each other.
+        """
+        extremes = [
+            extreme.double()
+            for transfer in self._transfers
+            for extreme in transfer.exchange.mean.aminmax()
+        ]
+        every = torch.stack(extremes) if extremes else torch.zeros(0)
+        return Verdict(every.isfinite().all())
+
+    def conclude(self, finite: bool) -> None:
+        """Keep the step's residuals, or roll them back where the step is skipped.
+
+        Args:
+            finite: what ``finite`` said.
 
         Raises:
             UserError: too many steps in a row were not finite; raised on all ranks.
         """
-        self.last_skipped = not self._finite()
+        self.last_skipped = not finite
         for transfer in self._transfers:
             transfer.conclude(keep=not self.last_skipped)
         self.step += 1
@@ -207,15 +228,6 @@ class Exchanger:
     def _check_idle(self) -> None:
         if self.in_flight:
             raise RuntimeError("an exchange is in flight: call step() first")
-
-    def _finite(self) -> bool:
-        """Whether all means are finite: one host synchronisation."""
-        extremes = [
-            extreme.double()
-            for transfer in self._transfers
-            for extreme in transfer.exchange.mean.aminmax()
-        ]
-        return not extremes or bool(torch.stack(extremes).isfinite().all())
 
     def _mean(self, parameter: Parameter) -> Tensor:
         transfer, slot = self._places[parameter]

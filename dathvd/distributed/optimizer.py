@@ -36,6 +36,7 @@ from dathvd.distributed.exchange_choice import (
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.placement import Placement
+from dathvd.distributed.provisional import UpdateBackup
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, choose
 from dathvd.runtime import AgreedError
@@ -160,25 +161,48 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
         return exchanger.submit(parameter), None
 
     def finish_exchange(self: Any) -> None:
+        exchange(self)
+        exchanger.conclude(exchanger.finite().read())
+
+    def exchange(self: Any) -> None:
         _refuse_thawed(self)
         synchronize()
-        exchanger.conclude()
 
     def step_if_finite(
         self: Any, closure: Callable[[], float] | None = None
     ) -> float | None:
-        if self._should_synchronize:
-            # Horovod would exchange a second time what synchronize() has exchanged
-            if self._handles or not self._synchronized:
-                self.synchronize()
-            with self.skip_synchronize():
-                return step_if_finite(self, closure)
+        if not self._should_synchronize:  # the caller has called synchronize()
+            return update(closure)
+        # Horovod would exchange a second time what synchronize() has exchanged
+        if self._handles or not self._synchronized:
+            if exchanger.device.type != "cpu" and closure is None:
+                update_provisionally(self)
+                return None
+            self.synchronize()
+        with self.skip_synchronize():
+            return update(closure)
+
+    def update(closure: Callable[[], float] | None) -> float | None:
         if exchanger.last_skipped:
-            self._synchronized = False
+            wrapped._synchronized = False
             return None
         loss: float | None = step(closure)
         return loss
 
+    def update_provisionally(self: Any) -> None:
+        """Launch the update before the host knows whether the step counts."""
+        exchange(self)
+        finite = exchanger.finite()
+        backup.take()
+        with self.skip_synchronize():
+            step()
+        counts = finite.read()
+        if not counts:
+            backup.put_back()
+            self._synchronized = False
+        exchanger.conclude(counts)
+
+    backup = UpdateBackup(wrapped)
     wrapped.exchanger = exchanger
     wrapped._allreduce_grad_async = MethodType(start_exchange, wrapped)
     wrapped.synchronize = MethodType(finish_exchange, wrapped)

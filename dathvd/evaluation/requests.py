@@ -29,6 +29,7 @@ from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
 from dathvd.files import write_json, write_text
+from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
@@ -47,6 +48,10 @@ class Request:
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
     """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    which: checkpoint.Which = "last"
+    """Of a run folder: its newest checkpoint, or the best."""
+    foreign: Config | None = None
+    """The settings of a network that is no run's (``dathvd.foreign``), in its place."""
     trust: checkpoint.Trust = False
     """Whether components outside of dathvd that the run names may be imported."""
     only_survivors: bool = False
@@ -146,6 +151,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         **results.as_json(),
         "num_workers": runtime.size,
         "weights": request.weights,
+        "checkpoint": request.which,
         "parameters_sha256": parameters_sha256(model),
     }
     if len(cells) == 1:
@@ -235,13 +241,19 @@ _JUDGED = ("model.name", "data.name", "evaluation.attack.name")
 
 
 def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Config]:
-    """The network; rank 0 reads the file, so only its host needs to see it.
+    """The network; rank 0 reads its weights, so only its host needs to see them.
 
     Raises:
         UserError: no usable checkpoint, or it names a component outside of dathvd that
             the request does not trust.
     """
-    name, data = read_on_root(runtime, lambda: checkpoint.resolve(run) / "model.pt")
+    foreign, which = request.foreign, request.which
+    if foreign is not None:
+        dataset = together(runtime, lambda: load_task(foreign))
+        return foreign_network(foreign, dataset, runtime), foreign
+    name, data = read_on_root(
+        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    )
 
     def build() -> tuple[nn.Module, Config]:
         state = checkpoint.load_bytes(data, name)

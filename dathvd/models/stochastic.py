@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,21 @@ from dathvd.noise import SampleNoise
 
 _STREAM = 1_000_000  # the first stream of these layers; lower ones belong to attacks
 
-Source = Iterator[tuple[SampleNoise, int]]
-"""Noise and a stream of it for one call of one layer."""
-_source: ContextVar[Source | None] = ContextVar("source", default=None)
+
+@dataclass
+class _Draws:
+    """Where random numbers come from: each call of a layer takes the next stream."""
+
+    noise: SampleNoise
+    stream: int = _STREAM
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers in [0, 1) of the next stream."""
+        self.stream += 1
+        return self.noise.uniform(shape, self.stream - 1)
+
+
+_draws: ContextVar[_Draws | None] = ContextVar("draws", default=None)
 
 
 @contextmanager
@@ -29,12 +41,26 @@ def draws_from(noise: SampleNoise) -> Iterator[None]:
     Args:
         noise: of the samples that the network is shown, in their order.
     """
-    calls = ((noise, stream) for stream in itertools.count(_STREAM))
-    token = _source.set(calls)
+    with _drawing(_Draws(noise)):
+        yield
+
+
+def draws_go_on() -> AbstractContextManager[None]:
+    """A context, to be entered later, in which layers draw as they would from now on.
+
+    For who runs a part of a network again.
+    """
+    draws = _draws.get()
+    return _drawing(None if draws is None else replace(draws))
+
+
+@contextmanager
+def _drawing(draws: _Draws | None) -> Iterator[None]:
+    token = _draws.set(draws)
     try:
         yield
     finally:
-        _source.reset(token)
+        _draws.reset(token)
 
 
 class StochasticDepth(nn.Module):
@@ -65,8 +91,5 @@ class StochasticDepth(nn.Module):
 
 
 def _uniform(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    source = _source.get()
-    if source is None:
-        return torch.rand(shape, device=device)
-    noise, stream = next(source)
-    return noise.uniform(shape, stream)
+    draws = _draws.get()
+    return torch.rand(shape, device=device) if draws is None else draws.uniform(shape)

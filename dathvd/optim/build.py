@@ -12,6 +12,7 @@ from dathvd.components import OPTIMIZERS as _OPTIMIZERS
 from dathvd.config import OptimizerConfig
 from dathvd.errors import UserError
 from dathvd.optim.layerwise import Group
+from dathvd.optim.start import leave_out_compiler
 from dathvd.registry import is_foreign
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = _OPTIMIZERS
@@ -30,6 +31,7 @@ def build_optimizer(
         UserError: it lies elsewhere and cannot be imported or made, or its class not be
             called with parameter groups alone, as Horovod does.
     """
+    leave_out_compiler()
     groups = _groups(config, [tensor for _, tensor in named_parameters])
     optimizer: Optimizer = _OPTIMIZERS.build(config, params=groups, lr=config.lr)
     if is_foreign(config.name):

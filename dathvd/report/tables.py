@@ -27,8 +27,14 @@ def print_accuracy(result: dict[str, Any], *, title: str) -> None:
     table.add_row("clean", f"{100 * result['clean_accuracy']:.2f}", samples)
     row = f"robust ({result['attack']})"
     table.add_row(row, f"{100 * result['robust_accuracy']:.2f}", samples)
-    for name in ("clean", "robust"):
-        if f"ema_{name}_accuracy" in result:
-            value = f"{100 * result[f'ema_{name}_accuracy']:.2f}"
-            table.add_row(f"{name}, averaged weights (EMA)", value, samples)
+    others = {
+        "ema_": "averaged weights (EMA)",
+        "best_": f"best checkpoint (step {result.get('best_step')})",
+        "best_ema_": "best checkpoint, averaged weights (EMA)",
+    }
+    for prefix, words in others.items():
+        for name in ("clean", "robust"):
+            if f"{prefix}{name}_accuracy" in result:
+                value = f"{100 * result[f'{prefix}{name}_accuracy']:.2f}"
+                table.add_row(f"{name}, {words}", value, samples)
     plain_console().print(table)

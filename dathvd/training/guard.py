@@ -1,4 +1,4 @@
-"""The guard against catastrophic overfitting of training with few attack steps."""
+"""The guard against overfitting: catastrophic, in an epoch, and robust, over many."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Guard:
     """Collapses that were acted upon; each has added attack steps."""
     collapses: list[dict[str, Any]] = field(default_factory=list)
     """Step, accuracy before and accuracy after of each."""
+    best_step: int | None = None
+    """The step of the highest probe of all, the first of equals; None before one."""
+    best_accuracy: float = -1.0
+    """That probe's robust accuracy."""
 
     def look(self, model: nn.Module, step: int) -> bool:
         """Probe the model; whether it has collapsed. A collective."""
@@ -58,6 +62,10 @@ class Guard:
     def judge(self, robust_accuracy: float, step: int) -> bool:
         """Take in a probe's result; whether it is a collapse."""
         self.latest = robust_accuracy
+        if robust_accuracy > self.best_accuracy:
+            self.best_step, self.best_accuracy = step, robust_accuracy
+        if self.config.train.guard.action == "none":
+            return False
         drop = self.config.train.guard.drop / 100
         # the accuracies are multiples of 1 / num_samples: rounding decides no case
         if robust_accuracy < self.best - drop - 1e-9:
@@ -82,6 +90,17 @@ class Guard:
         """The step whose checkpoint a collapse would go back to, if to any."""
         rolls_back = self.config.train.guard.action == "roll_back"
         return self.good_step if rolls_back else None
+
+    @property
+    def selected_step(self) -> int | None:
+        """The step of the best checkpoint, if one is to be kept (``train.select``)."""
+        return self.best_step if self.config.train.select == "best" else None
+
+    @property
+    def spared_steps(self) -> set[int]:
+        """The steps whose checkpoints are kept at any age."""
+        steps = (self.kept_step, self.selected_step)
+        return {step for step in steps if step is not None}
 
     def attack(self) -> AttackConfig:
         """The training attack as it is now."""
@@ -119,12 +138,14 @@ class Guard:
             "good_step": self.good_step,
             "actions": self.actions,
             "collapses": [dict(seen) for seen in self.collapses],
+            "best_step": self.best_step,
+            "best_accuracy": self.best_accuracy,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Go on from what was saved; what an older version did not save stays."""
         for name in self.state_dict():
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
 
 
 def probe_attack(config: Config) -> AttackConfig:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.config import TrainConfig
+from dathvd.training.recompute import recomputed, repeated_blocks
 
 
 class TrainingPass(nn.Module):
@@ -22,6 +23,7 @@ class TrainingPass(nn.Module):
         bf16: convolutions and matrix products in bfloat16.
         channels_last: images in channels-last layout; the weights should be, too.
         compiled: by ``torch.compile``.
+        checkpointed: blocks keep their inputs alone, see ``recomputed``.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class TrainingPass(nn.Module):
         bf16: bool = False,
         channels_last: bool = False,
         compiled: bool = False,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -41,15 +44,17 @@ class TrainingPass(nn.Module):
         self._run = (run,)
         self._bf16 = bf16
         self._channels_last = channels_last
+        self._blocks = tuple(repeated_blocks(network)) if checkpointed else ()
 
     def forward(self, images: Tensor) -> Tensor:
         """Float32 logits of a batch."""
         if self._channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        if not self._bf16:
-            return self._run[0](images)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits = self._run[0](images)
+        with recomputed(self._blocks):
+            if not self._bf16:
+                return self._run[0](images)
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                logits = self._run[0](images)
         return logits.float()
 
 
@@ -63,9 +68,16 @@ def lay_out(model: nn.Module, config: TrainConfig) -> nn.Module:
 def training_pass(model: nn.Module, config: TrainConfig) -> nn.Module:
     """The model for training passes; itself where nothing is asked for."""
     bf16, layout = config.precision == "bf16", _channels_last(model, config)
-    if not (bf16 or layout or config.compile):
+    checkpointed = config.activation_checkpointing
+    if not (bf16 or layout or config.compile or checkpointed):
         return model
-    return TrainingPass(model, bf16=bf16, channels_last=layout, compiled=config.compile)
+    return TrainingPass(
+        model,
+        bf16=bf16,
+        channels_last=layout,
+        compiled=config.compile,
+        checkpointed=checkpointed,
+    )
 
 
 def _channels_last(model: nn.Module, config: TrainConfig) -> bool:

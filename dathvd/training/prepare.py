@@ -27,7 +27,7 @@ class Job:
     dataset: Dataset
     """As the task sees it, without the images that are held out."""
     held_out: ImageSet | None
-    """Training images for the guard's probe; None where it is off."""
+    """Training images for the guard's probe; None where nothing is probed."""
     plan: BatchPlan
     """This worker's batches of every step."""
     folder: Path
@@ -69,13 +69,13 @@ def prepare(config: Config, run: Path | None, runtime: Runtime) -> Job:
 
 
 def load(config: Config) -> tuple[Dataset, ImageSet | None]:
-    """The data set, and training images taken from it for the guard, if it is on.
+    """The data set, and training images taken from it for the guard's probe.
 
     Raises:
         UserError: files or settings are not usable.
     """
     dataset = load_task(config)
-    if config.train.guard.action == "none":
+    if not config.train.probes:
         return dataset, None
     return hold_out(dataset, config)
 

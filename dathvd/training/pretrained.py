@@ -1,4 +1,4 @@
-"""Training that starts from another run's network."""
+"""Training that starts from another run's network, or from a file of weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dathvd import checkpoint
+from dathvd import checkpoint, weight_files
 from dathvd.config import ModelConfig
 from dathvd.errors import UserError
 from dathvd.models import head_name
@@ -30,14 +30,45 @@ def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str |
     if config.init is None:
         return None
     init = config.init
+    if weight_files.names_a_file(init):
+        return _from_file(model, config, init, runtime)
     name, data = read_on_root(runtime, lambda: checkpoint.resolve(init) / "model.pt")
     head_too = together(
         runtime, lambda: _fill(model, config, checkpoint.load_bytes(data, name), name)
     )
     kind = "averaged " if config.init_weights == "ema" else ""
     what = f"all {kind}weights" if head_too else f"the {kind}trunk, with a new head,"
-    trained = "the head alone is" if config.init_mode == "linear" else "all are"
-    return f"starting from {what} of {name}; {trained} trained"
+    return f"starting from {what} of {name}; {_trained(config)}"
+
+
+def _trained(config: ModelConfig) -> str:
+    alone = config.init_mode == "linear"
+    return "the head alone is trained" if alone else "all are trained"
+
+
+def _from_file(
+    model: nn.Module, config: ModelConfig, init: str, runtime: Runtime
+) -> str:
+    """Fill the network from a file that another program wrote."""
+    name, data = read_on_root(runtime, lambda: weight_files.find(init, "model.init"))
+    average = config.init_weights == "ema"
+
+    def fill() -> weight_files.Match:
+        theirs = weight_files.read(data, name, average=average)
+        found = weight_files.match(weight_files.learnt(model), theirs, config.init_keys)
+        lacks = found.unfilled(f"{head_name(model)}.")
+        if not found.taken or (lacks and not config.init_partial):
+            raise UserError(
+                f"model.init: {name} does not fill the network's trunk: "
+                f"{found.describe()}; map names by model.init_keys, or set "
+                "model.init_partial to begin the rest at random"
+            )
+        model.load_state_dict(found.weights, strict=False)
+        return found
+
+    found = together(runtime, fill)
+    kind = "averages, " if average else ""
+    return f"starting from {name}: {kind}{found.describe()}; {_trained(config)}"
 
 
 def _fill(

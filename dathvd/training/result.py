@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dathvd import run_folder, stop
+from dathvd import checkpoint, run_folder, stop
 from dathvd.attacks import build_attack
 from dathvd.config import Config
 from dathvd.data import Dataset
@@ -19,6 +19,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.tables import print_accuracy
+from dathvd.runtime import read_on_root, together
 from dathvd.training.prepare import Job
 from dathvd.training.state import TrainingState
 
@@ -40,11 +41,13 @@ def conclude(
     judged = job.folder / "judged"
     accuracy = evaluate_test_set(model, job.dataset, job.config, job.runtime, judged)
     average = _judge_average(state, job, judged)
+    best = judge_best(state, job, judged)
     if not job.runtime.is_root:
         return
     result = {
         **describe_accuracy(accuracy, job.config),
         **average,
+        **best,
         **({} if state.guard is None else {"guard": state.guard.describe()}),
         "num_workers": job.runtime.size,
         "train_seconds": round(seconds, 3),
@@ -70,6 +73,36 @@ def _judge_average(state: TrainingState, job: Job, judged: Path) -> dict[str, An
         "ema_robust_accuracy": accuracy.robust,
         "ema_parameters_sha256": parameters_sha256(model),
     }
+
+
+def judge_best(state: TrainingState, job: Job, judged: Path) -> dict[str, Any]:
+    """What the result says of the best checkpoint; empty where none is selected.
+
+    Every rank calls it; rank 0 alone needs to see the checkpoint.
+    """
+    guard = state.guard
+    if guard is None or guard.selected_step is None:
+        return {}
+    step = guard.selected_step
+    folder = checkpoint.checkpoint_folder(job.folder, step)
+    name, data = read_on_root(job.runtime, lambda: folder / "model.pt")
+    saved = together(job.runtime, lambda: checkpoint.load_bytes(data, name))
+    found: dict[str, Any] = {
+        "best_step": step,
+        "best_probe_robust_accuracy": guard.best_accuracy,
+    }
+    model = state.published_model()
+    for key, prefix in (("model", "best_"), ("ema", "best_ema_")):
+        if key not in saved:
+            continue
+        checkpoint.load_weights(model, saved[key], name)
+        accuracy = evaluate_test_set(
+            model, job.dataset, job.config, job.runtime, judged
+        )
+        found[f"{prefix}clean_accuracy"] = accuracy.clean
+        found[f"{prefix}robust_accuracy"] = accuracy.robust
+        found[f"{prefix}parameters_sha256"] = parameters_sha256(model)
+    return found
 
 
 def _draw(model: nn.Module, job: Job) -> None:

@@ -62,7 +62,7 @@ def build(job: Job) -> TrainingState:
     state.exchanger.warmup_steps = compression_warmup(job.config, job.num_steps)
     if job.held_out is not None:
         count = len(job.held_out)
-        job.say(f"{count} training images are held out for the guard's probe")
+        job.say(f"{count} training images are held out to be probed")
     return state
 
 

@@ -24,12 +24,12 @@ def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
     check_weights(state.trainer.model, f"step {state.step}")
     final = checkpoint.checkpoint_folder(run, state.step)
     whole, own = state.shared_dict(runtime.size), state.own_dict()
-    shared = whole if runtime.is_root else None
+    shared, best = (whole if runtime.is_root else None), _best(state)
     together(runtime, run_lock.check_held)
     try:
         together(
             runtime,
-            lambda: checkpoint.write_rank_files(final, shared, own, runtime.rank),
+            lambda: checkpoint.write_rank_files(final, shared, own, runtime.rank, best),
         )
     except UserError:
         checkpoint.discard_staging(final)
@@ -38,12 +38,19 @@ def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
     return final
 
 
+def _best(state: TrainingState) -> dict[str, Any] | None:
+    """What a checkpoint says of the best one."""
+    guard = state.guard
+    if guard is None or guard.selected_step is None:
+        return None
+    return {"step": guard.selected_step, "robust_accuracy": guard.best_accuracy}
+
+
 def _publish(state: TrainingState, run: Path, runtime: Runtime) -> None:
     """Give the checkpoint its name, root's host first, and drop older ones."""
     final = checkpoint.checkpoint_folder(run, state.step)
     keep = state.config.train.keep_checkpoints
-    good = None if state.guard is None else state.guard.kept_step
-    spare = None if good is None else checkpoint.checkpoint_folder(run, good)
+    spare = set() if state.guard is None else state.guard.spared_steps
     together(
         runtime,
         lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
@@ -96,6 +103,7 @@ def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | 
         newest = found.pop()
         try:
             restore(state, newest, runtime)
+            _forget_a_lost_best(state, run, runtime)
             return newest
         except AgreedError as error:
             if not (error.unreadable and found):
@@ -110,12 +118,26 @@ def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | 
     return None
 
 
+def _forget_a_lost_best(state: TrainingState, run: Path, runtime: Runtime) -> None:
+    """Choose anew where the best checkpoint is gone, as after damage to a later one."""
+    guard = state.guard
+    if guard is None or guard.selected_step is None:
+        return
+    best = checkpoint.checkpoint_folder(run, guard.selected_step)
+    if from_root(runtime, best.is_dir()):
+        return
+    if runtime.is_root:
+        print(f"WARNING: the best checkpoint, {best.name}, is gone; choosing anew")
+    guard.best_step, guard.best_accuracy = None, -1.0
+
+
 def same_batches(one: Config, other: Config) -> bool:
     """Whether as many workers are given the same images and labels in every step."""
 
     def decides(config: Config) -> tuple[Any, ...]:
         train = config.train
-        cut = (train.batch_size, train.backward_passes_per_step, train.guard)
+        held_out = train.guard.num_samples if train.probes else 0
+        cut = (train.batch_size, train.backward_passes_per_step, held_out)
         return (config.seed, config.data, config.objective.name, *cut)
 
     return decides(one) == decides(other)

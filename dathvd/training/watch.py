@@ -31,7 +31,7 @@ class Watch:
         if guard is None or state.step > 0:
             return
         guard.look(state.published_model(), 0)
-        if guard.kept_step is not None:
+        if guard.spared_steps:
             save(state, self.job.folder, self.job.runtime)
 
     def look(self) -> None:
@@ -47,7 +47,10 @@ class Watch:
         guard = self.state.guard
         if guard is None or guard.latest is None:
             return {}
-        return {"probe_robust_accuracy": guard.latest}
+        return {
+            "probe_robust_accuracy": guard.latest,
+            "guard_alarms": len(guard.collapses),
+        }
 
     def answer(self) -> bool:
         """Warn of a collapse that was seen, and act as configured.
@@ -82,6 +85,6 @@ class Watch:
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Whether this step is one that a later collapse would go back to."""
+        """Whether this step is the best, or one that a collapse would go back to."""
         guard = self.state.guard
-        return guard is not None and guard.kept_step == self.state.step
+        return guard is not None and self.state.step in guard.spared_steps

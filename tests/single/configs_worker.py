@@ -25,6 +25,7 @@ from dathvd.tasks import load_task
 from dathvd.training.batches import plan_of
 from dathvd.training.saving import save
 from dathvd.training.workers import build_state
+from dathvd.weight_files import names_a_file
 
 STEPS = 2
 SIZES = [
@@ -58,7 +59,9 @@ def overrides(config: Config, folder: Path) -> list[str]:
         changes += ["data.num_train=8", "data.num_test=2"]
     if config.data.extra is not None:
         changes.append(f"data.extra={folder}/extra.npz")
-    if config.model.init is not None:
+    if config.model.init is not None and names_a_file(config.model.init):
+        changes.append("model.init=null")  # of a large network
+    elif config.model.init is not None:
         changes.append(f"model.init={folder}/{config.model.init}")
     return [*SIZES, *changes]
 

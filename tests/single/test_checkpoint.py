@@ -68,7 +68,7 @@ def test_a_spared_checkpoint_stays_and_later_ones_can_be_dropped(
     old, good = saved(tmp_path, 1), saved(tmp_path, 2)
     final = checkpoint.checkpoint_folder(tmp_path, 3)
     checkpoint.write_rank_files(final, {"step": 3}, {}, 0)
-    checkpoint.publish(final, keep=1, spare=good)
+    checkpoint.publish(final, keep=1, spare=[2])
     assert checkpoint.find_checkpoints(tmp_path) == [good, final]
     checkpoint.discard_after(good)
     assert checkpoint.find_checkpoints(tmp_path) == [good] and not old.exists()

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from dathvd.optim import (
     build_optimizer,
     named_trust_ratios,
 )
+from tests.processes import run
 
 STEPS = 5
 
@@ -336,3 +338,23 @@ def test_a_field_that_is_set_stays() -> None:
         assert (config.max_weight_norm, config.eps, config.beta1) == (10.0, 1e-3, 0.5)
         again = OptimizerConfig.model_validate(config.model_dump())
         assert again == config
+
+
+def test_layerwise_optimizers_do_without_torchs_compiler() -> None:
+    """Its import would take a second of every rank's start."""
+    script = (
+        "import sys, torch\n"
+        "from dathvd.config import OptimizerConfig\n"
+        "from dathvd.optim import build_optimizer\n"
+        "for name in ('lamb', 'lars'):\n"
+        "    weight = torch.nn.Parameter(torch.ones(2, 2))\n"
+        "    config = OptimizerConfig(name=name)\n"
+        "    optimizer = build_optimizer(config, [('weight', weight)])\n"
+        "    weight.square().sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.zero_grad()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules, bool((weight < 1).all()))"
+    )
+    done = run([sys.executable, "-c", script])
+    assert done.stdout == "False True\n", done.output

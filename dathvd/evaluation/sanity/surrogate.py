@@ -11,10 +11,19 @@ from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.models import build_model
 from dathvd.noise import SampleNoise, mix_seed
+from dathvd.registry import is_foreign
 
 _SURROGATE = 0x5A66
 _BATCH = 64
 _PEAK_LR = 3e-3
+
+
+def _begin_anew(model: nn.Module) -> None:
+    """Draw all weights, as a user's function may give a trained network."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 def train_surrogate(
@@ -46,6 +55,8 @@ def train_surrogate(
             image_shape=dataset.image_shape,
             num_classes=len(dataset.classes),
         ).to(device)
+        if is_foreign(config.model.name):
+            _begin_anew(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=_PEAK_LR)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     generator = torch.Generator().manual_seed(seed)

@@ -27,6 +27,8 @@ _GAUGES = {
     "skipped_steps": "Steps skipped because a gradient was not finite.",
 }
 """The numbers of a row of metrics that are shown, with their help."""
+_LABELS = ("run", "uuid")
+"""Folders of one name may lie in several places: the uuid tells their runs apart."""
 
 
 class RunsCollector(Collector):
@@ -55,10 +57,10 @@ class RunsCollector(Collector):
 
     def _progress(self, runs: list[dict[str, Any]]) -> Metric:
         name = "dathvd_run_progress"
-        family = GaugeMetricFamily(name, "Share of the training done.", labels=["run"])
+        family = GaugeMetricFamily(name, "Share of the training done.", labels=_LABELS)
         for run in runs:
             if run["progress"] is not None:
-                family.add_metric([_label(run)], run["progress"])
+                family.add_metric(_label(run), run["progress"])
         return family
 
 
@@ -66,15 +68,15 @@ Rows = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def _family(name: str, help: str, rows: Rows) -> Metric:
-    family = GaugeMetricFamily(f"dathvd_run_{name}", help, labels=["run"])
+    family = GaugeMetricFamily(f"dathvd_run_{name}", help, labels=_LABELS)
     for run, row in rows:
         if isinstance(row.get(name), (int, float)):
-            family.add_metric([_label(run)], row[name])
+            family.add_metric(_label(run), row[name])
     return family
 
 
-def _label(run: dict[str, Any]) -> str:
-    return Path(run["run"]).name
+def _label(run: dict[str, Any]) -> list[str]:
+    return [Path(run["run"]).name, run["job"]["uuid"][:12]]
 
 
 def exposition(catalogue: Catalogue) -> bytes:

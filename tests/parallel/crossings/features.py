@@ -153,6 +153,10 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value(name, (f"train.guard.action={name}",))
             for name in _literal(GuardConfig, "action")
         ],
+        "select": [
+            Value(name, (f"train.select={name}",))
+            for name in _literal(TrainConfig, "select")
+        ],
         "extra": [
             Value("none"),
             Value("shuffled", (f"data.extra={extra}",)),

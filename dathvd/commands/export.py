@@ -1,0 +1,94 @@
+"""``dathvd export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from dathvd.commands.options import trust_option, weights_option
+
+
+@click.command("export")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["torch", "onnx", "safetensors", "robustbench"]),
+    required=True,
+    help="torch.export's program, ONNX, weights by name, or a folder for RobustBench.",
+)
+@click.option(
+    "--output",
+    metavar="PATH",
+    help="The file, or robustbench's folder.  [default: in RUN/exported]",
+)
+@click.option(
+    "--checkpoint",
+    "step",
+    type=click.IntRange(min=0),
+    metavar="STEP",
+    help="The checkpoint after so many steps.  [default: the newest]",
+)
+@weights_option
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    metavar="PATH",
+    help="For robustbench: results of dathvd evaluate outside of RUN. May be repeated.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Run the export and RUN's network on test images and say how far they are "
+    "apart; exit code 1 where rounding does not explain it.",
+)
+@trust_option
+def command(
+    run: str,
+    form: str,
+    output: str | None,
+    step: int | None,
+    weights: Literal["raw", "ema"],
+    evaluations: tuple[str, ...],
+    check: bool,
+    trust: bool,
+) -> int:
+    """Write the network of RUN (a run or checkpoint folder) for other programs.
+
+    What is written takes images in [0, 1]: the network's normalisation is in it.
+
+    \b
+    dathvd export RUN --to onnx --check
+    dathvd export RUN --to robustbench --weights ema --output mine
+    """
+    from dathvd.export import ExportRequest, export_run
+
+    request = ExportRequest(
+        form,
+        output=Path(output) if output else None,
+        step=step,
+        weights=weights,
+        trust=trust,
+        evaluations=tuple(map(Path, evaluations)),
+        check=check,
+    )
+    difference = export_run(_folder(run), request)
+    if difference is not None and not difference.is_small:
+        click.echo("dathvd: error: the export differs from the network", err=True)
+        return 1
+    return 0
+
+
+def _folder(run: str) -> Path:
+    """The folder itself, else that of the submitted run of that name."""
+    path = Path(run)
+    if path.exists():
+        return path
+    try:
+        from dathvd.service.here import Here
+    except ImportError:  # without the extra `service` there are no submitted runs
+        return path
+    return Path(Here().find(run))
