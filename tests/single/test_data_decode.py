@@ -80,4 +80,5 @@ def test_a_cpu_cuts_as_a_gpu_does() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
     in_bytes = _interpolated((images * 255).round().byte(), crops, 48).float()
     exact = _multiplied((images * 255).round(), crops, 48)
-    assert float((in_bytes - exact).abs().max()) <= 1.0
+    # each of the two passes rounds, to bytes, values of rounded weights
+    assert float((in_bytes - exact).abs().max()) < 2.0
