@@ -107,8 +107,10 @@ def _chosen(text: str) -> Literal["last", "best"] | int:
     Raises:
         UserError: neither a word that it takes nor a number.
     """
-    if text == "last" or text == "best":
-        return text
+    if text == "last":
+        return "last"
+    if text == "best":
+        return "best"
     if not text.isdecimal():
         raise UserError(
             f"--checkpoint {text}: expected last, best, or a number of steps"

@@ -112,7 +112,9 @@ def test_a_checkpoint_and_weights_are_chosen(tmp_path: Path) -> None:
         file = tmp_path / f"{which}-{weights}.safetensors"
         request = ExportRequest("safetensors", file, which, weights)
         export_run(run, request)
-        folder = checkpoint.checkpoint_folder(run, 7 if which == "last" else which)
+        folder = checkpoint.checkpoint_folder(
+            run, which if isinstance(which, int) else 7
+        )
         expected = load_model(folder, weights)
         found = load_safetensors(file)
         assert parameters_sha256(found) == parameters_sha256(expected)
