@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from dathvd import dealing
 
-TREE = {
+TREE: dict[str, Any] = {
     "state": {
         place: {"step": torch.tensor(3.0), "average": torch.randn(size, 5)}
         for place, size in enumerate((1, 400, 30, 30, 200))
@@ -25,7 +27,7 @@ def test_what_is_dealt_is_gathered_again(ranks: list[int]) -> None:
     assert dealing.files(home) == [dealing.file_name(rank) for rank in ranks[1:]]
     again = dealing.gathered(home, list(parts.values()))
     assert again["groups"] == TREE["groups"]
-    for place, kept in dict(TREE["state"]).items():  # type: ignore[call-overload]
+    for place, kept in TREE["state"].items():
         for name, tensor in kept.items():
             assert torch.equal(again["state"][place][name], tensor)
     if parts:
