@@ -44,7 +44,12 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
     own = together(runtime, lambda: _read_ranks(folder, ranks))
     together(runtime, lambda: state.load_weights(shared, name))
     state.load_shared_dict(shared)
-    state.exchanger.load_state_dict([part["exchange"] for part in own])
+    owed = [part["exchange"] for part in own]
+    if same_size and not state.exchanger.fits(owed[0]):
+        everyone = range(runtime.size)
+        parts = together(runtime, lambda: _read_ranks(folder, everyone))
+        owed = [part["exchange"] for part in parts]
+    state.exchanger.load_state_dict(owed)
     if same_size:
         saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
         state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))

@@ -51,7 +51,10 @@ class TrainingState:
         return self._published(self.trainer.model)
 
     def published_average(self) -> nn.Module | None:
-        """The same of the weights' moving average, if there is one. A collective."""
+        """A copy of the moving average, as ``published_model`` is one of the network.
+
+        None where weights are not averaged. A collective.
+        """
         average = self.trainer.average
         return None if average is None else self._published(average.network)
 
@@ -128,7 +131,7 @@ class TrainingState:
             self.guard.load_state_dict(shared["guard"])
             trainer.use_attack(build_attack(self.guard.attack()))
         trainer.optimizer.load_state_dict(shared["optimizer"])
-        trainer.prepared = []  # of the batches of another step
+        trainer.prepared = []  # images made before belong to another step's batches
         self.step = int(shared["step"])
 
     def load_own_dict(self, own: Saved, *, same_batches: bool) -> None:

@@ -75,7 +75,7 @@ class Launch:
         if point.codec == PLAIN:  # it keeps no ledger
             sent = 2 * (self.size - 1) / self.size * 4 * self.num_values
         kernel = fmean(sample.kernel for rank in ranks for sample in rank)
-        alone = self.hosts == self.size > 1
+        each = self.size // self.hosts
         return SweepRow(
             num_workers=self.size,
             codec=point.codec,
@@ -90,7 +90,8 @@ class Launch:
             update_seconds=step_seconds - exposed - data - attack,
             exposed_seconds=exposed,
             bytes_sent=sent,
-            kernel_bytes=kernel if alone else None,
+            # every worker of a host reads the same counters
+            kernel_bytes=kernel / each if self.hosts > 1 else None,
             traffic=ranks[0][0].traffic if self.size > 1 else {},
             num_steps=len(steps),
             hosts=self.hosts,
