@@ -21,6 +21,7 @@ from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
 from dathvd.data import Dataset
 from dathvd.devices import set_up_device
+from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
@@ -34,7 +35,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, read_on_root, together
+from dathvd.runtime import Runtime, together
 from dathvd.tasks import load_task, task_of
 
 
@@ -251,12 +252,13 @@ def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Co
     if foreign is not None:
         dataset = together(runtime, lambda: load_task(foreign))
         return foreign_network(foreign, dataset, runtime), foreign
-    name, data = read_on_root(
-        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    name, state = load_on_root(
+        runtime,
+        lambda: checkpoint.resolve(run, which) / "model.pt",
+        checkpoint.load_networks,
     )
 
     def build() -> tuple[nn.Module, Config]:
-        state = checkpoint.load_bytes(data, name)
         config = checkpoint.stored_config(state, name)
         checkpoint.require_trust(config, _JUDGED, name, request.trust)
         return checkpoint.restore_model(

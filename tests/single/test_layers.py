@@ -24,6 +24,7 @@ LAYERS = [
         "native",
         "heartbeat",
         "devices",
+        "dealing",
     },
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim"},
