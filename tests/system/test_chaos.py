@@ -18,7 +18,8 @@ QUICK = {"OMP_NUM_THREADS": "1"}
 def chaos(folder: Path, *options: str) -> list[dict[str, object]]:
     """Verdicts of a campaign without a problem."""
     report = folder / "report.json"
-    words = [DATHVD, "rig", "chaos", "--folder", folder / "jobs", "--json", report]
+    words = [DATHVD, "rig", "chaos", "--folder", str(folder / "jobs")]
+    words += ["--json", str(report)]
     done = run([*words, "--jobs", "2", *options], env=QUICK, timeout=900)
     assert done.code == 0, done.output
     verdicts: list[dict[str, object]] = json.loads(report.read_text())["verdicts"]
