@@ -119,6 +119,6 @@ def _told_in_a_line(problem: threading.ExceptHookArgs) -> None:
 def _accuracies(
     clean: float, robust: float, shown_clean: float, shown_attacked: float
 ) -> dict[str, float]:
-    """Of the kinds of images that the network saw in training."""
+    """The accuracies on those kinds of images that the network saw in training."""
     pairs = {"clean": (clean, shown_clean), "robust": (robust, shown_attacked)}
     return {f"{name}_accuracy": a / n for name, (a, n) in pairs.items() if n}

@@ -114,6 +114,8 @@ def test_the_run_folder_holds_all_that_is_promised(two: Path) -> None:
         assert (two / picture).read_bytes().startswith(b"\x89PNG")
     assert list((two / "tensorboard").glob("events.*"))
     rows = [json.loads(line) for line in (two / "metrics.jsonl").open()]
+    assert all(0 < row["data_seconds"] < row["seconds"] for row in rows)
+    rows = [json.loads(line) for line in (two / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == list(range(1, 10))
     assert all(row["bytes_sent"] > 0 for row in rows)
     layers = dict(dathvd.load_model(two).named_parameters())
