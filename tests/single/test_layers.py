@@ -28,7 +28,7 @@ LAYERS = [
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim", "rig"},
     {"runtime", "report", "run_folder", "run_lock", "stop"},
-    {"distributed", "checkpoint", "weight_files"},
+    {"distributed", "checkpoint", "weight_files", "work_queue"},
     {"tasks", "foreign"},
     {"evaluation", "pseudo_labels", "export"},
     {"training"},
