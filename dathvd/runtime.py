@@ -94,6 +94,9 @@ def start(device: str = "auto") -> Runtime:
     if launched_local_size() > (os.cpu_count() or 1):
         # Open MPI waits by spinning, which takes the cores from ranks that compute
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    if launched_size() > launched_local_size():
+        # the hierarchical exchange forms process sets of each node's ranks
+        os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
     hvd.init()
     chosen = AgreedDevice(device, hvd.local_rank(), hvd.local_size()).resolve()
     runtime = Runtime(

@@ -38,6 +38,9 @@ home=/root
 [ "$run_as" = root ] || home=/home/user
 checkout=$machine$home/dathvd
 mkdir -p "$checkout"
+# of an earlier checkout only the environment is kept, which is then set up anew
+find "$checkout" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
+rm -f "$checkout/.venv/.setup"
 git -C "$root" ls-files -z --cached --others --exclude-standard |
     tar -C "$root" --null --ignore-failed-read -T - -c | tar -C "$checkout" --no-same-owner -x
 
@@ -51,7 +54,7 @@ done
 # ordinary user what only root can install.
 prepare="apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        ca-certificates make python3 >/dev/null"
+        ca-certificates git make python3 >/dev/null"
 start=(bash -c "cd $home/dathvd && $command")
 if [ "$run_as" = user ]; then
     prepare+="
@@ -61,7 +64,8 @@ if [ "$run_as" = user ]; then
     start=(su user -c "cd $home/dathvd && $command")
 fi
 
-# mounts and processes of its own: nothing is left on this machine when it ends
+# mounts and processes of its own: nothing is left on this machine when it ends, also
+# where this script is ended by a signal
 # shellcheck disable=SC2016  # expanded by the shell that reads it
 enter='
     machine=$1; share=$2; shift 2
@@ -73,8 +77,8 @@ enter='
     done
     exec chroot "$machine" "$@"'
 enter() {
-    unshare --mount --pid --fork --kill-child bash -ec "$enter" - "$machine" "${SHARE:-}" \
-        env -i "${variables[@]}" "$@"
+    setpriv --pdeathsig=KILL unshare --mount --pid --fork --kill-child \
+        bash -ec "$enter" - "$machine" "${SHARE:-}" env -i "${variables[@]}" "$@"
 }
 
 enter bash -ec "$prepare"

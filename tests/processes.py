@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from tests.programs import LAUNCHING, require
 
 SCRIPTS = Path(sys.executable).parent
@@ -51,6 +53,9 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        # tests share the cores: threads and ranks that wait must not keep any busy
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "OMP_NUM_THREADS": "1",
         **(changes or {}),
     }
 
@@ -103,6 +108,29 @@ def run(
     assert in_time, f"{arguments} did not end in {timeout} s\n{stdout}\n{stderr}"
     after = ended - min(errors) if errors else float("inf")
     return Finished(process.wait(), stdout, stderr, ended - started, after)
+
+
+def still_running(
+    processes: Sequence[psutil.Process], seconds: float
+) -> list[psutil.Process]:
+    """Those that have not ended within so many seconds.
+
+    One that has ended stays as a zombie where the first process of a container asks
+    for no orphan, as most commands do that are started there.
+    """
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def mpirun(

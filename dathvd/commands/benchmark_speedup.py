@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
-from dathvd.commands.options import config_options
+from dathvd.commands.options import PAPER_STEP, paper_step_options
+
+_FEW_IMAGES = 4
+"""Images of a worker in a step of the default: two workers on two cores then end within
+two minutes."""
 
 
 @click.command("benchmark-speedup")
-@config_options
+@paper_step_options
 @click.option(
     "--np", "sizes", default="1,2", show_default=True, help="Numbers of workers."
 )
@@ -23,7 +27,8 @@ from dathvd.commands.options import config_options
     "--exchanges",
     default="auto",
     show_default=True,
-    help="Of auto, allreduce, allgather, two-way; codecs take those they have.",
+    help="Of auto, allreduce, allgather, two-way, hierarchical; codecs take those "
+    "they have.",
 )
 @click.option(
     "--overlap",
@@ -35,12 +40,12 @@ from dathvd.commands.options import config_options
 @click.option(
     "--batch-size-per-worker",
     type=click.IntRange(min=1),
-    help="Images a step.  [default: the config's train.batch_size]",
+    help="Images a step.  [default: 4; with --config its train.batch_size]",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(min=0),
-    default=2,
+    default=1,
     show_default=True,
     help="Rounds before the first timed one.",
 )
@@ -54,7 +59,7 @@ from dathvd.commands.options import config_options
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    default=120.0,
+    default=40.0,
     show_default=True,
     help="Begin no round after so long, once three are timed (for each launch).",
 )
@@ -67,6 +72,13 @@ from dathvd.commands.options import config_options
     metavar="RATE,…",
     help="Measure on a rig of this machine, one host a worker, over links of each of "
     "these rates, such as 50mbit,1gbit,unlimited. Needs root.",
+)
+@click.option(
+    "--per-host",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Workers on each host of a rig.",
 )
 @click.option(
     "--threads",
@@ -103,6 +115,7 @@ def command(
     gloo: bool,
     network_interface: str | None,
     rig_rates: str | None,
+    per_host: int,
     threads: int | None,
     pin: bool,
     real_data: bool,
@@ -112,6 +125,9 @@ def command(
 ) -> None:
     """Measure steps over numbers of workers, codecs, exchanges and overlap modes.
 
+    By default it is the paper's step: PreActResNet-18 under PGD-10 on images of 32×32
+    pixels, a few a worker; two minutes on two cores. --config digits takes seconds.
+
     The batch grows with the workers. All points of a size run in one group of
     processes and take their steps in turn, beside a step that exchanges nothing; what
     lies beyond the measured sizes is a model's prediction and marked so.
@@ -120,10 +136,12 @@ def command(
     dathvd benchmark-speedup --np 1,2 --codecs horovod,none,sign
     dathvd benchmark-speedup --np 8,16 -H a:8,b:8 --config FILE
     dathvd benchmark-speedup --np 1,2,4 --rig-rates 50mbit,1gbit
+    dathvd benchmark-speedup --np 4 --rig-rates 200mbit --per-host 2
     """
     from dathvd.config import load_config
 
-    config = load_config(config_file, overrides)
+    few = () if config_file else (f"train.batch_size={_FEW_IMAGES}",)
+    config = load_config(config_file or PAPER_STEP, (*few, *overrides))
 
     from pathlib import Path
 
@@ -167,6 +185,7 @@ def command(
         pin=pin or on_rig,
         timeout=timeout,
         folder=Path(output),
+        per_host=per_host,
     )
     make_folder(sweep.folder)
     if rig_rates is not None:

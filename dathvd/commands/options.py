@@ -32,6 +32,10 @@ def _configured(default: str) -> Decorator:
 
 config_options = _configured("the defaults (scikit-learn's digits)")
 """Add ``--config FILE`` and ``--set section.field=value``."""
+PAPER_STEP = "cifar10/paper_dat_pgd"
+"""The configuration of the paper's step: PreActResNet-18 under PGD-10."""
+paper_step_options = _configured(f"{PAPER_STEP}, the paper's step")
+"""The same for benchmarks of a step."""
 budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from dathvd.errors import UserError
 
 Exchange = Literal["allreduce", "allgather", "two-way"]
+HIERARCHICAL = "hierarchical"
+"""The exchange that is plain inside a node, and two-way between nodes."""
 Payload = tuple[Tensor, ...]
 Context = torch.Size
 
@@ -149,6 +151,12 @@ class Compressor(ABC):
         if out.numel():
             self.decode(wire, out)
         return out.view(context)
+
+
+def exchanges_of(codec: Compressor | type[Compressor]) -> tuple[str, ...]:
+    """All exchanges that can carry a codec; with a two-way, also the hierarchical."""
+    two_levels = (HIERARCHICAL,) if "two-way" in codec.exchanges else ()
+    return (*codec.exchanges, *two_levels)
 
 
 def inverse(count: int) -> float:

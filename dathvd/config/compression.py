@@ -27,9 +27,14 @@ class CompressionConfig(ComponentSection):
     """The share of the run's steps, at its start, whose gradients travel uncompressed.
     Null is the codec's own default: a quarter for sign and topk, a tenth for
     powersgd, else none."""
-    exchange: Literal["auto", "allreduce", "allgather", "two-way"] = "auto"
-    """Which collectives carry the payloads; auto depends on the codec and the number
-    of workers, and is printed at the start."""
+    exchange: Literal["auto", "allreduce", "allgather", "two-way", "hierarchical"] = (
+        "auto"
+    )
+    """Which collectives carry the payloads; auto depends on the codec, the number of
+    workers and their placement on nodes, and is printed at the start with its reason.
+    hierarchical sends plain gradients inside a node and compressed ones between."""
+    inside_nodes: Literal["fp32", "bf16"] = "fp32"
+    """The type in which the hierarchical exchange sends gradients inside a node."""
     bucket_megabytes: Positive = 25.0
     """Size of the buckets that travel one at a time, before compression."""
     max_skipped_in_a_row: Count = 10

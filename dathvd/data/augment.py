@@ -16,7 +16,8 @@ from dathvd.data.sets import Frames
 from dathvd.noise import SampleNoise
 
 Augmentation = Callable[[Frames, SampleNoise], Tensor]
-"""A function of float images, whole, and the samples' noise: images of one shape."""
+"""A function of whole images, float or on a CPU uint8, and the samples' noise: images
+of one shape and of that type."""
 
 
 def build_augmentation(config: DataConfig) -> Augmentation | None:
@@ -71,7 +72,8 @@ def resized_crop(
     Szegedy et al., Going Deeper with Convolutions (CVPR 2015), section 6.
 
     Args:
-        images: float ``[batch, C, H, W]``, or a list of ``[C, H, W]`` of several sizes.
+        images: ``[batch, C, H, W]``, or a list of ``[C, H, W]`` of several sizes;
+            float, or on a CPU uint8.
         noise: draws that belong to each sample.
         size: height and width of the result.
         flip: mirror every other image, on average, from left to right.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dathvd.noise import SampleNoise
 
@@ -19,7 +20,7 @@ TRIES = 10
 
 @dataclass(frozen=True)
 class Crops:
-    """A rectangle of each image of a batch, in pixels of its own: float ``[batch]``."""
+    """A rectangle of whole pixels of each image of a batch: float ``[batch]``."""
 
     top: Tensor
     left: Tensor
@@ -46,7 +47,7 @@ def draw_crops(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> Crops:
-    """A random rectangle of each image, at an even place within it.
+    """A random rectangle of whole pixels of each image, at an even place within it.
 
     A rectangle that is too wide or too high is drawn anew. After ``TRIES`` of them it
     is the largest in the middle of the image whose shape is allowed. Every other one,
@@ -74,28 +75,45 @@ def draw_crops(
     fits = (heights <= high * rounding) & (widths <= wide * rounding)
     choice = fits.int().argmax(dim=1, keepdim=True)
     middle = (choice == TRIES).squeeze(1)
-    height = heights.gather(1, choice).minimum(high).squeeze(1)
-    width = widths.gather(1, choice).minimum(wide).squeeze(1)
+    height = heights.gather(1, choice).round().clamp(min=1.0).minimum(high).squeeze(1)
+    width = widths.gather(1, choice).round().clamp(min=1.0).minimum(wide).squeeze(1)
     return Crops(
-        top=torch.where(middle, 0.5, down) * (high.squeeze(1) - height),
-        left=torch.where(middle, 0.5, across) * (wide.squeeze(1) - width),
+        top=_place(torch.where(middle, 0.5, down), high.squeeze(1) - height),
+        left=_place(torch.where(middle, 0.5, across), wide.squeeze(1) - width),
         height=height,
         width=width,
         mirrored=side < 0.5,
     )
 
 
+def _place(share: Tensor, room: Tensor) -> Tensor:
+    """One of the ``room + 1`` first pixels, each as likely, of a share in [0, 1)."""
+    return (share * (room + 1)).floor().minimum(room)
+
+
 def resample(images: Tensor, crops: Crops, size: int) -> Tensor:
-    """The rectangles of the images as squares: ``rows @ image @ columns^T``.
+    """The rectangles of the images as squares.
+
+    Bilinear, antialiased where it shrinks; no pixel beyond the rectangle counts. On a
+    CPU torch's interpolation does it, image by image: its time goes with the
+    rectangle, not with the image. On a GPU it is ``rows @ image @ columns^T`` for a
+    whole batch. The two differ by rounding.
 
     Args:
-        images: float ``[batch, C, H, W]``.
+        images: ``[batch, C, H, W]``; float, or on a CPU uint8, whose result is rounded.
         crops: a rectangle of each.
         size: height and width of the result.
 
     Returns:
         ``[batch, C, size, size]``.
     """
+    if images.device.type == "cpu":
+        return _interpolated(images, crops, size)
+    return _multiplied(images, crops, size)
+
+
+def _multiplied(images: Tensor, crops: Crops, size: int) -> Tensor:
+    """The rectangles by two products of matrices, all images at once."""
     rows = triangle_filter(crops.top, crops.height, images.shape[2], size)
     columns = triangle_filter(crops.left, crops.width, images.shape[3], size)
     mirrored = crops.mirrored.view(-1, 1, 1)
@@ -104,13 +122,29 @@ def resample(images: Tensor, crops: Crops, size: int) -> Tensor:
     return rows[:, None] @ images @ columns[:, None].mT
 
 
+def _interpolated(images: Tensor, crops: Crops, size: int) -> Tensor:
+    """The rectangles by torch's own interpolation, one at a time."""
+    corners = torch.stack([crops.top, crops.left, crops.height, crops.width], 1)
+    squares = images.new_empty(len(images), images.shape[1], size, size)
+    places = zip(corners.int().tolist(), crops.mirrored.tolist())
+    for image, square, ((top, left, high, wide), mirrored) in zip(
+        images, squares, places
+    ):
+        part = image[None, :, top : top + high, left : left + wide].contiguous()
+        small = functional.interpolate(
+            part, (size, size), mode="bilinear", antialias=True
+        )
+        square.copy_((small.flip(3) if mirrored else small)[0])
+    return squares
+
+
 def triangle_filter(start: Tensor, extent: Tensor, length: int, size: int) -> Tensor:
     """The weights that turn ``length`` pixels into ``size`` samples of a stretch.
 
     The samples lie at the middles of ``size`` equal parts of the stretch. Each weighs
     the pixels around it by a triangle whose half width is one pixel, or one part where
     parts are longer: linear interpolation that is antialiased, as Pillow's and
-    torchvision's. Beyond the image's edge the weights of the pixels within grow.
+    torchvision's. Where pixels beyond the stretch would count, those within grow.
 
     Args:
         start: float ``[batch]``, where the stretch begins, in pixels from the edge.
@@ -126,4 +160,6 @@ def triangle_filter(start: Tensor, extent: Tensor, length: int, size: int) -> Te
     pixels = torch.arange(length, device=start.device).view(1, 1, -1).add(0.5)
     distance = pixels - (start[:, None, None] + samples * part)
     weights = (1 - distance.abs() / part.clamp(min=1.0)).clamp_(min=0.0)
+    first = start[:, None, None]
+    weights *= (pixels > first) & (pixels < first + extent[:, None, None])
     return weights / weights.sum(dim=2, keepdim=True)

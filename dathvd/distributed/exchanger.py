@@ -194,16 +194,26 @@ class Exchanger:
             "buckets": [residuals.save_bucket(each) for each in self.exchanges],
         }
 
+    def fits(self, state: residuals.State) -> bool:
+        """Whether this rank's saved state alone restores its residuals exactly.
+
+        It does where it is of as many workers, placed on nodes alike, with the same
+        buckets. All ranks get the same answer.
+        """
+        same = (state["rank"], state["size"]) == (self._wire.rank, self._wire.size)
+        return same and residuals.fit(self.exchanges, state)
+
     def load_state_dict(self, states: Sequence[residuals.State]) -> None:
         """Go on where the old workers stopped.
 
-        With as many workers and the same buckets as before each takes its own state and
-        the run goes on exactly. Otherwise what is owed is shared out anew, see
+        With as many workers, the same buckets and, under the hierarchical exchange, the
+        same placement as before, each takes its own state and the run goes on exactly.
+        Otherwise what is owed is shared out anew, see
         ``dathvd.distributed.residuals``.
 
         Args:
-            states: the ``state_dict()`` of every old rank, by rank; where their number
-                is this one's, the state of this rank alone will do.
+            states: the ``state_dict()`` of every old rank, by rank; where ``fits`` says
+                so, the state of this rank alone will do.
 
         Raises:
             UserError: states are missing, or hold what this codec cannot keep.

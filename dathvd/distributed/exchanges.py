@@ -28,6 +28,7 @@ from dathvd.errors import UserError
 from dathvd.noise import codec_seed
 
 Steps = Generator[Pending, Tensor, None]
+Cut = dict[str, list[int] | list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,16 @@ class BucketExchange(ABC):
     def sent_bytes(self) -> float:
         """What this worker sends in one step."""
 
+    def leaving_bytes(self) -> float | None:
+        """What of it leaves this worker's node; None where that is not known."""
+        return None
+
+    def cut(self) -> Cut:
+        """How the bucket is cut: a checkpoint's residuals fit where this is equal."""
+        return {"owned": list(self.owned)}
+
     def ends(self) -> dict[str, Feedback]:
-        """The ends that may keep a residual: ``worker``, ``owner``."""
+        """The ends that may keep a residual: ``worker``, ``sender``, ``owner``."""
         return {}
 
     def shared_state(self) -> dict[str, Tensor]:

@@ -28,13 +28,18 @@ from dathvd.distributed.buckets import (
     plan_buckets,
 )
 from dathvd.distributed.describe import describe
-from dathvd.distributed.exchange_choice import bucket_exchange, choose_exchange
+from dathvd.distributed.exchange_choice import (
+    INSIDE_NODES,
+    Carriage,
+    choose_exchange,
+)
 from dathvd.distributed.exchanger import Exchanger
 from dathvd.distributed.ledger import Ledger
+from dathvd.distributed.placement import Placement
 from dathvd.distributed.provisional import UpdateBackup
 from dathvd.distributed.wire import Wire
-from dathvd.errors import UserError
-from dathvd.runtime import AgreedError
+from dathvd.errors import UserError, choose
+from dathvd.runtime import AgreedError, gather_json
 
 HOROVOD_VERSION = "0.28.1"
 SEAM = ("_allreduce_grad_async", "_register_hooks", "synchronize", "skip_synchronize")
@@ -58,6 +63,7 @@ def DistributedOptimizer(
     exchange: str = "auto",
     backward_passes_per_step: int = 1,
     *,
+    inside_nodes: str = "fp32",
     seed: int = 0,
     bucket_bytes: int = DEFAULT_BUCKET_BYTES,
     min_values: int = DEFAULT_MIN_VALUES,
@@ -81,8 +87,11 @@ def DistributedOptimizer(
             numbers the parameters.
         compression: codec of the large tensors; biases, norms and tensors of fewer than
             ``min_values`` values travel as they are.
-        exchange: ``auto``, ``allreduce``, ``allgather`` or ``two-way``.
+        exchange: ``auto``, ``allreduce``, ``allgather``, ``two-way`` or
+            ``hierarchical``: plain inside a node, two-way between nodes.
         backward_passes_per_step: backward calls whose gradients are averaged.
+        inside_nodes: ``fp32`` or ``bf16``: the type in which the hierarchical exchange
+            sends gradients inside a node.
         seed: of stochastic codecs.
         bucket_bytes: size of the buckets before compression.
         max_skipped_in_a_row: non-finite steps in a row that end the job.
@@ -98,7 +107,9 @@ def DistributedOptimizer(
             differ between ranks.
     """
     compressor = as_compressor(compression)
-    chosen = choose_exchange(compressor, exchange, hvd.size())
+    choose("inside_nodes", inside_nodes, INSIDE_NODES)
+    placement = Placement.here()
+    choice = choose_exchange(compressor, exchange, placement)
     _check_options(backward_passes_per_step, bucket_bytes, max_skipped_in_a_row)
     if warmup_steps < 0:
         raise UserError(f"warmup_steps: must be at least 0, got {warmup_steps}")
@@ -116,18 +127,18 @@ def DistributedOptimizer(
         trained,
         bucket_bytes,
         min_values,
-        lambda matrix: compressor.suits(matrix, chosen),
+        lambda matrix: compressor.suits(matrix, choice.name),
     )
     _agree(
-        f"{fingerprint(buckets)} {compressor!r} {chosen} {backward_passes_per_step} "
-        f"{seed}"
+        f"{fingerprint(buckets)} {compressor!r} {choice} {inside_nodes} "
+        f"{backward_passes_per_step} {seed}"
     )
     wire = Wire(hvd.rank(), hvd.size(), Ledger(), f"dathvd{next(_count)}")
     scale = 1.0 / backward_passes_per_step
-    exchanges = [
-        bucket_exchange(bucket, compressor, chosen, wire, scale, seed)
-        for bucket in buckets
-    ]
+    carriage = Carriage(
+        compressor, choice.name, wire, scale, seed, placement, inside_nodes
+    )
+    exchanges = carriage.of(buckets)
     exchanger = Exchanger(
         trained,
         exchanges,
@@ -135,7 +146,7 @@ def DistributedOptimizer(
         seed=seed,
         max_skipped_in_a_row=max_skipped_in_a_row,
         warmup_steps=warmup_steps,
-        description=describe(compressor, chosen, exchanges, hvd.size()),
+        description=describe(compressor, choice, exchanges, hvd.size()),
     )
     return _attach(wrapped, exchanger)
 
@@ -244,7 +255,7 @@ def _agree(plan: str) -> None:
     """Refuse ranks that would exchange different buckets, which would hang."""
     if hvd.size() == 1:
         return
-    plans = hvd.allgather_object(plan, name="dathvd.plan")
+    plans = gather_json(plan, "dathvd.plan", hvd.size())
     different = [rank for rank, other in enumerate(plans) if other != plans[0]]
     if different:
         raise AgreedError(

@@ -9,6 +9,10 @@ because the mean over the workers is what is applied. A run that goes on with N'
 gives each of them the mean, e' = 1/N · Σ_r e_r, so that 1/N' · Σ e' is unchanged, and
 cuts E anew; where no owner keeps a residual (an allgather), e' takes E too. ``owed`` is
 thus the same before and after, whatever the numbers of workers, buckets and chunks.
+
+Of the hierarchical exchange, the ranks that send a shard for their node owe it too:
+with C nodes, 1/C · Σ s_c at the shard's place. It counts among the workers' means;
+where there are such senders now, they take all of it.
 """
 
 from __future__ import annotations
@@ -21,10 +25,13 @@ from torch import Tensor
 
 from dathvd.distributed.buckets import Slot
 from dathvd.distributed.exchanges import BucketExchange
+from dathvd.distributed.hierarchical import Hierarchical
 from dathvd.errors import UserError
 
 State = dict[str, Any]
 """Tensors, integers, strings, lists and dictionaries only."""
+_LAYOUT = ("slots", "owned", "shard", "nodes")
+"""The keys of a bucket's layout; the last two are the hierarchical exchange's alone."""
 
 
 def save_bucket(exchange: BucketExchange) -> State:
@@ -36,6 +43,17 @@ def save_bucket(exchange: BucketExchange) -> State:
         "residuals": {end: kept.cpu().clone() for end, kept in residuals.items()},
         "shared": {name: value.cpu() for name, value in shared.items()},
     }
+
+
+def fit(exchanges: Sequence[BucketExchange], state: State) -> bool:
+    """Whether a state of this rank among as many can be restored exactly.
+
+    The answer is the same on all ranks: what is compared tells how all ranks cut.
+    """
+    saved = state["buckets"]
+    return len(saved) == len(exchanges) and all(
+        _matches(each, bucket) for each, bucket in zip(exchanges, saved)
+    )
 
 
 def load(
@@ -83,12 +101,9 @@ def _check(states: Sequence[State]) -> None:
 
 def _load_same(exchanges: Sequence[BucketExchange], state: State) -> bool:
     """Restore this rank's own residuals exactly; False where the layout is another."""
-    saved = state["buckets"]
-    if len(saved) != len(exchanges):
+    if not fit(exchanges, state):
         return False
-    if not all(_matches(each, bucket) for each, bucket in zip(exchanges, saved)):
-        return False
-    for exchange, bucket in zip(exchanges, saved):
+    for exchange, bucket in zip(exchanges, state["buckets"]):
         for end, residual in _residuals(exchange).items():
             residual.copy_(bucket["residuals"][end])
         exchange.load_shared_state(bucket["shared"])
@@ -135,13 +150,13 @@ def _layout(exchange: BucketExchange) -> State:
         {"name": slot.name, "shape": list(slot.shape), "stride": list(slot.stride)}
         for slot in exchange.bucket.slots
     ]
-    return {"slots": slots, "owned": list(exchange.owned)}
+    return {"slots": slots, **exchange.cut()}
 
 
 def _matches(exchange: BucketExchange, saved: State) -> bool:
     layout = _layout(exchange)
     return (
-        all(saved[key] == layout[key] for key in layout)
+        all(saved.get(key) == layout.get(key) for key in _LAYOUT)
         and saved["residuals"].keys() == _residuals(exchange).keys()
         and saved["shared"].keys() == exchange.shared_state().keys()
     )
@@ -154,11 +169,19 @@ def _add_up(
     residuals = bucket["residuals"]
     if "worker" in residuals:
         _add(workers, bucket, residuals["worker"].double() * share)
+    if "sender" in residuals:
+        sent = residuals["sender"].double() / len(bucket["nodes"])
+        _add(workers, bucket, _at(bucket, "shard", sent))
     if "owner" in residuals:
-        start, end = bucket["owned"]
-        flat = torch.zeros(len(residuals["worker"]), dtype=torch.float64)
-        flat[start:end] = residuals["owner"]
-        _add(owners, bucket, flat)
+        _add(owners, bucket, _at(bucket, "owned", residuals["owner"]))
+
+
+def _at(bucket: State, place: str, part: Tensor) -> Tensor:
+    """A part of a bucket at its place in the whole, zero elsewhere."""
+    sizes = [torch.Size(slot["shape"]).numel() for slot in bucket["slots"]]
+    flat = torch.zeros(sum(sizes), dtype=torch.float64)
+    flat[slice(*bucket[place])] = part
+    return flat
 
 
 def _add(owed: dict[str, Tensor], bucket: State, flat: Tensor) -> None:
@@ -186,7 +209,11 @@ def _fill(
         residuals["owner"].copy_(owner[slice(*exchange.owned)])
     else:
         worker += owner
-    residuals["worker"].copy_(worker)
+    if isinstance(exchange, Hierarchical):
+        residuals["sender"].copy_(worker[slice(*exchange.shard)])
+        worker.zero_()
+    if "worker" in residuals:
+        residuals["worker"].copy_(worker)
 
 
 def _gather(exchange: BucketExchange, owed: dict[str, Tensor]) -> Tensor:

@@ -56,12 +56,16 @@ class Wire:
         ledger: where traffic is entered.
         prefix: what all names start with; names must be unique among the tensors in
             flight, and stable from step to step, which Horovod's cache rewards.
+        process_set: the workers among which rank and size are counted.
+        label: what the ledger adds to the codec's name.
     """
 
     rank: int
     size: int
     ledger: Ledger
     prefix: str
+    process_set: hvd.ProcessSet = hvd.global_process_set
+    label: str = ""
 
     def allreduce(
         self, tensor: Tensor, name: str, codec: str, op: int, scale: float = 1.0
@@ -70,7 +74,11 @@ class Wire:
         handle = None
         if self.size > 1:
             handle = hvd.allreduce_async_(
-                tensor, name=self._name(name), op=op, prescale_factor=scale
+                tensor,
+                name=self._name(name),
+                op=op,
+                prescale_factor=scale,
+                process_set=self.process_set,
             )
         elif scale != 1.0:
             tensor.mul_(scale)
@@ -81,7 +89,9 @@ class Wire:
         """The workers' tensors, one after the other; their lengths may differ."""
         handle = None
         if self.size > 1:
-            handle = hvd.allgather_async(tensor, name=self._name(name))
+            handle = hvd.allgather_async(
+                tensor, name=self._name(name), process_set=self.process_set
+            )
         return self._submitted(handle, tensor, "allgather", codec, self.size - 1)
 
     def alltoall(
@@ -96,7 +106,9 @@ class Wire:
         handle = None
         if self.size > 1:
             lengths = torch.tensor(splits, dtype=torch.int32)
-            handle = hvd.alltoall_async(tensor, lengths, name=self._name(name))
+            handle = hvd.alltoall_async(
+                tensor, lengths, name=self._name(name), process_set=self.process_set
+            )
         factor = 1 - splits[self.rank] / max(1, sum(splits))
         return self._submitted(handle, tensor, "alltoall", codec, factor)
 
@@ -111,7 +123,7 @@ class Wire:
         codec: str,
         factor: float,
     ) -> Pending:
-        entry = self.ledger.entry(collective, codec)
+        entry = self.ledger.entry(collective, codec + self.label)
         handed = tensor.numel() * tensor.element_size()
         entry.calls += 1
         entry.handed_bytes += handed

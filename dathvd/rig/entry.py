@@ -80,9 +80,16 @@ def start_sshd(folder: Path, hosts: Sequence[str]) -> None:
 
 
 def mpirun_command(
-    folder: Path, hosts: Sequence[str], command: Sequence[str], *, ssh: bool = False
+    folder: Path,
+    hosts: Sequence[str],
+    command: Sequence[str],
+    *,
+    per_host: int = 1,
+    ssh: bool = False,
 ) -> list[str]:
-    """The arguments of an mpirun with one rank on each host; call it on the first host.
+    """The arguments of an mpirun with ``per_host`` ranks on each host.
+
+    Call it on the first host. Ranks of one host meet in shared memory.
 
     ``btl_tcp_flags 1`` has Open MPI send only: its default, a put protocol, uses the
     two directions of a link in turn and takes twice the time on a slow one.
@@ -93,12 +100,13 @@ def mpirun_command(
         "plm_rsh_agent": agent,
         "oob_tcp_if_include": NETWORK,
         "pml": "ob1",
-        "btl": "tcp,self",
+        "btl": "tcp,self" if per_host == 1 else "tcp,vader,self",
         "btl_tcp_if_include": NETWORK,
         "btl_tcp_flags": "1",
         "mpi_yield_when_idle": "1",
     }
     flags = [word for item in settings.items() for word in ("-mca", *item)]
-    places = ",".join(f"{host}:1" for host in hosts)
-    start = ["mpirun", "--allow-run-as-root", "-np", str(len(hosts)), "-H", places]
+    places = ",".join(f"{host}:{per_host}" for host in hosts)
+    size = str(per_host * len(hosts))
+    start = ["mpirun", "--allow-run-as-root", "-np", size, "-H", places]
     return [*start, "--bind-to", "none", *flags, *command]

@@ -65,11 +65,32 @@ class Rig:
         return entry.enter_command(self.folder, host, command)
 
     def mpirun(
-        self, command: Sequence[str], *, size: int | None = None, ssh: bool = False
+        self,
+        command: Sequence[str],
+        *,
+        size: int | None = None,
+        per_host: int = 1,
+        ssh: bool = False,
     ) -> list[str]:
-        """The arguments that run ``command`` as one rank on each of ``size`` hosts."""
-        chosen = self.hosts[:size]
-        inner = entry.mpirun_command(self.folder, chosen, command, ssh=ssh)
+        """The arguments that run ``command`` as ``size`` ranks, ``per_host`` on a host.
+
+        Raises:
+            UserError: there are not as many hosts, or one would have fewer ranks.
+        """
+        most = len(self.hosts) * per_host
+        size = most if size is None else size
+        if size % per_host or not per_host <= size <= most:
+            raise UserError(
+                f"rig: expected a multiple of {per_host} ranks, {most} at most "
+                f"({len(self.hosts)} hosts), got {size}"
+            )
+        inner = entry.mpirun_command(
+            self.folder,
+            self.hosts[: size // per_host],
+            command,
+            per_host=per_host,
+            ssh=ssh,
+        )
         return self.command(self.hosts[0], inner)
 
     def run(
@@ -77,6 +98,7 @@ class Rig:
         command: Sequence[str],
         *,
         size: int | None = None,
+        per_host: int = 1,
         ssh: bool = False,
         timeout: float,
         env: Mapping[str, str] | None = None,
@@ -84,7 +106,7 @@ class Rig:
         """Run ranks through mpirun and wait; whatever outlives the limit is killed."""
         try:
             return subprocess.run(
-                self.mpirun(command, size=size, ssh=ssh),
+                self.mpirun(command, size=size, per_host=per_host, ssh=ssh),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -170,6 +170,15 @@ class Catalogue:
         self._observe_again(found)
         return len(found)
 
+    def discover(self, root: Path) -> list[Path]:
+        """Index run folders below ``root`` that are not in the index; these folders."""
+        with _explained(), self._engine.connect() as connection:
+            known = set(connection.execute(select(RUNS.c.run)).scalars())
+        found = [run for run in _run_folders(root) if str(run) not in known]
+        if found:
+            self._observe_again(found)
+        return found
+
     def _observe_again(self, runs: Sequence[Path]) -> None:
         seen = observe_all(runs)
         self.put(seen)
@@ -209,7 +218,8 @@ def _open(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             make_folder(Path(parsed.database).parent)
         options = {"timeout": 30} if parsed.get_backend_name() == "sqlite" else {}
-        engine = create_engine(parsed, connect_args=options)
+        # a database that was started again has forgotten the connections
+        engine = create_engine(parsed, connect_args=options, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         # the message may hold a password
         reason = type(error).__name__
@@ -228,6 +238,10 @@ def _wait_for_other_writers(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 30000")
 
 
+class IndexUnavailable(UserError):
+    """The database does not answer, or holds something else; runs are not touched."""
+
+
 class _explained:
     """Turn a database's errors into one line without the URL and its password."""
 
@@ -237,7 +251,7 @@ class _explained:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, DBAPIError):
             reason = str(error.orig).strip().splitlines()[0]
-            raise UserError(
+            raise IndexUnavailable(
                 f"the index of runs cannot be used: {reason} (runs are not touched; "
                 "dathvd runs --rescan ROOT makes it anew)"
             ) from None

@@ -37,9 +37,10 @@ class Extra:
     num_images: int = 0
     """How many of the training images are extra."""
     ratio: float | None = None
-    """Their share of every worker's batch, in (0, 1); None shuffles all together."""
+    """The share of extra images in every worker's batch, in (0, 1); None shuffles all
+    together."""
     weight: float = 1.0
-    """Their weight in the loss; the others have 1."""
+    """The weight of an extra image in the loss; the others have 1."""
 
 
 @functools.lru_cache(maxsize=2)  # this step's epoch, and the next step's
@@ -158,12 +159,17 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        frames = as_floats(whole_frames(self.images, indices), self.device)
+        frames = whole_frames(self.images, indices)
+        on_gpu = self.device.type != "cpu"
+        if on_gpu:
+            frames = as_floats(frames, self.device)
         labels = to_device(self.images.labels[indices], self.device)
         ids = to_device(indices, self.device)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
         if self.augment is not None:
             frames = self.augment(frames, draws)
+        if not on_gpu:  # bytes are augmented faster than floats
+            frames = as_floats(frames, self.device)
         if self.views is not None:
             frames = self.views.make(frames, draws)
         assert isinstance(frames, Tensor)

@@ -8,7 +8,6 @@ from typing import Any
 
 from dathvd import checkpoint, run_lock
 from dathvd.config import Config
-from dathvd.distributed import check_weights
 from dathvd.errors import UserError
 from dathvd.runtime import AgreedError, Runtime, from_root, read_on_root, together
 from dathvd.training.state import Saved, TrainingState
@@ -21,7 +20,7 @@ def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
         UserError: on every rank, if any could not write, or if the workers hold
             different weights; nothing is left then.
     """
-    check_weights(state.trainer.model, f"step {state.step}")
+    state.check()
     final = checkpoint.checkpoint_folder(run, state.step)
     whole, own = state.shared_dict(runtime.size), state.own_dict()
     shared, best = (whole if runtime.is_root else None), _best(state)
@@ -80,7 +79,12 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
     own = together(runtime, lambda: _read_ranks(folder, ranks))
     together(runtime, lambda: state.load_weights(shared, str(folder / "model.pt")))
     state.load_shared_dict(shared)
-    state.exchanger.load_state_dict([part["exchange"] for part in own])
+    owed = [part["exchange"] for part in own]
+    if same_size and not state.exchanger.fits(owed[0]):
+        everyone = range(runtime.size)
+        parts = together(runtime, lambda: _read_ranks(folder, everyone))
+        owed = [part["exchange"] for part in parts]
+    state.exchanger.load_state_dict(owed)
     if same_size:
         saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
         state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))

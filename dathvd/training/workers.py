@@ -64,6 +64,7 @@ def _exchanging(
         named_parameters=named,
         compression=build_compressor(compression),
         exchange=compression.exchange,
+        inside_nodes=compression.inside_nodes,
         bucket_bytes=int(compression.bucket_megabytes * 1e6),
         max_skipped_in_a_row=compression.max_skipped_in_a_row,
         backward_passes_per_step=config.train.backward_passes_per_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
@@ -127,7 +128,10 @@ def run(toy: Toy, optimizer: Any, steps: range) -> list[dict[str, Tensor]]:
 
 
 def owed(states: list[Any]) -> dict[str, Tensor]:
-    """1/N · Σ worker residuals + owners' residuals, by parameter, from all states."""
+    """What all ends owe, by parameter, from all states.
+
+    With N workers on C nodes: 1/N · Σ workers' + 1/C · Σ senders' + owners' residuals.
+    """
     total: dict[str, Tensor] = {}
     for state in states:
         for bucket in state["buckets"]:
@@ -138,6 +142,9 @@ def owed(states: list[Any]) -> dict[str, Tensor]:
             flat = torch.zeros(sum(sizes), dtype=torch.float64)
             if "worker" in residuals:
                 flat += residuals["worker"].double() / len(states)
+            if "sender" in residuals:
+                sent = residuals["sender"].double() / len(bucket["nodes"])
+                flat[slice(*bucket["shard"])] += sent
             if "owner" in residuals:
                 start, end = bucket["owned"]
                 flat[start:end] += residuals["owner"].double()
@@ -145,6 +152,28 @@ def owed(states: list[Any]) -> dict[str, Tensor]:
                 shaped = part.view(slot["shape"])
                 total[slot["name"]] = total.get(slot["name"], 0) + shaped
     return total
+
+
+@contextlib.contextmanager
+def spying() -> Iterator[list[int]]:
+    """The bytes of each tensor that Horovod's asynchronous collectives are given."""
+    handed: list[int] = []
+    originals = {}
+    for name in ("allreduce_async_", "allgather_async", "alltoall_async"):
+        original = originals[name] = getattr(hvd, name)
+
+        def counted(
+            tensor: Tensor, *rest: Any, to: Any = original, **options: Any
+        ) -> Any:
+            handed.append(tensor.numel() * tensor.element_size())
+            return to(tensor, *rest, **options)
+
+        setattr(hvd, name, counted)
+    try:
+        yield handed
+    finally:
+        for method, original in originals.items():
+            setattr(hvd, method, original)
 
 
 def all_states(optimizer: Any) -> list[Any]:

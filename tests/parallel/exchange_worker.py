@@ -10,10 +10,16 @@ import sys
 import horovod.torch as hvd
 import torch
 
-from tests.parallel import laws_of_bytes, laws_of_means, laws_of_states, laws_of_steps
+from tests.parallel import (
+    laws_of_bytes,
+    laws_of_means,
+    laws_of_nodes,
+    laws_of_states,
+    laws_of_steps,
+)
 from tests.parallel.laws import EXCHANGE_LAWS
 
-MODULES = (laws_of_bytes, laws_of_means, laws_of_states, laws_of_steps)
+MODULES = (laws_of_bytes, laws_of_means, laws_of_nodes, laws_of_states, laws_of_steps)
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ FEW = (*ALONE_AND_TWO, "mpi-3", "gloo-2")
 class Laws:
     """Functions without parameters, and the launches whose ranks call them.
 
-    A launch is called ``alone``, or by the controller and the number of ranks.
+    A launch is called ``alone``, or by the controller and the number of ranks;
+    ``gloo-2x2`` has two nodes for Horovod, by two names of this host.
     """
 
     def __init__(self) -> None:

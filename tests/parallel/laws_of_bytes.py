@@ -5,10 +5,7 @@ One function a law; every rank runs it, see ``exchange_worker.py``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import horovod.torch as hvd
-from torch import Tensor
 
 from tests.parallel.exchange_rig import (
     CODECS,
@@ -21,6 +18,7 @@ from tests.parallel.exchange_rig import (
     distributed,
     pairs,
     run,
+    spying,
 )
 from tests.parallel.laws import ALONE_AND_TWO, EXCHANGE_LAWS, FEW
 
@@ -46,35 +44,15 @@ def payload(codec: str) -> int:
     }[codec]
 
 
-def spy(handed: list[int]) -> dict[str, Any]:
-    """Count what Horovod's asynchronous collectives are really given."""
-    originals = {}
-    for name in ("allreduce_async_", "allgather_async", "alltoall_async"):
-        original = originals[name] = getattr(hvd, name)
-
-        def counted(
-            tensor: Tensor, *rest: Any, to: Any = original, **options: Any
-        ) -> Any:
-            handed.append(tensor.numel() * tensor.element_size())
-            return to(tensor, *rest, **options)
-
-        setattr(hvd, name, counted)
-    return originals
-
-
 @EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-8")
 def bytes_equal_the_closed_formulas() -> None:
     size = hvd.size()
     share = (size - 1) / size
     for name, codec, exchange in pairs(CODECS):
-        toy, handed = Toy(), []  # type: Toy, list[int]
+        toy = Toy()
         optimizer = distributed(toy, codec, exchange)
-        originals = spy(handed)
-        try:
+        with spying() as handed:
             run(toy, optimizer, range(1))
-        finally:
-            for method, original in originals.items():
-                setattr(hvd, method, original)
         ledger = optimizer.exchanger.ledger
         entries = ledger.entries.values()
         if size > 1:

@@ -127,10 +127,10 @@ def parameters_without_a_gradient_count_as_zeros() -> None:
 def non_finite_steps_change_nothing_on_any_rank() -> None:
     bad = [(float("nan"), "wide"), (float("-inf"), "norm"), (float("inf"), "deep")]
     for turn, (name, codec, exchange) in enumerate(pairs(CODECS)):
-        _one_bad_step(name, codec, exchange, *bad[turn % len(bad)])
+        one_bad_step(name, codec, exchange, *bad[turn % len(bad)])
 
 
-def _one_bad_step(name: str, codec: Any, exchange: str, bad: float, where: str) -> None:
+def one_bad_step(name: str, codec: Any, exchange: str, bad: float, where: str) -> None:
     label = (name, exchange, bad, where)
     toy, twin = Toy(), Toy()
     optimizer = distributed(toy, codec, exchange)

@@ -29,6 +29,7 @@ def start(launch: str, states: Path) -> Finished:
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "HOROVOD_CYCLE_TIME": "0.2",
         "OMP_NUM_THREADS": "1",
+        "HOROVOD_DYNAMIC_PROCESS_SETS": "1",  # some laws place ranks on nodes
     }
     command = [sys.executable, str(WORKER), launch]
     controller, _, size = launch.partition("-")
@@ -36,6 +37,9 @@ def start(launch: str, states: Path) -> Finished:
         return run(command, env=env, timeout=240)
     if controller == "mpi":
         return mpirun(int(size), command, env=env, timeout=240)
+    if size == "2x2":
+        two = ["-H", "localhost:2,127.0.0.1:2"]
+        return horovodrun(4, [*two, *command], controller="gloo", env=env, timeout=240)
     return horovodrun(int(size), command, controller="gloo", env=env, timeout=240)
 
 

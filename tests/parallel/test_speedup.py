@@ -13,6 +13,7 @@ import pytest
 from tests.processes import DATHVD, Finished, run
 
 QUICK = [
+    "--config", "digits",
     "--set", "model.name=mlp", "--set", "model.width=16",
     "--set", "attack.num_steps=2", "--batch-size-per-worker", "4",
     "--codecs", "horovod,none,sign:two-way", "--warmup", "1", "--repeats", "3",

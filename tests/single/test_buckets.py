@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +14,7 @@ from dathvd.compression import Compression
 from dathvd.distributed.buckets import Bucket, fingerprint, plan_buckets
 from dathvd.distributed.exchange_choice import choose_exchange
 from dathvd.distributed.exchanges import chunk_cuts
+from dathvd.distributed.placement import PROCESS_SETS, Place, Placement, nodes_of
 from dathvd.errors import UserError
 from dathvd.noise import codec_seed
 
@@ -116,12 +119,86 @@ def test_chunks_cover_a_bucket_in_whole_blocks(n: int, size: int, block: int) ->
     assert max(lengths) - min(lengths) < 2 * block
 
 
+def placed(*counts: int) -> Placement:
+    """Rank 0 among nodes of so many ranks each."""
+    ranks = iter(range(sum(counts)))
+    return Placement(0, tuple(tuple(itertools.islice(ranks, n)) for n in counts))
+
+
 def test_the_default_exchange_depends_on_codec_and_workers() -> None:
     for size, sign in ((1, "allgather"), (2, "allgather"), (3, "two-way")):
-        assert choose_exchange(Compression.sign(), "auto", size) == sign
-        for codec in (Compression.none(), Compression.fp16(), Compression.powersgd()):
-            assert choose_exchange(codec, "auto", size) == "allreduce"
-        assert choose_exchange(Compression.paper(), "auto", size) == "allgather"
+        for place in (placed(size), placed(*[1] * size)):
+            assert choose_exchange(Compression.sign(), "auto", place).name == sign
+            for codec in (Compression.none(), Compression.powersgd()):
+                assert choose_exchange(codec, "auto", place).name == "allreduce"
+            paper = choose_exchange(Compression.paper(), "auto", place)
+            assert paper.name == "allgather"
+
+
+def test_where_nodes_have_several_ranks_auto_sends_once_a_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sign, fp16 = Compression.sign(), Compression.fp16()
+    monkeypatch.setenv(PROCESS_SETS, "1")
+    for place, words in ((placed(8, 8), "2 nodes of 8 ranks"), (placed(2, 1), "2 and")):
+        chosen = choose_exchange(sign, "auto", place)
+        assert chosen.name == "hierarchical" and words in chosen.reason
+        assert choose_exchange(fp16, "auto", place).name == "allreduce"
+    monkeypatch.delenv(PROCESS_SETS)
+    chosen = choose_exchange(sign, "auto", placed(8, 8))
+    assert chosen.name == "two-way" and PROCESS_SETS in chosen.reason
+    with pytest.raises(UserError, match=PROCESS_SETS):
+        choose_exchange(sign, "hierarchical", placed(8, 8))
+
+
+def test_hierarchical_is_two_way_with_one_rank_a_node() -> None:
+    for place in (placed(1), placed(1, 1, 1)):
+        chosen = choose_exchange(Compression.sign(), "hierarchical", place)
+        assert chosen.name == "two-way" and "1 rank" in chosen.reason
+    with pytest.raises(UserError, match="paper cannot be carried by hierarchical"):
+        choose_exchange(Compression.paper(), "hierarchical", placed(2, 2))
+
+
+def places_of(nodes: list[list[int]], hosts: list[int]) -> list[Place]:
+    """As Horovod counts: local and cross ranks in the order of ranks."""
+    places = {}
+    for node, host in zip(nodes, hosts):
+        for local, rank in enumerate(node):
+            peers = sorted(ranks[local] for ranks in nodes if len(ranks) > local)
+            places[rank] = Place(local, peers.index(rank), len(node), host)
+    return [places[rank] for rank in sorted(places)]
+
+
+@given(
+    st.permutations(range(6)),
+    st.sampled_from([(2, 2, 2), (3, 2, 1), (1, 4, 1), (6,), (1,) * 6]),
+)
+def test_nodes_are_found_wherever_ranks_are(
+    order: list[int], counts: tuple[int, ...]
+) -> None:
+    taken = iter(order)
+    nodes = sorted(sorted(itertools.islice(taken, count)) for count in counts)
+    found = nodes_of(places_of(nodes, list(range(len(nodes)))))
+    assert found == tuple(map(tuple, nodes))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [[[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 1, 2], [3]], [[0], [1, 2, 3]]],
+)
+def test_nodes_are_found_where_hosts_share_a_name(nodes: list[list[int]]) -> None:
+    assert nodes_of(places_of(nodes, [7] * len(nodes))) == tuple(map(tuple, nodes))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[(0, 0, 2)], [(0, 0, 2), (0, 0, 2)], [(0, 0, 1), (1, 0, 2)], [(1, 0, 1)]],
+)
+def test_places_that_are_no_nodes_are_refused(
+    places: list[tuple[int, int, int]],
+) -> None:
+    with pytest.raises(UserError, match="describe no nodes"):
+        nodes_of([Place(one, two, size, 7) for one, two, size in places])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +209,7 @@ def test_a_wrong_exchange_is_answered_with_the_nearest(
     exchange: str, hint: str
 ) -> None:
     with pytest.raises(UserError, match=hint):
-        choose_exchange(Compression.sign(), exchange, 4)
+        choose_exchange(Compression.sign(), exchange, placed(1, 1, 1, 1))
 
 
 def test_powersgd_leaves_out_what_its_factors_would_not_shorten() -> None:

@@ -12,8 +12,9 @@ import torch
 from dathvd.compression import COMPRESSORS
 from dathvd.config.model import ModelConfig
 from dathvd.distributed.buckets import plan_buckets
-from dathvd.distributed.exchange_choice import bucket_exchange
+from dathvd.distributed.exchange_choice import Carriage
 from dathvd.distributed.ledger import Ledger
+from dathvd.distributed.placement import Placement
 from dathvd.distributed.wire import Wire
 from dathvd.models import build_model
 
@@ -38,9 +39,9 @@ def mean_sent(
     compressor, total = COMPRESSORS[codec](), 0.0
     for rank in range(size):
         wire = Wire(rank, size, Ledger(), "test")
-        for bucket in plan_buckets(named):
-            coded = bucket_exchange(bucket, compressor, exchange, wire, 1.0, 0)
-            total += coded.sent_bytes()
+        alone = Placement(rank, tuple((each,) for each in range(size)))
+        carriage = Carriage(compressor, exchange, wire, 1.0, 0, alone)
+        total += sum(each.sent_bytes() for each in carriage.of(plan_buckets(named)))
     return total / size
 
 

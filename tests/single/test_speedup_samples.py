@@ -64,7 +64,8 @@ def test_bytes_of_the_kernel_are_not_given_to_hosts_with_several_workers() -> No
     point = Point("none", "allreduce", "none")
     ranks = [[STEP]] * 4
     assert launch(4, 4).row(point, ranks, 0.8).kernel_bytes == 1010.0
-    assert launch(4, 2).row(point, ranks, 0.8).kernel_bytes is None
+    assert launch(4, 2).row(point, ranks, 0.8).kernel_bytes == 1010.0 / 2
+    assert launch(4, 1).row(point, ranks, 0.8).kernel_bytes is None
 
 
 def test_plain_horovod_is_given_the_bytes_of_a_ring_allreduce() -> None:

@@ -82,6 +82,21 @@ def test_mpirun_starts_one_rank_a_host_over_the_agent() -> None:
     assert "-mca btl tcp,self " in text  # no shared memory between "hosts"
 
 
+def test_ranks_of_one_host_meet_in_shared_memory() -> None:
+    hosts = ["node0", "node1"]
+    words = mpirun_command(Path("/run/x"), hosts, ["true"], per_host=4)
+    assert words[3] == "8" and words[5] == "node0:4,node1:4"
+    assert "-mca btl tcp,vader,self " in " ".join(words)
+
+
+@pytest.mark.parametrize(("size", "per_host"), [(3, 2), (6, 2), (0, 1), (1, 2)])
+def test_ranks_that_do_not_fill_hosts_are_refused(size: int, per_host: int) -> None:
+    with pytest.raises(
+        UserError, match=f"a multiple of {per_host} ranks, {2 * per_host}"
+    ):
+        Rig("x", ("node0", "node1")).mpirun(["true"], size=size, per_host=per_host)
+
+
 def test_without_root_the_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(UserError, match="^rig: network namespaces need root; .*$"):

@@ -31,7 +31,14 @@ VALUES = 64 * 512 + 512 * 512 + 512 * 10 + 512 + 512 + 10
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
     folder = tmp_path_factory.mktemp("rig")
     words = ["--np", "2", "--rig-rates", "20mbit", "--codecs", "horovod,none,sign"]
-    words += ["--set", "model.name=mlp", "--set", "model.width=64"]
+    words += [
+        "--config",
+        "digits",
+        "--set",
+        "model.name=mlp",
+        "--set",
+        "model.width=64",
+    ]
     words += ["--set", "attack.num_steps=100", "--batch-size-per-worker", "256"]
     words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
     done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
@@ -69,6 +76,43 @@ def test_hosts_of_the_rig_share_this_machine(rows: Any) -> None:
         assert row["hosts"] == row["num_workers"] == 2
         assert row["oversubscribed"] is ((os.cpu_count() or 1) < 2)
         assert row["rate"] == "20mbit"
+
+
+@pytest.fixture(scope="module")
+def on_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("nodes")
+    words = ["--np", "4", "--per-host", "2", "--rig-rates", "unlimited"]
+    words += ["--codecs", "sign:two-way,sign:hierarchical", "--overlap", "none"]
+    words += [
+        "--config",
+        "digits",
+        "--set",
+        "model.name=mlp",
+        "--set",
+        "model.width=64",
+    ]
+    words += ["--set", "attack.num_steps=1", "--batch-size-per-worker", "4"]
+    words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
+    done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
+    assert done.code == 0, done.output
+    report = json.loads((folder / "speedup.json").read_text(encoding="utf-8"))
+    return {row["exchange"]: row for row in report["rows"]}
+
+
+def test_nodes_send_one_compressed_exchange(on_nodes: Any) -> None:
+    """Interface counters: from a node of two, two payloads by two-way, one by nodes.
+
+    With L workers on each of C nodes, a worker's share of what leaves its node is
+    2P(C-1)/C of the payload P by two-way, and 1/L of that by the hierarchical exchange.
+    MPI gathers payloads of this size so that each crosses as often as the formula says.
+    """
+    values = 64 * 512 + 512 * 512 + 512 * 10
+    payload = values / 512 * (512 / 8 + 4)
+    two_way, hierarchical = on_nodes["two-way"], on_nodes["hierarchical"]
+    assert two_way["num_workers"] == 4 and two_way["hosts"] == 2
+    saved = two_way["kernel_bytes"] - hierarchical["kernel_bytes"]
+    assert saved == pytest.approx(payload / 2, rel=0.1)
+    assert hierarchical["kernel_bytes"] == pytest.approx(payload / 2, rel=0.3)
 
 
 def test_nothing_of_the_rig_is_left(rows: Any) -> None:

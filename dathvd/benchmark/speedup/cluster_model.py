@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dathvd.benchmark.speedup.rows import SweepRow
+from dathvd.compression.base import HIERARCHICAL
 
 Vector = NDArray[np.float64]
 
@@ -102,7 +103,7 @@ class ClusterModel:
             ValueError: nothing was exchanged in any row.
         """
         measured = sorted(rows, key=lambda row: row.num_workers)
-        exchanged = [row for row in measured if row.traffic and row.num_workers > 1]
+        exchanged = [row for row in measured if is_told(row)]
         if not exchanged:
             raise ValueError("the model needs rows with two or more workers")
         compute = {row.num_workers: row.compute_seconds for row in measured}
@@ -144,6 +145,15 @@ class ClusterModel:
         communication = self.link.communication_seconds(row, num_workers)
         exposed = max(0.0, communication - hidden)
         return self.compute_seconds(num_workers) + codec_seconds + exposed
+
+
+def is_told(row: SweepRow) -> bool:
+    """Whether the model can tell a row: something travels, over links of one kind.
+
+    Inside and between nodes, a hierarchical exchange has two.
+    """
+    sends = bool(row.traffic) and row.num_workers > 1
+    return sends and row.exchange != HIERARCHICAL
 
 
 def key_of(row: SweepRow) -> tuple[str, str, str]:
@@ -256,7 +266,7 @@ def held_out_errors(
     """
     largest = max((row.num_workers for row in rows), default=0)
     fewer = [row for row in rows if row.num_workers < largest]
-    if not any(row.traffic and row.num_workers > 1 for row in fewer):
+    if not any(map(is_told, fewer)):
         return []
     model = ClusterModel.fit(fewer, shared_workers=shared_workers)
     own = [row for row in rows if row.num_workers == largest]

@@ -21,6 +21,7 @@ from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.distributed import DistributedOptimizer
 from dathvd.distributed.exchange_choice import choose_exchange
+from dathvd.distributed.placement import Placement
 from dathvd.training.batches import Batch, BatchPlan
 from dathvd.training.build import NamedParameters, Wrap
 from dathvd.training.step import Trainer
@@ -124,7 +125,7 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
     codec = build_compressor(
         config.compression.model_copy(update={"name": point.codec})
     )
-    chosen = choose_exchange(codec, point.exchange, hvd.size())
+    chosen = choose_exchange(codec, point.exchange, Placement.here()).name
 
     def wrap(
         optimizer: torch.optim.Optimizer, named: NamedParameters
@@ -134,6 +135,7 @@ def _resolve(point: Point, config: Config) -> tuple[Point, Wrap | None]:
             named_parameters=named,
             compression=codec,
             exchange=chosen,
+            inside_nodes=config.compression.inside_nodes,
             backward_passes_per_step=passes,
             seed=config.seed,
         )

@@ -36,8 +36,8 @@ class SweepRow:
     bytes_sent: float
     """Bytes that one worker sends in one step, by the exchanger's ledger."""
     kernel_bytes: float | None = None
-    """The same bytes by the interface's counters, without headers; None where several
-    workers of a host share an interface."""
+    """What left a host by its interfaces' counters, without headers, over the workers
+    of a host: the same bytes with one worker a host. None where there is one host."""
     traffic: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Per collective (``allreduce``, ``allgather``, ``alltoall``): calls and bytes sent
     by one worker in one step."""

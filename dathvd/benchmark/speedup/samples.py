@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 from dathvd.benchmark.speedup.plan import PLAIN, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
@@ -26,6 +27,13 @@ class Sample:
     """Bytes sent, by the kernel's counters."""
     traffic: dict[str, tuple[int, float]]
     """Calls and bytes of each collective."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Sample:
+        """What ``dataclasses.asdict`` made, after a journey as JSON."""
+        traffic = values["traffic"].items()
+        calls = {name: (count, sent) for name, (count, sent) in traffic}
+        return cls(**{**values, "traffic": calls})
 
     @property
     def total(self) -> float:
@@ -67,7 +75,7 @@ class Launch:
         if point.codec == PLAIN:  # it keeps no ledger
             sent = 2 * (self.size - 1) / self.size * 4 * self.num_values
         kernel = fmean(sample.kernel for rank in ranks for sample in rank)
-        alone = self.hosts == self.size > 1
+        each = self.size // self.hosts
         return SweepRow(
             num_workers=self.size,
             codec=point.codec,
@@ -82,7 +90,8 @@ class Launch:
             update_seconds=step_seconds - exposed - data - attack,
             exposed_seconds=exposed,
             bytes_sent=sent,
-            kernel_bytes=kernel if alone else None,
+            # every worker of a host reads the same counters
+            kernel_bytes=kernel / each if self.hosts > 1 else None,
             traffic=ranks[0][0].traffic if self.size > 1 else {},
             num_steps=len(steps),
             hosts=self.hosts,

@@ -13,6 +13,7 @@ from dathvd.benchmark.speedup.cluster_model import (
     HeldOut,
     Prediction,
     held_out_errors,
+    is_told,
     predictions,
 )
 from dathvd.benchmark.speedup.plots import plot_parts, plot_speed_up
@@ -79,7 +80,7 @@ def studies(rows: Sequence[SweepRow], *, shared_workers: int | None) -> list[Stu
         here = [row for row in rows if row.num_workers == 1 or row.rate == rate]
         fair = [row for row in here if not row.oversubscribed]
         guessed: list[Prediction] = []
-        if any(row.traffic and row.num_workers > 1 for row in fair):
+        if any(map(is_told, fair)):
             guessed = predictions(ClusterModel.fit(fair), SIZES)
         held = held_out_errors(here, shared_workers=shared_workers)
         found.append(Study(rate, here, guessed, held))
@@ -126,5 +127,11 @@ def write_files(
     for study in found:
         suffix = f"-{study.rate}" if study.rate else ""
         plot_parts(study.rows, folder / f"time{suffix}.png")
-        plot_speed_up(study.rows, study.predicted, folder / f"speedup{suffix}.png")
+        errors = [abs(item.error) for item in study.held_out]
+        plot_speed_up(
+            study.rows,
+            study.predicted,
+            folder / f"speedup{suffix}.png",
+            error=max(errors, default=None),
+        )
     return report

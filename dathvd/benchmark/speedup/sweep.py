@@ -15,6 +15,7 @@ from typing import Any, get_args
 from dathvd.benchmark.speedup.plan import PLAIN, Overlap, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
 from dathvd.compression import COMPRESSORS, Exchange
+from dathvd.compression.base import HIERARCHICAL, exchanges_of
 from dathvd.config import Config
 from dathvd.errors import UserError, choose
 from dathvd.launch import (
@@ -48,6 +49,8 @@ class Sweep:
     timeout: float
     folder: Path
     """Where plans and rows are written; all hosts must see it."""
+    per_host: int = 1
+    """Workers on each host of a rig; a single worker is alone all the same."""
 
     @property
     def shared_workers(self) -> int:
@@ -79,36 +82,49 @@ class Sweep:
     def on_rig(
         self, rates: Sequence[str], say: Say, *, gloo: bool = False
     ) -> list[SweepRow]:
-        """One worker a host, over links of each of the rates.
+        """``per_host`` workers a host, over links of each of the rates.
 
         mpirun starts the ranks by the rig's own agent; over Gloo, horovodrun by ssh.
         """
         for rate in rates:
             bits_per_second(rate)  # a bad one is to be told now, not an hour later
         rows: list[SweepRow] = []
-        with Rig.create(max(self.sizes), ssh=gloo) as rig:
+        odd = [size for size in self.sizes if size > 1 and size % self.per_host]
+        if odd:
+            raise UserError(f"--np: {odd[0]} workers are not {self.per_host} a host")
+        with Rig.create(self._hosts(max(self.sizes)), ssh=gloo) as rig:
             for rate in rates:
                 rig.set_rate(rate)
                 for size in self.sizes:
                     if size == 1 and rate != rates[0]:
                         continue  # a single worker sends nothing
                     plan, out = self._write_plan(size, rate)
-                    say(f"measuring {size} hosts, links of {rate}")
+                    workers = "" if self.per_host == 1 else f"{size} workers on "
+                    hosts = self._hosts(size)
+                    say(f"measuring {workers}{hosts} hosts, links of {rate}")
                     start = self._on_rig_by_ssh if gloo else self._on_rig_by_mpirun
                     command, environment = start(rig, size, _worker(plan, out))
                     _run(command, environment, self.timeout, rig.kill)
                     rows += read_rows(out)
         return rows
 
+    def _hosts(self, size: int) -> int:
+        """The hosts of a rig that so many workers need."""
+        return max(1, size // self.per_host)
+
     def _on_rig_by_mpirun(self, rig: Rig, size: int, worker: list[str]) -> Command:
         names = [word for name in self._threads() for word in ("-x", name)]
-        command = rig.mpirun([*names, *worker], size=size)
+        each = min(size, self.per_host)
+        command = rig.mpirun([*names, *worker], size=size, per_host=each)
         return command, {**os.environ, **self._threads()}
 
     def _on_rig_by_ssh(self, rig: Rig, size: int, worker: list[str]) -> Command:
         options = LaunchOptions(
             num_proc=size,
-            hosts=tuple(Host(name) for name in rig.hosts[:size]),
+            hosts=tuple(
+                Host(name, min(size, self.per_host))
+                for name in rig.hosts[: self._hosts(size)]
+            ),
             controller="gloo",
             network_interface="eth0",
         )
@@ -164,7 +180,7 @@ def points_of(
             can carry.
     """
     found: list[Point] = []
-    known = dict.fromkeys(("auto", *get_args(Exchange)))
+    known = dict.fromkeys(("auto", *get_args(Exchange), HIERARCHICAL))
     for entry in codecs:
         if entry == PLAIN:
             found.append(Point(PLAIN, "allreduce", "none"))
@@ -175,10 +191,11 @@ def points_of(
         asked = [own] if own else exchanges
         for exchange in asked:
             choose("--exchanges", exchange, known)
-        usable = [e for e in asked if e == "auto" or e in kind.exchanges]
+        carriers = exchanges_of(kind)
+        usable = [e for e in asked if e == "auto" or e in carriers]
         if not usable:
             raise UserError(
-                f"--exchanges: {codec} needs one of auto, {', '.join(kind.exchanges)}"
+                f"--exchanges: {codec} needs one of auto, {', '.join(carriers)}"
             )
         found += [Point(codec, e, overlap) for e in usable for overlap in overlaps]
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +15,14 @@ from dathvd.service import files, submission
 from dathvd.service.catalogue import Catalogue
 from dathvd.service.catalogue import Query as RunQuery
 from dathvd.service.engines import ENGINES, build_engine
+from dathvd.service.engines.tickets import num_slots
 from dathvd.service.here import comparison_json
 from dathvd.service.observe import Observation, observe_all
+from dathvd.service.server.doctor import Doctor
 from dathvd.service.server.settings import ServerSettings
 
 router = APIRouter(prefix="/api")
+_LOG = logging.getLogger(__name__)
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -63,8 +67,15 @@ def settings(request: Request) -> ServerSettings:
     return found
 
 
+def the_doctor(request: Request) -> Doctor:
+    """The server's doctor."""
+    found: Doctor = request.app.state.doctor
+    return found
+
+
 Index = Annotated[Catalogue, Depends(catalogue)]
 Settings = Annotated[ServerSettings, Depends(settings)]
+TheDoctor = Annotated[Doctor, Depends(the_doctor)]
 
 
 def run_folder(index: Catalogue, uuid: str) -> Path:
@@ -90,6 +101,15 @@ def observation(index: Catalogue, uuid: str) -> Observation:
         raise HTTPException(404, f"the folder of run {uuid} is gone")
     index.put(seen)
     return seen[0]
+
+
+def enter(index: Catalogue, seen: list[Observation]) -> None:
+    """Index runs that are submitted by now, whether the database answers or not: they
+    are found again below the server's root."""
+    try:
+        index.put(seen)
+    except UserError as error:
+        _LOG.warning("%s", error)
 
 
 @router.get("/runs")
@@ -183,7 +203,7 @@ def submit(body: Submission, index: Index, server: Settings) -> list[dict[str, A
                 "to be started with --trust"
             )
     seen = observe_all([submission.submit(request) for request in requests])
-    index.put(seen)
+    enter(index, seen)
     return [each.to_json() for each in seen]
 
 
@@ -205,7 +225,7 @@ def resume(uuid: Uuid, index: Index) -> dict[str, Any]:
 def retry(uuid: Uuid, index: Index) -> dict[str, Any]:
     """Run a job that ended anew, in a folder beside the old one."""
     seen = observe_all([submission.retry(run_folder(index, uuid))])
-    index.put(seen)
+    enter(index, seen)
     return seen[0].to_json()
 
 
@@ -238,3 +258,21 @@ def config_schema() -> dict[str, Any]:
 def engines() -> dict[str, dict[str, str]]:
     """The engines, each with its options."""
     return {name: dict(build_engine(name).option_names) for name in ENGINES}
+
+
+@router.get("/doctor")
+def doctor_found(doctor: TheDoctor) -> dict[str, Any]:
+    """The newest examination of the server's host and its engines."""
+    last = None if doctor.last is None else doctor.last.to_json()
+    return {"busy": doctor.is_busy, "last": last}
+
+
+@router.post("/doctor", status_code=202)
+def examine(
+    doctor: TheDoctor, num_proc: Annotated[int, Query(ge=0)] = 0
+) -> dict[str, Any]:
+    """Begin an examination, with ranks on the server's host that are compared."""
+    if num_proc > num_slots():
+        raise UserError(f"num_proc: this machine's queue has {num_slots()} slots")
+    doctor.begin(num_proc)
+    return doctor_found(doctor)
