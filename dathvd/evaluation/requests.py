@@ -27,6 +27,7 @@ from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
+from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
 from dathvd.files import write_json, write_text
@@ -145,6 +146,8 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
+        config = _with_large_parts(config, model, dataset, runtime.device)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     if not runtime.is_root:
         return
@@ -163,6 +166,16 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def _with_large_parts(
+    config: Config, model: nn.Module, dataset: Dataset, device: torch.device
+) -> Config:
+    """The configuration with larger parts where the network is cheap."""
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    size = part_size(model, image.float() / 255, config.evaluation.batch_size)
+    parts = config.evaluation.model_copy(update={"batch_size": size})
+    return config.model_copy(update={"evaluation": parts})
 
 
 def evaluate_cells(
