@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds, trains in and tests the image with the engine that is there.
 #
-#   docker/engine.sh build [runtime | test]
+#   docker/engine.sh build [runtime | test | cluster]
 #   docker/engine.sh train [ARGUMENTS of dathvd train] | run COMMAND... | test [ARGUMENTS of pytest]
 #
 #   CONTAINER_ENGINE       docker | podman | buildah                       (docker)
@@ -83,7 +83,8 @@ build)
         ;;
     runtime) build runtime "$image" ;;
     test) build test "$image-test" ;;
-    *) fail "build $2: expected runtime or test" ;;
+    cluster) build cluster "${image%:*}:cluster" ;;
+    *) fail "build $2: expected runtime, test or cluster" ;;
     esac
     ;;
 train)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.programs import skip_what_lacks_programs
+
+# several files run at a time: threads that wait for a busy core make tiny tensors slow.
+# torch reads this when it is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

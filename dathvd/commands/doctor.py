@@ -15,7 +15,12 @@ import click
 @click.option("-H", "--hosts", metavar="HOST:SLOTS,…", help="Hosts and their slots.")
 @click.option("--mpi", is_flag=True, help="Start the ranks over MPI (the default).")
 @click.option("--gloo", is_flag=True, help="Start the ranks over Gloo.")
-def command(num_proc: int | None, hosts: str | None, mpi: bool, gloo: bool) -> int:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print this host's findings as JSON."
+)
+def command(
+    num_proc: int | None, hosts: str | None, mpi: bool, gloo: bool, as_json: bool
+) -> int:
     """Say what is there, what is wrong and what helps; exit code 1 if training
     would fail.
 
@@ -28,6 +33,9 @@ def command(num_proc: int | None, hosts: str | None, mpi: bool, gloo: bool) -> i
     With ranks it compares their versions, code and clocks, and measures an allreduce
     and an alltoall for a second each.
     """
+    import json
+    from dataclasses import asdict
+
     from dathvd.doctor.finding import report, would_fail
     from dathvd.ranks import launched_size
 
@@ -49,8 +57,13 @@ def command(num_proc: int | None, hosts: str | None, mpi: bool, gloo: bool) -> i
             hosts=listed,
             controller="gloo" if gloo else "mpi",
         )
+    if as_json and options:
+        raise UserError("--json: it tells of this host alone; leave out -np and -H")
     findings = local_findings() + (host_findings(options) if options else [])
-    click.echo(report(findings))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        click.echo(report(findings))
     if would_fail(findings):
         return 1
     return _launch(options) if options else 0

@@ -104,3 +104,93 @@ def mpirun_command(
 
     words = find(name).mpirun(arguments, size=size, per_host=per_host, ssh=ssh)
     os.execvp(words[0], words)
+
+
+@command.command("chaos")
+@click.option("--seed", default=0, show_default=True, help="Decides all faults.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rounds at a time.",
+)
+@click.option(
+    "--fault",
+    "chosen",
+    multiple=True,
+    metavar="NAME",
+    help="Only this kind of fault. May be repeated.",
+)
+@click.option(
+    "--sizes",
+    default="2,3",
+    show_default=True,
+    metavar="N,…",
+    help="Numbers of ranks to draw from.",
+)
+@click.option("--json", "json_file", metavar="FILE", help="Write all verdicts there.")
+@click.option(
+    "--folder",
+    metavar="DIR",
+    help="Where the jobs work; those with a problem stay there.  [default: a new one "
+    "under the folder for temporary files]",
+)
+def chaos_command(
+    seed: int,
+    rounds: int,
+    jobs: int,
+    chosen: tuple[str, ...],
+    sizes: str,
+    json_file: str | None,
+    folder: str | None,
+) -> int:
+    """Strike small jobs by random faults; they must end as if nothing had been.
+
+    Each round starts a job of two or three ranks, lets one fault happen at a random
+    moment, and gives the same command again where the exit code asks for it. The last
+    weights must be those of an undisturbed run, nothing may be left running, nothing
+    may hang. Exit code 1 where that fails.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from dathvd.errors import UserError, choose
+    from dathvd.files import write_json
+    from dathvd.rig import chaos
+
+    names, lacks = chaos.available()
+    for name in chosen:
+        choose("--fault", name, chaos.FAULTS)
+        if name in lacks:
+            raise UserError(f"--fault {name}: this machine lacks {lacks[name]}")
+    for name, reason in lacks.items() if not chosen else ():
+        click.echo(f"left out: {name} (this machine lacks {reason})")
+    numbers = [int(word) for word in sizes.split(",") if word.isdigit() and int(word)]
+    if not numbers or len(numbers) != len(sizes.split(",")):
+        raise UserError(f"--sizes {sizes}: expected numbers of ranks, such as 2,3")
+    place = Path(folder or tempfile.mkdtemp(prefix="dathvd-chaos-")).resolve()
+    campaign = chaos.Campaign(seed, list(chosen) or names, place, numbers)
+
+    def tell(verdict: chaos.Verdict) -> None:
+        state = "; ".join(verdict.problems) or "as if nothing had been"
+        click.echo(
+            f"{verdict.number:4d} {verdict.fault} of {verdict.size} ranks, "
+            f"{verdict.moment}: {state} ({verdict.seconds:.0f} s)"
+        )
+
+    verdicts = campaign.run(rounds, jobs, tell)
+    chaos.print_report(verdicts)
+    if json_file:
+        write_json(Path(json_file), chaos.summary(seed, verdicts))
+    bad = any(verdict.problems for verdict in verdicts)
+    if bad:
+        click.echo(f"see {place}")
+    return int(bad)

@@ -33,7 +33,7 @@ class Onnx(Form):
         size = sum(tensor.nbytes for tensor in state.values())
         if size > MOST_BYTES:
             raise UserError(
-                f"--to onnx: the weights are {size / 1e9:.1f} GB, and one file holds 2; "
+                f"--to onnx: the weights are {size / 1e9:.1f} GB, one file holds 2; "
                 "take torch or safetensors"
             )
         images = torch.zeros(2, *trained.image_shape)

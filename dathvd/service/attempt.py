@@ -193,13 +193,27 @@ def run_attempt(
 
 @click.command(add_help_option=False)
 @click.option("--requeue", help="What puts the attempt back into the engine's queue.")
+@click.option(
+    "--restarted",
+    is_flag=True,
+    help="The engine starts the attempt again until it ends with exit code 0.",
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("attempt", type=int)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
-    run: Path, attempt: int, command: tuple[str, ...], requeue: str | None
+    run: Path,
+    attempt: int,
+    command: tuple[str, ...],
+    requeue: str | None,
+    restarted: bool,
 ) -> None:
     """Run COMMAND as that attempt of the run."""
+    if record.read_exit(run, attempt) is not None:
+        sys.exit(0)  # started again after its end: there is nothing to do
+    if restarted:
+        run_attempt(run, attempt, command, os.environ, requeue=lambda: True)
+        sys.exit(TEMPORARY_FAILURE if record.read_exit(run, attempt) is None else 0)
     code = run_attempt(
         run,
         attempt,

@@ -209,7 +209,8 @@ def _open(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             make_folder(Path(parsed.database).parent)
         options = {"timeout": 30} if parsed.get_backend_name() == "sqlite" else {}
-        engine = create_engine(parsed, connect_args=options)
+        # a database that was started again has forgotten the connections
+        engine = create_engine(parsed, connect_args=options, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         # the message may hold a password
         reason = type(error).__name__

@@ -12,7 +12,8 @@ import pytest
 import dathvd
 from dathvd.checkpoint import find_checkpoints
 from tests.own_package import COMPONENTS, as_arguments, settings, write_package
-from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
+from tests.parallel.commands import run_commands
+from tests.processes import DATHVD, Finished, horovodrun, run
 
 TRAIN = [DATHVD, "train", *as_arguments(settings())]
 
@@ -33,7 +34,7 @@ def env(path: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path:
     """A run of two ranks, by ``dathvd launch``."""
-    folder = tmp_path_factory.mktemp("two")
+    folder = tmp_path_factory.mktemp("runs") / "two"
     words = [DATHVD, "launch", "-np", "2", "--", "train", "--run-dir", str(folder)]
     finish(run([*words, *TRAIN[2:]], env=env))
     return folder
@@ -53,32 +54,62 @@ def errors(done: Finished) -> list[str]:
     return [line for line in done.stderr.splitlines() if "dathvd: error:" in line]
 
 
+@pytest.fixture(scope="module")
+def judged(two: Path, env: dict[str, str]) -> dict[str, Finished]:
+    """What two ranks say of that run, without and with trust, to a name that is
+    wrong, and to a run that they leave for others."""
+    wrong = ["--set", "model.name=outside.nets:make_netwrk"]
+    words = [*TRAIN[1:], "--run-dir", str(two.parent / "wrong"), *wrong]
+    left = [*TRAIN[1:], "--run-dir", str(two.parent / "left")]
+    trusted = ["evaluate", str(two), "--trust"]
+    commands = {
+        "untrusted": ["evaluate", str(two)],
+        "wrong": words,
+        "trusted": [*trusted, "--json", str(two.parent / "trusted.json")],
+        "left": [*left, "--set", "train.max_steps=4"],
+    }
+    done = run_commands(2, *commands.values(), env=env)
+    return dict(zip(commands, done, strict=True))
+
+
+@pytest.fixture(scope="module")
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]
+) -> tuple[Path, Finished, Finished]:
+    """A run of one process, what it printed, and what a benchmark did."""
+    folder = tmp_path_factory.mktemp("alone")
+    times = ["benchmark-step", "--warmup", "0", "--repeats", "1", *TRAIN[2:]]
+    train = [*TRAIN[1:], "--run-dir", str(folder)]
+    trained, timed = run_commands(1, train, times, env=env)
+    return folder, finish(trained), finish(timed)
+
+
 def test_a_run_of_ones_own_components_alone(
-    tmp_path: Path, env: dict[str, str]
+    alone: tuple[Path, Finished, Finished],
 ) -> None:
-    done = finish(run([*TRAIN, "--run-dir", str(tmp_path)], env=env))
+    folder, done, _ = alone
     assert "shortened by" in done.stdout and "0 values in 0 buckets" not in done.stdout
     assert "outside.updates:SignDescent" in done.stdout
     # it is judged in the ball that it was trained in
-    assert result(tmp_path)["attack"] == "Corner(epsilon=0.05)"
-    assert float(str(result(tmp_path)["clean_accuracy"])) > 0.5
+    assert result(folder)["attack"] == "Corner(epsilon=0.05)"
+    assert float(str(result(folder)["clean_accuracy"])) > 0.5
 
 
 def test_a_resumed_run_equals_one_never_stopped_under_any_launcher(
-    two: Path, tmp_path: Path, env: dict[str, str]
+    two: Path, judged: dict[str, Finished], env: dict[str, str]
 ) -> None:
-    words = [*TRAIN, "--run-dir", str(tmp_path)]
-    finish(mpirun(2, [*words, "--set", "train.max_steps=4"], env=env))
-    assert [found.name for found in find_checkpoints(tmp_path)][-1] == "step-00000004"
-    resumed = finish(horovodrun(2, words, env=env))
+    finish(judged["left"])
+    folder = two.parent / "left"
+    assert [found.name for found in find_checkpoints(folder)][-1] == "step-00000004"
+    resumed = finish(horovodrun(2, [*TRAIN, "--run-dir", str(folder)], env=env))
     assert "going on from" in resumed.stdout
-    whole, again = result(two), result(tmp_path)
+    whole, again = result(two), result(folder)
     for name in ("parameters_sha256", "clean_accuracy", "robust_accuracy"):
         assert again[name] == whole[name]
 
 
-def test_evaluate_asks_for_trust_on_every_rank(two: Path, env: dict[str, str]) -> None:
-    done = mpirun(2, [DATHVD, "evaluate", str(two)], env=env)
+def test_evaluate_asks_for_trust_on_every_rank(judged: dict[str, Finished]) -> None:
+    done = judged["untrusted"]
     assert done.code == 2, done.output
     (line,) = errors(done)
     for section in ("model", "data", "evaluation.attack"):
@@ -89,12 +120,10 @@ def test_evaluate_asks_for_trust_on_every_rank(two: Path, env: dict[str, str]) -
 
 
 def test_a_trusted_run_is_judged_as_at_its_end(
-    two: Path, tmp_path: Path, env: dict[str, str]
+    two: Path, judged: dict[str, Finished]
 ) -> None:
-    file = tmp_path / "result.json"
-    words = [DATHVD, "evaluate", str(two), "--trust", "--json", str(file)]
-    finish(mpirun(2, words, env=env))
-    again, whole = json.loads(file.read_text()), result(two)
+    finish(judged["trusted"])
+    again, whole = json.loads((two.parent / "trusted.json").read_text()), result(two)
     for name in ("parameters_sha256", "clean_accuracy", "robust_accuracy", "attack"):
         assert again[name] == whole[name]
 
@@ -110,21 +139,19 @@ def test_the_network_is_loaded_into_one_that_is_given(
 
 
 def test_a_wrong_name_is_one_line_and_exit_code_2_from_every_rank(
-    tmp_path: Path, env: dict[str, str]
+    two: Path, judged: dict[str, Finished]
 ) -> None:
-    wrong = "model.name=outside.nets:make_netwrk"
-    words = [*TRAIN, "--run-dir", str(tmp_path), "--set", wrong]
-    done = mpirun(2, words, env=env)
+    done = judged["wrong"]
     assert done.code == 2, done.output
     (line,) = errors(done)
     assert line == (
         "dathvd: error: model.name: outside.nets:make_netwrk: outside.nets has no "
         "attribute 'make_netwrk' (did you mean 'make_network'?)"
     )
-    assert not list(tmp_path.iterdir())
+    assert not (two.parent / "wrong").exists()
 
 
-def test_a_benchmark_times_ones_own_components(env: dict[str, str]) -> None:
-    words = [DATHVD, "benchmark-step", "--warmup", "0", "--repeats", "1"]
-    done = finish(run([*words, *as_arguments(settings())], env=env))
-    assert "outside.nets:make_network" in done.stdout
+def test_a_benchmark_times_ones_own_components(
+    alone: tuple[Path, Finished, Finished],
+) -> None:
+    assert "outside.nets:make_network" in alone[2].stdout

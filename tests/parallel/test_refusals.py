@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import horovod.torch as hvd
@@ -15,9 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dathvd import run_lock
 from dathvd.config import load_config
 from dathvd.runtime import Runtime
 from dathvd.training.run import train
+from tests.parallel.commands import run_commands
 from tests.parallel.test_train import QUICK
 from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
 
@@ -62,29 +65,99 @@ def with_folder(root: Path) -> list[str]:
     return [*QUICK, "--set", "data.name=image_folder", "--set", f"data.root={root}"]
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
-    root = tmp_path / "nowhere"
-    run_dir = tmp_path / "run"
-    arguments = ["train", "--run-dir", str(run_dir), *with_folder(root)]
-    assert_refused(*arguments, words=("nowhere", "is not a folder"))
-    assert not run_dir.exists()
+@dataclass(frozen=True)
+class Faulty:
+    """A command that must be refused, the words of its line, and what was not made."""
+
+    arguments: list[str]
+    words: tuple[str, ...]
+    absent: Path | None = None
+
+    def assert_refused(self, done: Finished) -> None:
+        """The command printed that line and left nothing."""
+        refused(done, *self.words)
+        assert self.absent is None or not self.absent.exists()
 
 
-@pytest.mark.parametrize("fault", ["unreadable", "empty class"])
-def test_a_broken_data_set(tmp_path: Path, fault: str) -> None:
-    root = image_folder(tmp_path / "data")
-    broken = root / "train" / "class1"
-    if fault == "unreadable":
-        (broken / "2.png").write_bytes(b"\x89PNG not really")
-        words = ["class1/2.png"]
-    else:
-        for file in broken.iterdir():
-            file.unlink()
-        words = ["class1", "holds no images"]
-    run_dir = tmp_path / "run"
-    arguments = ["train", "--run-dir", str(run_dir), *with_folder(root)]
-    assert_refused(*arguments, words=tuple(words), size=1)
-    assert not run_dir.exists()
+def a_missing_folder(folder: Path) -> Faulty:
+    arguments = ["train", "--run-dir", str(folder / "run")]
+    arguments += with_folder(folder / "nowhere")
+    return Faulty(arguments, ("nowhere", "is not a folder"), folder / "run")
+
+
+def an_unreadable_image(folder: Path) -> Faulty:
+    root = image_folder(folder / "data")
+    (root / "train" / "class1" / "2.png").write_bytes(b"\x89PNG not really")
+    arguments = ["train", "--run-dir", str(folder / "run"), *with_folder(root)]
+    return Faulty(arguments, ("class1/2.png",), folder / "run")
+
+
+def an_empty_class(folder: Path) -> Faulty:
+    root = image_folder(folder / "data")
+    for file in (root / "train" / "class1").iterdir():
+        file.unlink()
+    arguments = ["train", "--run-dir", str(folder / "run"), *with_folder(root)]
+    return Faulty(arguments, ("class1", "holds no images"), folder / "run")
+
+
+def a_run_folder_of_another_configuration(folder: Path) -> Faulty:
+    leave_after_a_step(folder)
+    words = ("another configuration", "model.width: 4 there, 5 here")
+    setting = ["--set", "model.width=5"]
+    return Faulty(["train", "--run-dir", str(folder), *QUICK, *setting], words)
+
+
+def a_checkpoint_of_another_model(folder: Path) -> Faulty:
+    mine, other = folder / "mine", folder / "other"
+    leave_after_a_step(mine)
+    leave_after_a_step(other, "model.width=5")
+    (mine / MODEL).write_bytes((other / MODEL).read_bytes())
+    arguments = ["train", "--run-dir", str(mine), *QUICK]
+    return Faulty(arguments, ("model.pt", "another model"))
+
+
+def a_corrupted_checkpoint(folder: Path) -> Faulty:
+    leave_after_a_step(folder)
+    (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-100])
+    arguments = ["train", "--run-dir", str(folder), *QUICK]
+    return Faulty(arguments, ("model.pt", "corrupted"))
+
+
+def an_unwritable_folder(folder: Path) -> Faulty:
+    arguments = ["train", "--run-dir", "/proc/nothing/run", *QUICK]
+    return Faulty(arguments, ("cannot create folder /proc/nothing/run",))
+
+
+MODEL = Path("checkpoints") / "step-00000001" / "model.pt"
+FAULTS = (
+    a_missing_folder,
+    an_unreadable_image,
+    an_empty_class,
+    a_run_folder_of_another_configuration,
+    a_checkpoint_of_another_model,
+    a_corrupted_checkpoint,
+    an_unwritable_folder,
+)
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Faulty, Finished]]:
+    """What two ranks say to every fault, one after the other."""
+    faults = {
+        make.__name__: make(tmp_path_factory.mktemp(make.__name__)) for make in FAULTS
+    }
+    done = run_commands(2, *(fault.arguments for fault in faults.values()))
+    return dict(zip(faults, zip(faults.values(), done), strict=True))
+
+
+@pytest.mark.parametrize("name", [make.__name__ for make in FAULTS])
+def test_a_fault_that_every_rank_learns_of(
+    name: str, outcomes: dict[str, tuple[Faulty, Finished]]
+) -> None:
+    fault, done = outcomes[name]
+    fault.assert_refused(done)
 
 
 @pytest.mark.parametrize(
@@ -129,32 +202,7 @@ def leave_after_a_step(folder: Path, *overrides: str) -> None:
     quick = [word for word in QUICK if word != "--set"]
     config = load_config(None, [*quick, "train.max_steps=1", *overrides])
     assert not train(config, folder, ALONE)
-
-
-def test_a_run_folder_of_another_configuration(tmp_path: Path) -> None:
-    leave_after_a_step(tmp_path)
-    words = ("another configuration", "model.width: 4 there, 5 here")
-    setting = ["--set", "model.width=5"]
-    assert_refused(
-        "train", "--run-dir", str(tmp_path), *QUICK, *setting, words=words, size=1
-    )
-
-
-def test_checkpoints_of_another_model_and_corrupted(tmp_path: Path) -> None:
-    mine, other = tmp_path / "mine", tmp_path / "other"
-    leave_after_a_step(mine)
-    leave_after_a_step(other, "model.width=5")
-    name = Path("checkpoints") / "step-00000001" / "model.pt"
-    (mine / name).write_bytes((other / name).read_bytes())
-    arguments = ["train", "--run-dir", str(mine), *QUICK]
-    assert_refused(*arguments, words=("model.pt", "another model"))
-    (mine / name).write_bytes((other / name).read_bytes()[:-100])
-    assert_refused(*arguments, words=("model.pt", "corrupted"))
-
-
-def test_an_unwritable_folder() -> None:
-    words = ("cannot create folder /proc/nothing/run",)
-    assert_refused("train", "--run-dir", "/proc/nothing/run", *QUICK, words=words)
+    run_lock.release()  # other processes go on with it
 
 
 @pytest.fixture

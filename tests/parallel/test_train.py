@@ -16,7 +16,8 @@ import torch
 import dathvd
 from dathvd.checkpoint import find_checkpoints, load_file
 from dathvd.hashing import parameters_sha256
-from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
+from tests.parallel.commands import run_commands
+from tests.processes import DATHVD, Finished, horovodrun, mpirun
 
 # a few seconds of training: 3 steps an epoch, two threads at most
 QUICK = [
@@ -31,21 +32,75 @@ QUICK = [
 ]  # fmt: skip
 
 
-def train(folder: Path, size: int = 2, *more: str, code: int = 0) -> dict[str, Any]:
-    """Train under mpirun and return result.json, or {} where there is none."""
-    command = [DATHVD, "train", "--run-dir", str(folder), *QUICK, *more]
-    done = mpirun(size, command) if size > 1 else run(command)
-    assert done.code == code, done.output
-    file = folder / "result.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+Runs = dict[str, Path]
+
+
+def train(folder: Path, *more: str) -> list[str]:
+    """The command that trains there."""
+    return ["train", "--run-dir", str(folder), *QUICK, *more]
+
+
+def evaluate(runs: Runs, size: int) -> list[str]:
+    """The command by which so many workers judge the run of two."""
+    file = runs["two"].parent / f"by-{size}.json"
+    return ["evaluate", str(runs["two"]), "--json", str(file)]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What a finished run says."""
+    return dict(json.loads((folder / "result.json").read_text()))
+
+
+def finish(size: int, *commands: list[str]) -> list[Finished]:
+    """Run commands that must end well on so many ranks."""
+    done = run_commands(size, *commands)
+    for each in done:
+        assert each.code == 0, each.output
+    return done
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Runs of two workers: a finished one, one of another seed, one that was left."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {name: folder / name for name in ("two", "other", "left")}
+    finish(
+        2,
+        train(runs["two"]),
+        train(runs["other"], "--set", "seed=1"),
+        train(runs["left"], "--set", "train.max_steps=4"),
+    )
+    assert not (runs["left"] / "result.json").exists()
+    names = [checkpoint.name for checkpoint in find_checkpoints(runs["left"])]
+    assert names[-1] == "step-00000004"
+    return runs
+
+
+@pytest.fixture(scope="module")
+def two(runs: Runs) -> Path:
     """A finished run of two workers."""
-    folder = tmp_path_factory.mktemp("runs") / "two"
-    train(folder)
-    return folder
+    return runs["two"]
+
+
+@pytest.fixture(scope="module")
+def later(runs: Runs) -> dict[str, Any]:
+    """What two other workers say who go on with each run, and judge one.
+
+    The times of the finished run's metrics before and after are kept.
+    """
+    lost = shutil.copytree(runs["two"], runs["two"].parent / "lost")
+    (lost / "result.json").unlink()
+    for checkpoint in find_checkpoints(lost):
+        (checkpoint / "rank-00001.pt").unlink()
+    metrics = runs["two"] / "metrics.jsonl"
+    before = metrics.stat().st_mtime_ns
+    *well, refused = run_commands(
+        2, train(runs["left"]), train(runs["two"]), evaluate(runs, 2), train(lost)
+    )
+    for each in well:
+        assert each.code == 0, each.output
+    times = before, metrics.stat().st_mtime_ns
+    return {"refused": refused, "times": times, "evaluated": well[2]}
 
 
 def test_the_run_folder_holds_all_that_is_promised(two: Path) -> None:
@@ -72,31 +127,26 @@ def test_the_run_folder_holds_all_that_is_promised(two: Path) -> None:
     assert averaged == result["ema_parameters_sha256"] != result["parameters_sha256"]
 
 
-def test_the_same_seed_gives_the_same_hash_and_another_seed_another(
-    two: Path, tmp_path: Path
+def test_another_seed_gives_another_hash(runs: Runs) -> None:
+    hashes = {result(runs[name])["parameters_sha256"] for name in ("two", "other")}
+    assert len(hashes) == 2
+
+
+def test_a_resumed_run_equals_one_never_stopped(
+    runs: Runs, later: dict[str, Any]
 ) -> None:
-    first = json.loads((two / "result.json").read_text())["parameters_sha256"]
-    assert train(tmp_path / "a")["parameters_sha256"] == first
-    other = train(tmp_path / "b", 2, "--set", "seed=1")["parameters_sha256"]
-    assert other != first
-
-
-def test_a_resumed_run_equals_one_never_stopped(two: Path, tmp_path: Path) -> None:
-    train(tmp_path, 2, "--set", "train.max_steps=4")
-    assert [p.name for p in find_checkpoints(tmp_path)][-1] == "step-00000004"
-    resumed = train(tmp_path)
-    whole = json.loads((two / "result.json").read_text())
+    whole, resumed = result(runs["two"]), result(runs["left"])
     assert resumed["parameters_sha256"] == whole["parameters_sha256"]
     for name in ("clean_accuracy", "robust_accuracy", "ema_robust_accuracy"):
         assert resumed[name] == whole[name]
-    left, right = (
-        load_file(find_checkpoints(folder)[-1] / "model.pt")
-        for folder in (two, tmp_path)
-    )
-    for state in (left, right):
+    states = [
+        load_file(find_checkpoints(runs[name])[-1] / "model.pt")
+        for name in ("two", "left")
+    ]
+    for state in states:
         del state["config"]
-    assert _equal(left, right)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert _equal(*states)
+    rows = [json.loads(line) for line in (runs["left"] / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == list(range(1, 10))
 
 
@@ -131,58 +181,65 @@ def test_a_run_goes_on_with_its_workers_on_other_nodes(tmp_path: Path) -> None:
     assert [p.name for p in find_checkpoints(tmp_path)][-1] == "step-00000003"
 
 
-def test_a_finished_run_is_not_trained_again(two: Path) -> None:
-    before = (two / "metrics.jsonl").stat().st_mtime_ns
-    train(two)
-    assert (two / "metrics.jsonl").stat().st_mtime_ns == before
+def test_a_finished_run_is_not_trained_again(later: dict[str, Any]) -> None:
+    before, after = later["times"]
+    assert after == before
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def others(request: pytest.FixtureRequest, runs: Runs) -> tuple[Path, int, Finished]:
+    """The same run of other numbers of workers, who also judge that of two."""
+    size: int = request.param
+    folder = runs["two"].parent / str(size)
+    _, judged = finish(size, train(folder), evaluate(runs, size))
+    return folder, size, judged
 
 
 def test_results_do_not_depend_on_the_number_of_workers(
-    two: Path, tmp_path: Path
+    two: Path, others: tuple[Path, int, Finished]
 ) -> None:
     """Same global batches, same random starts: equal up to the rounding of sums."""
-    paths = [two]
-    for size in (1, 3):
-        train(tmp_path / str(size), size)
-        paths.append(tmp_path / str(size))
-    models = [dathvd.load_model(path).state_dict() for path in paths]
-    for other in models[1:]:
-        for name, value in models[0].items():
-            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
+    first, other = (dathvd.load_model(path).state_dict() for path in (two, others[0]))
+    for name, value in first.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
+
+
+def assert_judged_alike(two: Path, size: int, done: Finished) -> None:
+    """What ``evaluate`` says is what the run says of itself."""
+    again = json.loads((two.parent / f"by-{size}.json").read_text())
+    for name in ("clean_accuracy", "robust_accuracy", "num_samples", "attack"):
+        assert again[name] == result(two)[name]
+    assert again["parameters_sha256"] == result(two)["parameters_sha256"]
+    assert f"{100 * result(two)['robust_accuracy']:.2f}" in done.stdout
 
 
 def test_evaluate_gives_the_same_numbers_on_any_number_of_workers(
-    two: Path, tmp_path: Path
+    two: Path, others: tuple[Path, int, Finished]
 ) -> None:
-    result = json.loads((two / "result.json").read_text())
-    for size in (1, 2, 3):
-        file = tmp_path / f"{size}.json"
-        command = [DATHVD, "evaluate", str(two), "--json", str(file)]
-        done = mpirun(size, command) if size > 1 else run(command)
-        assert done.code == 0, done.output
-        again = json.loads(file.read_text())
-        for name in ("clean_accuracy", "robust_accuracy", "num_samples", "attack"):
-            assert again[name] == result[name]
-        assert again["parameters_sha256"] == result["parameters_sha256"]
-        assert f"{100 * result['robust_accuracy']:.2f}" in done.stdout
+    assert_judged_alike(two, *others[1:])
+
+
+def test_evaluate_gives_the_same_numbers_on_as_many_workers(
+    two: Path, later: dict[str, Any]
+) -> None:
+    assert_judged_alike(two, 2, later["evaluated"])
 
 
 @pytest.mark.parametrize("controller", ["mpi", "gloo"])
-def test_horovodrun_as_written(controller: str, tmp_path: Path) -> None:
-    command = [DATHVD, "train", "--run-dir", str(tmp_path), *QUICK]
-    done: Finished = horovodrun(2, command, controller=controller)
+def test_horovodrun_as_written(controller: str, two: Path, tmp_path: Path) -> None:
+    """Also, the same seed gives the same hash in other processes."""
+    command = [DATHVD, *train(tmp_path)]
+    done = horovodrun(2, command, controller=controller)
     assert done.code == 0, done.output
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["num_workers"] == 2
+    again = result(tmp_path)
+    assert again["num_workers"] == 2
     assert f"2 workers over {controller.upper()}" in done.stdout
+    # a sum of two is the same in any order
+    assert again["parameters_sha256"] == result(two)["parameters_sha256"]
 
 
-def test_a_lost_part_of_a_checkpoint_is_one_line(two: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(two, tmp_path / "run")
-    (folder / "result.json").unlink()
-    for checkpoint in find_checkpoints(folder):
-        (checkpoint / "rank-00001.pt").unlink()
-    command = [DATHVD, "train", "--run-dir", str(folder), *QUICK]
-    done = mpirun(2, command)
-    assert done.code == 2, done.output
-    assert "rank-00001.pt: No such file" in done.output
+def test_a_lost_part_of_a_checkpoint_is_one_line(later: dict[str, Any]) -> None:
+    refused: Finished = later["refused"]
+    assert refused.code == 2, refused.output
+    assert refused.output.count("dathvd: error:") == 1
+    assert "rank-00001.pt: No such file" in refused.output

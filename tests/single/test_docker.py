@@ -153,7 +153,7 @@ def test_the_linter_finds_nothing() -> None:
         (
             ["build", "cake"],
             {"CONTAINER_ENGINE": "true"},
-            "build cake: expected runtime or test",
+            "build cake: expected runtime, test or cluster",
         ),
         (["fly"], {"CONTAINER_ENGINE": "true"}, "expected build, train, run or test"),
         (

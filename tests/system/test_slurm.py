@@ -128,6 +128,22 @@ def test_a_preempted_job_saves_requeues_and_ends_the_same(
     assert parameters(run_dir) == undisturbed, output
 
 
+def test_a_stopped_job_saves_and_does_not_come_back(cluster: Cluster) -> None:
+    run_dir = cluster.folder / "stopped"
+    job = cluster.submit(run_dir)
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
+        assert time.monotonic() < deadline, cluster.output(job)
+        time.sleep(0.05)
+    cluster.call("scancel", "--batch", "--signal=USR2", job)
+    output = cluster.wait(job)
+    assert "saved and stopped" in output, output
+    assert "back into the queue" not in output and "start 1:" not in output, output
+    assert list((run_dir / "checkpoints").iterdir())
+    assert not (run_dir / "result.json").exists()
+
+
 def test_the_horovodrun_form_trains_the_same(
     cluster: Cluster, undisturbed: str
 ) -> None:

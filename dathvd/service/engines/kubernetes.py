@@ -8,6 +8,7 @@ kubectl and against the operator's schema: no cluster was at hand.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ class Kubernetes:
         "cpu": "Cores of each worker, 2.",
         "gpus": "GPUs of each worker, none.",
         "image": "The image, dathvd:cpu.",
+        "max_restarts": "Start failed ranks again, up to this many times, 3.",
         "memory": "Memory of each worker, 4Gi.",
         "mount": "Where the volume is mounted, here and there. "
         "[default: the folder above the run]",
@@ -104,17 +106,9 @@ def manifest(run: Path, job: Job) -> dict[str, Any]:
     }
     if "gpus" in options:
         limits["nvidia.com/gpu"] = options["gpus"]
-    log = output_file(run, job.attempt)
-    hosts = 'hosts=$(sed "s/ slots=/:/" /etc/mpi/hostfile | paste -sd ,)'
-    script = (
-        f'{hosts}; python3 -P -m dathvd.service.attempt "$0" {job.attempt} -- '
-        f'python3 -P -m dathvd launch -np {job.num_proc} -H "$hosts" -- "$@" '
-        f"2>&1 | tee -a {log}; exit ${{PIPESTATUS[0]}}"
-    )
-    command = ["bash", "-c", script, str(run), *rank_arguments(run, job)]
     launcher = {
         "name": "launcher",
-        "args": command,
+        "args": launcher_command(run, job),
         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
     }
     worker = {
@@ -136,13 +130,32 @@ def manifest(run: Path, job: Job) -> dict[str, Any]:
             "launcherCreationPolicy": "WaitForWorkersReady",
             "sshAuthMountPath": "/home/dathvd/.ssh",
             "mpiImplementation": "OpenMPI",
-            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3},
+            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 20},
             "mpiReplicaSpecs": {
                 "Launcher": _replicas(1, "OnFailure", launcher, job, mount),
-                "Worker": _replicas(job.num_proc, "Never", worker, job, mount),
+                "Worker": _replicas(job.num_proc, "OnFailure", worker, job, mount),
             },
         },
     }
+
+
+def launcher_command(run: Path, job: Job) -> list[str]:
+    """What the launcher's pod runs: the watcher around ``dathvd launch``.
+
+    The watcher takes the shell's place, as a pod's end is told to its first process
+    alone. It ends with 0 when the attempt has ended for good, however it ended, and the
+    record says how; any other exit code has the pod made again, as after an eviction.
+    """
+    log = shlex.quote(str(output_file(run, job.attempt)))
+    restarts = shlex.quote(job.options.get("max_restarts", "3"))
+    script = (
+        'hosts=$(sed "s/ slots=/:/" /etc/mpi/hostfile | paste -sd ,); '
+        f"exec > >(tee -a {log}) 2>&1; "
+        f'exec python3 -P -m dathvd.service.attempt "$0" {job.attempt} --restarted -- '
+        f"python3 -P -m dathvd launch --max-restarts {restarts} "
+        f'-np {job.num_proc} -H "$hosts" -- "$@"'
+    )
+    return ["bash", "-c", script, str(run), *rank_arguments(run, job)]
 
 
 def _replicas(
@@ -156,6 +169,7 @@ def _replicas(
         "template": {
             "spec": {
                 "terminationGracePeriodSeconds": 90,
+                "automountServiceAccountToken": False,
                 "securityContext": {
                     "runAsNonRoot": True,
                     "runAsUser": _USER,
@@ -166,6 +180,10 @@ def _replicas(
                     {
                         **container,
                         "image": job.options.get("image", "dathvd:cpu"),
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
                         "volumeMounts": [
                             {"name": "runs", "mountPath": mount},
                             {"name": "shm", "mountPath": "/dev/shm"},

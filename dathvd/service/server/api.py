@@ -14,8 +14,10 @@ from dathvd.service import files, submission
 from dathvd.service.catalogue import Catalogue
 from dathvd.service.catalogue import Query as RunQuery
 from dathvd.service.engines import ENGINES, build_engine
+from dathvd.service.engines.tickets import num_slots
 from dathvd.service.here import comparison_json
 from dathvd.service.observe import Observation, observe_all
+from dathvd.service.server.doctor import Doctor
 from dathvd.service.server.settings import ServerSettings
 
 router = APIRouter(prefix="/api")
@@ -63,8 +65,15 @@ def settings(request: Request) -> ServerSettings:
     return found
 
 
+def the_doctor(request: Request) -> Doctor:
+    """The server's doctor."""
+    found: Doctor = request.app.state.doctor
+    return found
+
+
 Index = Annotated[Catalogue, Depends(catalogue)]
 Settings = Annotated[ServerSettings, Depends(settings)]
+TheDoctor = Annotated[Doctor, Depends(the_doctor)]
 
 
 def run_folder(index: Catalogue, uuid: str) -> Path:
@@ -238,3 +247,21 @@ def config_schema() -> dict[str, Any]:
 def engines() -> dict[str, dict[str, str]]:
     """The engines, each with its options."""
     return {name: dict(build_engine(name).option_names) for name in ENGINES}
+
+
+@router.get("/doctor")
+def doctor_found(doctor: TheDoctor) -> dict[str, Any]:
+    """The newest examination of the server's host and its engines."""
+    last = None if doctor.last is None else doctor.last.to_json()
+    return {"busy": doctor.is_busy, "last": last}
+
+
+@router.post("/doctor", status_code=202)
+def examine(
+    doctor: TheDoctor, num_proc: Annotated[int, Query(ge=0)] = 0
+) -> dict[str, Any]:
+    """Begin an examination, with ranks on the server's host that are compared."""
+    if num_proc > num_slots():
+        raise UserError(f"num_proc: this machine's queue has {num_slots()} slots")
+    doctor.begin(num_proc)
+    return doctor_found(doctor)

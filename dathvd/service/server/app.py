@@ -19,6 +19,7 @@ from dathvd.service.engines.base import Unreachable
 from dathvd.service.server import api, pages
 from dathvd.service.server.auth import Gate, is_same_user
 from dathvd.service.server.background import Refresher
+from dathvd.service.server.doctor import Doctor
 from dathvd.service.server.prometheus import exposition
 from dathvd.service.server.settings import ServerSettings, check
 
@@ -62,6 +63,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.catalogue = catalogue
     app.state.settings = settings
     app.state.gate = gate
+    app.state.doctor = Doctor()
     app.include_router(api.router)
     app.include_router(pages.router)
     folder = Path(__file__).with_name("static")

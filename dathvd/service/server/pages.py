@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import platform
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
 
-from dathvd.config import Config
 from dathvd.errors import UserError
 from dathvd.service import files
 from dathvd.service.catalogue import Query as RunQuery
 from dathvd.service.comparison import compare, flatten, short_names, summarise
 from dathvd.service.engines import ENGINES, build_engine
+from dathvd.service.engines.tickets import num_slots
 from dathvd.service.observe import observe_all
 from dathvd.service.server.api import (
     Index,
     Settings,
-    Submission,
+    TheDoctor,
     Uuid,
     folders_of,
     observation,
     submit,
+)
+from dathvd.service.server.form import (
+    changed_fields,
+    field_of,
+    form_sections,
+    submission_of,
 )
 from dathvd.service.status import ENDED, State
 from dathvd.service.tables import age, duration
@@ -121,54 +127,50 @@ def compare_page(
 @router.get("/submit")
 def submit_page(request: Request) -> Response:
     """The form, made from the configuration's schema."""
-    return _form(request, {}, {}, "")
+    return _form(request, {}, "")
 
 
 @router.post("/submit")
 async def submit_form(request: Request, index: Index, server: Settings) -> Response:
     """Submit what the form says, or show it again with the error at its field."""
     form = {name: str(value) for name, value in (await request.form()).items()}
-    changed = {
-        name.removeprefix("field."): value
-        for name, value in form.items()
-        if name.startswith("field.") and value.strip()
-    }
     try:
-        body = Submission(
-            overrides=[f"{name}={value}" for name, value in changed.items()],
-            engine=form.get("engine", "local"),
-            num_proc=int(form.get("num_proc") or 1),
-            grid=form.get("grid", "").split(),
-            seeds=[int(word) for word in form.get("seeds", "").split(",") if word],
-            group=form.get("group") or None,
-        )
-        runs = submit(body, index, server)
-    except (UserError, ValueError) as error:
-        line = str(error).splitlines()[0]
-        return _form(request, form, changed, line, status=422)
+        runs = submit(submission_of(form), index, server)
+    except (UserError, HTTPException) as error:
+        line = error.detail if isinstance(error, HTTPException) else str(error)
+        return _form(request, form, line.splitlines()[0], status=422)
     if len(runs) == 1:
         return RedirectResponse(f"/runs/{runs[0]['job']['uuid']}", 303)
     return RedirectResponse(f"/?group={runs[0]['job']['group']}", 303)
 
 
 def _form(
-    request: Request,
-    form: dict[str, str],
-    changed: dict[str, str],
-    error: str,
-    status: int = 200,
+    request: Request, form: dict[str, str], error: str, status: int = 200
 ) -> Response:
-    field = next((name for name in fields_by_name() if f"{name}:" in error), "")
     context = {
         "sections": form_sections(),
-        "engines": list(ENGINES),
-        "options": {name: build_engine(name).option_names for name in ENGINES},
+        "engines": {name: build_engine(name).option_names for name in ENGINES},
         "form": form,
-        "changed": changed,
+        "changed": changed_fields(form),
         "error": error,
-        "error_field": field,
+        "error_field": field_of(error),
     }
     return templates.TemplateResponse(request, "submit.html", context, status)
+
+
+@router.get("/doctor")
+def doctor_page(request: Request, doctor: TheDoctor) -> Response:
+    """What the doctor found; the first look has it begin."""
+    if doctor.last is None:
+        doctor.begin()
+    slots = num_slots()
+    context = {
+        "host": platform.node(),
+        "busy": doctor.is_busy,
+        "last": doctor.last,
+        "choices": sorted({0, min(2, slots), slots} - {1}),
+    }
+    return templates.TemplateResponse(request, "doctor.html", context)
 
 
 @router.get("/login")
@@ -204,65 +206,3 @@ def logout(request: Request) -> Response:
     response = RedirectResponse("/login", 303)
     response.delete_cookie("dathvd-session")
     return response
-
-
-def fields_by_name() -> dict[str, dict[str, Any]]:
-    """The form's fields by name, such as ``attack.epsilon``."""
-    return {
-        field["name"]: field
-        for section in form_sections()
-        for field in section["fields"]
-    }
-
-
-def form_sections() -> list[dict[str, Any]]:
-    """The sections of the configuration's schema as sections of a form."""
-    schema = Config.model_json_schema()
-    defaults = Config().model_dump(mode="json")
-    sections = []
-    own = []
-    for name, entry in schema["properties"].items():
-        section = _resolve(schema, entry)
-        if "properties" not in section:
-            own.append(_field(name, section, defaults[name]))
-            continue
-        fields = _fields(schema, section, f"{name}.", defaults[name])
-        sections.append(
-            {"name": name, "help": section.get("description", ""), "fields": fields}
-        )
-    return [{"name": "run", "help": "", "fields": own}, *sections]
-
-
-def _fields(
-    schema: dict[str, Any], section: dict[str, Any], prefix: str, defaults: Any
-) -> list[dict[str, Any]]:
-    found = []
-    for name, entry in section["properties"].items():
-        inner = _resolve(schema, entry)
-        default = defaults.get(name) if isinstance(defaults, dict) else None
-        if "properties" in inner:
-            found += _fields(schema, inner, f"{prefix}{name}.", default)
-        else:
-            found.append(_field(prefix + name, {**inner, **entry}, default))
-    return found
-
-
-def _field(name: str, entry: dict[str, Any], default: Any) -> dict[str, Any]:
-    choices = entry.get("enum")
-    for option in entry.get("anyOf", []):
-        choices = choices or option.get("enum")
-    text = default if isinstance(default, str) else json.dumps(default)
-    return {
-        "name": name,
-        "help": " ".join(entry.get("description", "").split()),
-        "choices": choices,
-        "default": "" if default is None else text,
-    }
-
-
-def _resolve(schema: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    for part in (entry, *entry.get("allOf", []), *entry.get("anyOf", [])):
-        if "$ref" in part:
-            found: dict[str, Any] = schema["$defs"][part["$ref"].rpartition("/")[2]]
-            return found
-    return entry

@@ -1,0 +1,227 @@
+"""The faults: how each strikes a job, what mends it, which exit codes it allows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import psutil
+
+from dathvd.rig.chaos.job import Job
+from dathvd.rig.chaos.victim import order_flip
+
+_FAKETIME = (
+    *Path("/usr/lib").glob("*/faketime/libfaketime.so.1"),
+    *Path("/usr/lib").glob("faketime/libfaketime.so.1"),
+)
+_FROZEN = 2.0  # seconds for which something is stopped that then goes on
+_SAVED = 75
+
+
+def _nothing(job: Job, random: Random) -> None:
+    """Nothing is to be done."""
+
+
+def _possible() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to a job."""
+
+    what: str
+    """In words."""
+    strike: Callable[[Job, Random], None]
+    mend: Callable[[Job, Random], None] = _nothing
+    """What an operator does after the job has ended early, before the same command."""
+    codes: frozenset[int] = frozenset({0})
+    """With which exit codes a start may end."""
+    missing: Callable[[], str | None] = _possible
+    """What this machine lacks for it, if anything."""
+    environment: Callable[[Path], Mapping[str, str]] = lambda folder: {}
+    """What the job's processes need, by its folder."""
+    disk_bytes: int = 0
+    """Size of a disk of its own for the run folder; 0 needs none."""
+    phases: tuple[str, ...] = ("start", "step", "step", "step", "evaluation")
+    """When it may strike; what stands here twice is drawn twice as often."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def _send(kind: str, number: int) -> Callable[[Job, Random], None]:
+    """A signal to one process of a kind, if there is one."""
+
+    def strike(job: Job, random: Random) -> None:
+        if found := job.of_kind(kind):
+            with contextlib.suppress(psutil.Error):
+                random.choice(found).send_signal(number)
+
+    return strike
+
+
+def _freeze(kind: str) -> Callable[[Job, Random], None]:
+    """Stop one process of a kind for a while."""
+
+    def strike(job: Job, random: Random) -> None:
+        if found := job.of_kind(kind):
+            with contextlib.suppress(psutil.Error):
+                process = random.choice(found)
+                process.suspend()
+                time.sleep(_FROZEN)
+                process.resume()
+
+    return strike
+
+
+def _signal(kind: str, number: int, *codes: int) -> Fault:
+    what = f"{signal.Signals(number).name} to a {kind}"
+    return Fault(what, _send(kind, number), codes=frozenset({0, *codes}))
+
+
+def _fill_disk(job: Job, random: Random) -> None:
+    """Leave no byte free on the run folder's disk."""
+    block = bytes(1 << 12)
+    with contextlib.suppress(OSError), open(job.folder / "disk/filler", "wb", 0) as f:
+        while True:
+            f.write(block)
+
+
+def _free_disk(job: Job, random: Random) -> None:
+    (job.folder / "disk/filler").unlink(missing_ok=True)
+
+
+def _remount(option: str) -> Callable[[Job, Random], None]:
+    def act(job: Job, random: Random) -> None:
+        # busy while a file is open for writing, as a log is
+        disk = str(job.folder / "disk")
+        flags = "remount,rw" if option == "rw" else "remount,ro,bind"
+        subprocess.run(["mount", "-o", flags + (",bind" * (option == "rw")), disk])
+
+    return act
+
+
+def _cannot_mount() -> str | None:
+    if os.geteuid() != 0:
+        return "root, for a disk of its own"
+    return None if shutil.which("mount") else "mount"
+
+
+def _corrupt(job: Job, random: Random) -> None:
+    """Change a byte of the newest checkpoint of a job that has ended."""
+    if not job.checkpoints():
+        return
+    files = sorted(job.checkpoints()[-1].glob("*.pt"))
+    file = random.choice(files)
+    data = bytearray(file.read_bytes())
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    file.write_bytes(data)
+
+
+def _kill_all(job: Job, random: Random) -> None:
+    """A power cut: everything at once."""
+    for process in job.processes():
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _flip(job: Job, random: Random) -> None:
+    rank = random.randrange(job.size)
+    order_flip(job.folder / "flip", rank=rank, bit=random.randrange(32))
+
+
+def _step_clock(job: Job, random: Random) -> None:
+    """Half an hour to a day forward or back."""
+    seconds = random.choice([-1, 1]) * random.randrange(1800, 86400)
+    (job.folder / "clock").write_text(f"{seconds:+d}s\n", encoding="utf-8")
+
+
+def _faked_clock(folder: Path) -> dict[str, str]:
+    (folder / "clock").write_text("+0s\n", encoding="utf-8")
+    return {
+        "LD_PRELOAD": str(_FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(folder / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+def _cannot_fake_clock() -> str | None:
+    return None if _FAKETIME else "libfaketime"
+
+
+_KILL, _TERM, _USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
+
+FAULTS: Mapping[str, Fault] = {
+    "kill-rank": _signal("rank", _KILL),
+    "stop-rank": _signal("rank", signal.SIGSTOP),
+    "term-rank": _signal("rank", _TERM, _SAVED),
+    "kill-companion": _signal("companion", _KILL),
+    "stop-companion": Fault("SIGSTOP to a companion, 2 s", _freeze("companion")),
+    "term-companion": _signal("companion", _TERM, _SAVED),
+    "kill-mpirun": _signal("mpirun", _KILL),
+    "stop-mpirun": _signal("mpirun", signal.SIGSTOP),
+    "kill-launcher": _signal("launcher", _KILL, -_KILL),
+    "stop-launcher": Fault("SIGSTOP to the launcher, 2 s", _freeze("launcher")),
+    "term-launcher": _signal("launcher", _TERM, _SAVED, 1),
+    "usr1-launcher": _signal("launcher", _USR1, _SAVED, 1),
+    "kill-keeper": _signal("keeper", _KILL),
+    "power-cut": Fault(
+        "all processes killed at once",
+        _kill_all,
+        codes=frozenset({0, -_KILL}),
+    ),
+    "corrupt-checkpoint": Fault(
+        "power cut, and a flipped bit in the newest checkpoint",
+        _kill_all,
+        _corrupt,
+        codes=frozenset({0, -_KILL}),
+        phases=("step", "evaluation"),
+    ),
+    "disk-full": Fault(
+        "no space left on the run folder's disk",
+        _fill_disk,
+        _free_disk,
+        codes=frozenset({0, 1, 2}),
+        missing=_cannot_mount,
+        disk_bytes=4 << 20,
+    ),
+    "disk-read-only": Fault(
+        "the run folder's disk becomes read-only",
+        _remount("ro"),
+        _remount("rw"),
+        codes=frozenset({0, 1, 2}),
+        missing=_cannot_mount,
+        disk_bytes=16 << 20,
+    ),
+    "wrong-bit": Fault(
+        "a flipped bit in one rank's weights",
+        _flip,
+        phases=("step",),
+        environment=lambda folder: {"DATHVD_CHAOS_FLIP": str(folder / "flip")},
+    ),
+    "clock-step": Fault(
+        "the clock jumps by up to a day",
+        _step_clock,
+        missing=_cannot_fake_clock,
+        environment=_faked_clock,
+    ),
+}
+"""All faults by name."""
+
+
+def available() -> tuple[list[str], dict[str, str]]:
+    """The faults that can be made here, and what is missing for each other one."""
+    lacks = {name: fault.missing() for name, fault in FAULTS.items()}
+    return (
+        [name for name, reason in lacks.items() if reason is None],
+        {name: reason for name, reason in lacks.items() if reason is not None},
+    )

@@ -1,0 +1,49 @@
+"""What a campaign found: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dathvd.rig.chaos.faults import FAULTS
+from dathvd.rig.chaos.rounds import Verdict
+
+
+def print_report(verdicts: Sequence[Verdict]) -> None:
+    """A row a fault, then each problem."""
+    table = Table(title="faults")
+    for heading in ("fault", "rounds", "in time", "problems", "median s", "longest s"):
+        table.add_column(heading, justify="left" if heading == "fault" else "right")
+    for name in FAULTS:
+        rounds = [each for each in verdicts if each.fault == name]
+        if rounds:
+            seconds = [each.seconds for each in rounds]
+            table.add_row(
+                FAULTS[name].what,
+                str(len(rounds)),
+                str(sum(each.struck for each in rounds)),
+                str(sum(bool(each.problems) for each in rounds)),
+                f"{median(seconds):.1f}",
+                f"{max(seconds):.1f}",
+            )
+    console = Console()
+    console.print(table)
+    for each in verdicts:
+        for problem in each.problems:
+            place = f"round {each.number}, {each.fault}, {each.size} ranks"
+            console.print(f"{place}, {each.moment}: {problem}", highlight=False)
+
+
+def summary(seed: int, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "seed": seed,
+        "rounds": len(verdicts),
+        "rounds_with_problems": sum(bool(each.problems) for each in verdicts),
+        "verdicts": [asdict(each) for each in verdicts],
+    }

@@ -1,0 +1,192 @@
+"""One round: a job, a fault, what an operator would do, and the judgement."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dathvd.rig.chaos.faults import FAULTS, Fault
+from dathvd.rig.chaos.job import STEPS, Job
+
+OPTIONS = ("--max-restarts", "3", "--stall-limit", "3", "--grace", "20")
+_STARTS = 4
+"""How often the same command is given before a job counts as one that cannot end."""
+_GONE = 12.0
+"""Seconds after the end within which the last process must be gone."""
+_KEYS = ("parameters_sha256", "clean_accuracy", "robust_accuracy", "num_workers")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run ends with, and how long it takes."""
+
+    result: dict[str, Any]
+    seconds: float
+    to_first_step: float
+
+
+@dataclass
+class Verdict:
+    """What came of one round."""
+
+    number: int
+    fault: str
+    size: int
+    moment: str
+    struck: bool = False
+    """Whether the job still ran at that moment."""
+    codes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    """Empty where all was as it should be."""
+
+
+def reference_of(job: Job, limit: float) -> Reference:
+    """Run a job undisturbed.
+
+    Raises:
+        RuntimeError: it did not end well.
+    """
+    started = time.monotonic()
+    job.start()
+    job.wait_until(lambda: job.steps() > 0, limit)
+    first = time.monotonic() - started
+    code, result = job.end(limit), job.result()
+    if code != 0 or result is None:
+        job.kill()
+        raise RuntimeError(f"the undisturbed run ended with {code}:\n{job.said()}")
+    return Reference(_kept(result), time.monotonic() - started, first)
+
+
+def play(
+    number: int, name: str, size: int, random: Random, folder: Path, known: Reference
+) -> Verdict:
+    """Play a round and judge it; the folder is left for whoever looks into it.
+
+    Args:
+        number: the round's.
+        name: of the fault.
+        size: how many ranks.
+        random: decides the moment and the victim.
+        folder: an empty one, of this round alone.
+        known: how a job of so many ranks ends undisturbed.
+    """
+    fault = FAULTS[name]
+    with _disk(folder, fault):
+        job = Job(folder, size, OPTIONS, fault.environment(folder))
+        started = time.monotonic()
+        phase = random.choice(fault.phases)
+        verdict = Verdict(number, name, size, phase)
+        try:
+            _play(job, fault, verdict, random, known)
+        finally:
+            job.kill()
+        verdict.codes, verdict.seconds = job.codes, time.monotonic() - started
+    return verdict
+
+
+def _play(
+    job: Job, fault: Fault, verdict: Verdict, random: Random, known: Reference
+) -> None:
+    limit = 60 + 8 * known.seconds
+    job.start()
+    verdict.struck = _wait_for_moment(job, verdict, random, known, limit)
+    if verdict.struck:
+        fault.strike(job, random)
+    for _ in range(_STARTS):
+        code = job.end(limit)
+        if code is None:
+            verdict.problems.append(f"hung: no end within {limit:.0f} s")
+            return
+        verdict.problems += [f"left running: {one}" for one in job.left_after(_GONE)]
+        verdict.problems += _judge_end(job, code, fault, verdict.struck)
+        if code == 0:
+            verdict.problems += _judge_result(job, known)
+            return
+        fault.mend(job, random)
+        job.start()
+    verdict.problems.append(f"unfinished after {_STARTS} starts")
+
+
+def _wait_for_moment(
+    job: Job, verdict: Verdict, random: Random, known: Reference, limit: float
+) -> bool:
+    """Whether the moment to strike has come before the job's end."""
+    if verdict.moment == "start":
+        seconds = random.uniform(0, known.to_first_step)
+        verdict.moment = f"{seconds:.1f} s after the start"
+        until = time.monotonic() + seconds
+        return job.wait_until(lambda: time.monotonic() > until, limit)
+    if verdict.moment == "evaluation":
+        judged = job.run_dir / "judged"
+        return job.wait_until(judged.exists, limit)
+    step = random.randrange(1, STEPS)
+    verdict.moment = f"step {step}"
+    return job.wait_until(lambda: job.steps() >= step, limit)
+
+
+def _judge_end(job: Job, code: int, fault: Fault, struck: bool) -> list[str]:
+    """What is wrong with how one start ended."""
+    problems = []
+    if code not in (fault.codes if struck else {0}):
+        problems.append(f"exit code {code}")
+    if code == 75 and not job.checkpoints():
+        problems.append("exit code 75 without a checkpoint")
+    if code != 0 and job.result() is not None:
+        problems.append(f"exit code {code} though the run is finished")
+    if code in (1, 2) and "dathvd: error: " not in job.said() and not _told(job):
+        problems.append(f"exit code {code} without a word")
+    if "Traceback" in job.said():
+        problems.append("a traceback instead of one line")
+    return problems
+
+
+def _told(job: Job) -> bool:
+    return "dathvd: stopped by " in job.said()
+
+
+def _judge_result(job: Job, known: Reference) -> list[str]:
+    """What is wrong with a run that says it is finished."""
+    problems, result = [], job.result()
+    if result is None:
+        return ["exit code 0 without a result"]
+    for key, value in _kept(result).items():
+        if value != known.result[key]:
+            problems.append(f"{key} differs: {value}, undisturbed {known.result[key]}")
+    lines = (job.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    if steps != list(range(1, STEPS + 1)):
+        problems.append(f"metrics.jsonl holds {len(steps)} rows of {STEPS} steps")
+    folder = job.run_dir / "checkpoints"
+    left = [each.name for each in folder.iterdir() if each.name.endswith(".writing")]
+    problems += [f"left behind: {name}" for name in left]
+    return problems
+
+
+def _kept(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: result[key] for key in _KEYS}
+
+
+@contextlib.contextmanager
+def _disk(folder: Path, fault: Fault) -> Iterator[None]:
+    """A small disk of its own under the run folder, where the fault needs one."""
+    if not fault.disk_bytes:
+        yield
+        return
+    disk = folder / "disk"
+    disk.mkdir()
+    size = f"size={fault.disk_bytes}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "chaos", disk], check=True)
+    (folder / "run").symlink_to(disk / "run")
+    (disk / "run").mkdir()
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=False)

@@ -1,0 +1,72 @@
+"""The network of the campaign's jobs: small, and it can be told to compute a wrong bit.
+
+It is a component by its place, ``model.name: dathvd.rig.chaos.victim:network``, so that
+training itself knows nothing of the fault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.ranks import launched_rank
+
+ORDER = "DATHVD_CHAOS_FLIP"
+"""The environment variable with the file that orders a flip."""
+
+
+def network(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """A hidden layer with batch norm, whose weights can lose a bit."""
+    channels, height, width = image_shape
+    return Victim(
+        nn.Flatten(),
+        nn.Linear(channels * height * width, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, num_classes),
+    )
+
+
+class Victim(nn.Sequential):
+    """Flips a bit of its own weights once, when a file says so."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch."""
+        if self.training:
+            _obey(self)
+        logits: Tensor = super().forward(images)
+        return logits
+
+
+def order_flip(file: Path, *, rank: int, bit: int) -> None:
+    """Have a rank flip a bit at its next training pass.
+
+    Args:
+        file: that ``ORDER`` names in the rank's environment.
+        rank: which one computes wrongly.
+        bit: of a weight in the middle of the largest tensor, from 0 to 31.
+    """
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps({"rank": rank, "bit": bit}), encoding="utf-8")
+    draft.rename(file)
+
+
+def _obey(model: nn.Module) -> None:
+    file = Path(os.environ.get(ORDER, ""))
+    try:
+        order = json.loads(file.read_text(encoding="utf-8"))
+        if order["rank"] != launched_rank():
+            return
+        file.unlink()  # once, also over restarts
+    except OSError:
+        return
+    with torch.no_grad():
+        weights = max(model.parameters(), key=lambda each: each.numel())
+        bits = weights.view(torch.int32).view(-1)
+        # as a signed number: 1 << 31 does not fit
+        mask = torch.tensor(1 << order["bit"], dtype=torch.int64).to(torch.int32)
+        bits[len(bits) // 2] ^= mask

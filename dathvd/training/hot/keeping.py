@@ -1,0 +1,147 @@
+"""Keeping hot states while training goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dathvd import checkpoint
+from dathvd.distributed import check_weights
+from dathvd.runtime import Runtime, gather_json
+from dathvd.training.hot.store import SHARED, Moment, Store
+from dathvd.training.hot.transfer import send_to_partner
+from dathvd.training.state import Saved, TrainingState
+
+EVERY = "DATHVD_HOT_EVERY"
+"""The environment variable by which the launcher asks for it: a number of steps."""
+
+
+def wanted_every() -> int:
+    """Steps between hot states; 0 where none are asked for."""
+    text = os.environ.get(EVERY, "")
+    return int(text) if text.isdigit() else 0
+
+
+class HotState:
+    """Copies the state every few steps; a thread writes the copy. All ranks make one.
+
+    Args:
+        state: of the run.
+        runtime: this worker's place.
+        run_id: of the run.
+        attempt: the number of this attempt in the run's history.
+    """
+
+    def __init__(
+        self, state: TrainingState, runtime: Runtime, run_id: str, attempt: int
+    ) -> None:
+        self._state, self._runtime, self._attempt = state, runtime, attempt
+        self._every = wanted_every()
+        self._thread: threading.Thread | None = None
+        self._store = open_store(run_id) if self._every else None
+        self._hosts = [""] * runtime.size
+        if self._every:
+            self._hosts = gather_json(socket.gethostname(), "hot.hosts", runtime.size)
+        self.pauses: list[float] = []
+        """Seconds for which each copy stopped training."""
+
+    def keep_if_due(self) -> None:
+        """Keep this step's state if it is one of every few. A collective then."""
+        if self._every and self._state.step % self._every == 0:
+            self.keep()
+
+    def keep(self) -> None:
+        """Copy the state and have it written. A collective.
+
+        Raises:
+            ReplicasDiverged: workers hold different weights; nothing is kept then.
+        """
+        started = time.perf_counter()
+        self.wait()
+        state, runtime = self._state, self._runtime
+        check_weights(state.trainer.model, f"step {state.step}")
+        moment = Moment(state.step, runtime.size, self._attempt)
+        shared = state.shared_dict(runtime.size)
+        parts = {str(runtime.rank): _copied(own_state(state))}
+        if runtime.local_rank == 0:
+            parts[SHARED] = _copied(shared)
+        self._thread = threading.Thread(
+            target=self._write, args=(moment, parts), daemon=True
+        )
+        self._thread.start()
+        self.pauses.append(time.perf_counter() - started)
+
+    def wait(self) -> None:
+        """Wait for what is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def forget(self) -> None:
+        """Remove what is kept on this host: the run has gone back behind it."""
+        self.wait()
+        if self._store is not None:
+            self._store.forget()
+
+    def close(self) -> None:
+        """Free the memory: the disk holds what a later start goes on from."""
+        self.wait()
+        if self._store is not None and self._runtime.local_rank == 0:
+            self._store.close()
+
+    def _write(self, moment: Moment, parts: dict[str, Saved]) -> None:
+        data = {name: _serialised(part) for name, part in parts.items()}
+        self._put(moment, data)
+        if len(set(self._hosts)) > 1:
+            arrived = send_to_partner(data, self._runtime.rank, self._hosts)
+            self._put(moment, arrived)
+
+    def _put(self, moment: Moment, data: dict[str, bytes]) -> None:
+        if self._store is None:
+            return
+        try:
+            for name, part in data.items():
+                self._store.write(moment, name, part)
+            if self._runtime.local_rank == 0:
+                self._store.prune()
+        except OSError as error:
+            print(f"WARNING: no state is kept in memory: {error}", flush=True)
+            self._store = None
+
+
+def open_store(run_id: str) -> Store | None:
+    """The store of a run on this host; None, with a warning, where there can be none."""
+    try:
+        return Store(run_id)
+    except OSError as error:
+        print(f"WARNING: no state is kept in memory: {error}", flush=True)
+        return None
+
+
+def own_state(state: TrainingState) -> Saved:
+    """What differs between ranks, the sums for the next row of metrics included."""
+    return {**state.own_dict(), "totals": state.trainer.totals.sums}
+
+
+def _copied(value: Any) -> Any:
+    """The same with tensors of its own on the host."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(each) for each in value)
+    return value
+
+
+def _serialised(part: Saved) -> bytes:
+    data = io.BytesIO()
+    torch.save({"format": checkpoint.FORMAT, **part}, data)
+    return data.getvalue()

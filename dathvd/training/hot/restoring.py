@@ -1,0 +1,111 @@
+"""Going on from a hot state, where all ranks together find a whole one."""
+
+from __future__ import annotations
+
+from dathvd import checkpoint
+from dathvd.run_history import Attempt, is_current
+from dathvd.runtime import Runtime, gather_json, together
+from dathvd.training.hot.keeping import open_store, wanted_every
+from dathvd.training.hot.store import SHARED, Moment, Store
+from dathvd.training.hot.transfer import from_rank
+from dathvd.training.saving import same_batches
+from dathvd.training.state import Saved, TrainingState
+
+Holders = dict[str, int]
+"""The rank that has a part, by the part's name."""
+
+
+def restore(
+    state: TrainingState,
+    runtime: Runtime,
+    run_id: str,
+    attempts: list[Attempt],
+    newest_step: int,
+) -> Moment | None:
+    """Go on from the newest hot state that is whole. A collective.
+
+    Args:
+        state: takes it over.
+        runtime: this worker's place.
+        run_id: of the run.
+        attempts: the run's history.
+        newest_step: of the checkpoints on disk; an older hot state is of no use.
+
+    Returns:
+        Which it was; None where there is none that is newer.
+    """
+    if not wanted_every():
+        return None
+    store = open_store(run_id)
+    found = {} if store is None else store.moments()
+    named = [[m.step, m.size, m.attempt] for m in found]
+    everywhere = gather_json(named, "hot.moments", runtime.size)
+    known = {Moment(*each) for host in everywhere for each in host}
+    for moment in sorted(known, key=lambda each: (each.step, each.attempt))[::-1]:
+        if moment.step <= newest_step:
+            return None
+        if not is_current(attempts, moment.attempt, moment.step):
+            continue
+        parts = _read_whole(store, moment, runtime)
+        if parts is not None:
+            _take_over(state, runtime, moment, parts)
+            return moment
+    return None
+
+
+def _read_whole(
+    store: Store | None, moment: Moment, runtime: Runtime
+) -> dict[str, bytes] | None:
+    """The parts that this rank needs; None where one is on no host or is damaged."""
+    needed = {SHARED, *_needed_ranks(moment, runtime)}
+    # who is first on a host vouches for all that is there, the others for their own
+    looked_at = moment.parts if runtime.local_rank == 0 else needed
+    own: dict[str, bytes] = {}
+    for name in sorted(looked_at):
+        data = None if store is None else store.read(moment, name)
+        if data is not None:
+            own[name] = data
+    sizes = {name: len(data) for name, data in own.items()}
+    everyone = gather_json(sizes, "hot.parts", runtime.size)
+    lengths = {name: size for sizes in everyone for name, size in sizes.items()}
+    if set(lengths) != moment.parts:
+        return None
+    missing = gather_json(sorted(needed - set(own)), "hot.missing", runtime.size)
+    for name in sorted({name for names in missing for name in names}):
+        holder = min(rank for rank in range(runtime.size) if name in everyone[rank])
+        data = from_rank(holder, own.get(name), lengths[name])
+        if name in needed:
+            own[name] = data
+    return {name: own[name] for name in needed}
+
+
+def _needed_ranks(moment: Moment, runtime: Runtime) -> list[str]:
+    """Its own part, or those of all where the number of workers is another."""
+    if moment.size == runtime.size:
+        return [str(runtime.rank)]
+    return [str(rank) for rank in range(moment.size)]
+
+
+def _take_over(
+    state: TrainingState, runtime: Runtime, moment: Moment, parts: dict[str, bytes]
+) -> None:
+    name = f"in memory ({moment.name})"
+
+    def read() -> tuple[Saved, list[Saved]]:
+        own = [
+            checkpoint.load_bytes(parts[rank], name)
+            for rank in _needed_ranks(moment, runtime)
+        ]
+        return checkpoint.load_bytes(parts[SHARED], name), own
+
+    shared, own = together(runtime, read)
+    together(runtime, lambda: state.load_weights(shared, name))
+    state.load_shared_dict(shared)
+    state.exchanger.load_state_dict([part["exchange"] for part in own])
+    if moment.size == runtime.size:
+        saved = checkpoint.stored_config(shared, name)
+        state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
+        state.trainer.totals.sums.copy_(own[0]["totals"])
+    elif runtime.is_root:
+        # sums over workers: whoever has them, the next row counts them once
+        state.trainer.totals.sums.copy_(sum(part["totals"] for part in own))
