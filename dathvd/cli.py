@@ -20,6 +20,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "dathvd.commands.pseudo_label",
             "Label images with a trained run.",
         ),
+        "convert-images": (
+            "dathvd.commands.convert_images",
+            "Unpack files of images, to be shared by workers.",
+        ),
         "show-config": (
             "dathvd.commands.show_config",
             "Print the resolved configuration.",

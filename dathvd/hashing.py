@@ -31,7 +31,7 @@ def parameters_sha256(model: nn.Module) -> str:
 
 @torch.no_grad()
 def checksum(tensors: Iterable[Tensor]) -> Tensor:
-    """A scalar int64 of all bits, on the tensors' device; waits for nothing.
+    """A scalar int64 of all bits, on the first tensor's device.
 
     The sum of their 64-bit words, each tensor's with a weight of its own, modulo 2^64:
     one changed value always shows, and values that drift do but for a chance of 2^-64.
@@ -40,7 +40,9 @@ def checksum(tensors: Iterable[Tensor]) -> Tensor:
     sums = [
         (2 * place + 1) * _sum_of_words(tensor) for place, tensor in enumerate(tensors)
     ]
-    return torch.stack(sums).sum() if sums else torch.zeros((), dtype=torch.int64)
+    if not sums:
+        return torch.zeros((), dtype=torch.int64)
+    return torch.stack([each.to(sums[0].device) for each in sums]).sum()
 
 
 def _sum_of_words(tensor: Tensor) -> Tensor:

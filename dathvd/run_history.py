@@ -9,14 +9,34 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dathvd.errors import UserError
-from dathvd.files import explain_os_errors
+from dathvd.files import explain_os_errors, write_text
 
 NAME = "history.jsonl"
+_ID = ".id"
+_HEX = re.compile(r"[0-9a-f]{16}")
+
+
+def identify(run: Path) -> str:
+    """A name that no other run has, also none that had this folder before.
+
+    Raises:
+        UserError: it cannot be read or written.
+    """
+    file = run / _ID
+    if not file.exists():
+        write_text(file, secrets.token_hex(8))
+    with explain_os_errors("read", file):
+        text = file.read_text(encoding="utf-8").strip()
+    if not _HEX.fullmatch(text):
+        raise UserError(f"{file}: not a run's name; remove it")
+    return text
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ home=/root
 [ "$run_as" = root ] || home=/home/user
 checkout=$machine$home/dathvd
 mkdir -p "$checkout"
+# of an earlier checkout only the environment is kept, which is then set up anew
+find "$checkout" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
+rm -f "$checkout/.venv/.setup"
 git -C "$root" ls-files -z --cached --others --exclude-standard |
     tar -C "$root" --null --ignore-failed-read -T - -c | tar -C "$checkout" --no-same-owner -x
 
@@ -51,7 +54,7 @@ done
 # ordinary user what only root can install.
 prepare="apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        ca-certificates make python3 >/dev/null"
+        ca-certificates git make python3 >/dev/null"
 start=(bash -c "cd $home/dathvd && $command")
 if [ "$run_as" = user ]; then
     prepare+="

@@ -13,5 +13,17 @@ from tests.programs import skip_what_lacks_programs
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+FOLDERS = ("system", "parallel", "service", "single")
+"""Folders of tests, those whose files take minutes first: the last files of several
+processes then end at almost the same time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip_what_lacks_programs(items)
+    items.sort(key=place)
+
+
+def place(item: pytest.Item) -> int:
+    """When a test's folder has its turn; files and tests keep their order."""
+    folder = item.path.parent.name
+    return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from tests.programs import LAUNCHING, require
 
 SCRIPTS = Path(sys.executable).parent
@@ -106,6 +108,29 @@ def run(
     assert in_time, f"{arguments} did not end in {timeout} s\n{stdout}\n{stderr}"
     after = ended - min(errors) if errors else float("inf")
     return Finished(process.wait(), stdout, stderr, ended - started, after)
+
+
+def still_running(
+    processes: Sequence[psutil.Process], seconds: float
+) -> list[psutil.Process]:
+    """Those that have not ended within so many seconds.
+
+    One that has ended stays as a zombie where the first process of a container asks
+    for no orphan, as most commands do that are started there.
+    """
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def mpirun(

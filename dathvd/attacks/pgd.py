@@ -169,8 +169,9 @@ class PGD(Attack):
     def _gradient(self, problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
         """The ascent gradient ``[batch, ...]``, and where the goal is reached.
 
-        Of the inputs alone: no weight gradient is computed, so no hook of a distributed
-        optimizer fires. Of the sum: a sample's gradient does not depend on the batch.
+        It is taken with respect to the inputs alone: no weight gradient is computed, so
+        no hook of a distributed optimizer fires. The losses are summed, not averaged,
+        so that a sample's gradient does not depend on the batch.
         """
         with torch.enable_grad():
             inputs = points.detach().requires_grad_()

@@ -143,7 +143,8 @@ class Twin:
                 if tensor is None:
                     continue
                 if half and tensor.dtype is torch.float32:
-                    tensor = tensor.bfloat16()  # once, where autocast would each time
+                    # rounded here once; autocast would do it in every forward pass
+                    tensor = tensor.bfloat16()
                 source = original._parameters.get(name)
                 is_shared = (
                     source is not None and tensor.data_ptr() == source.data_ptr()
@@ -174,7 +175,7 @@ def in_bf16(network: Network) -> Network:
 
 
 def _takes(held: Tensor, tensor: Tensor) -> bool:
-    """Whether the one can be written into the other's place."""
+    """Whether one tensor can be written into another's place."""
     return (
         held.shape == tensor.shape
         and held.stride() == tensor.stride()

@@ -82,7 +82,7 @@ class WinogradConv2d(nn.Module):
 
 
 def _fills_patches(images: Tensor) -> bool:
-    """At least half of what the patches compute lies in the image."""
+    """Whether at least half of what the patches compute lies in the image."""
     height, width = images.shape[2:]
     whole = -(-height // _PATCH) * -(-width // _PATCH) * _PATCH**2
     return bool(whole <= 2 * height * width)

@@ -48,7 +48,7 @@ class NoCompression(_Cast):
     wire_dtype: ClassVar[torch.dtype] = torch.float32
 
     def suits(self, matrix: tuple[int, int], exchange: str) -> bool:
-        """Not where Horovod's own allreduce, in place, does the same."""
+        """Whether it is not Horovod's own allreduce, which does the same in place."""
         return exchange != "allreduce"
 
 

@@ -15,7 +15,8 @@ from dathvd.compression.random_bits import BLOCK, uniforms
 from dathvd.errors import UserError
 
 _DEPENDENT = 1e-5
-"""A column that keeps less of its norm is taken for a combination of earlier ones."""
+"""The share of its norm below which what is left of a column, once the parts along
+earlier ones are taken off, counts as rounding."""
 
 
 class PowerSGD(FactorCompressor):
@@ -64,7 +65,7 @@ class PowerSGD(FactorCompressor):
         return f"PowerSGD(rank={self.rank}, error_feedback={self.error_feedback})"
 
     def suits(self, matrix: tuple[int, int], exchange: str) -> bool:
-        """Where the factors exist, and are smaller than the matrix."""
+        """Whether the factors exist, and are smaller than the matrix."""
         return self.rank <= min(matrix) and self.worthwhile(matrix)
 
     def worthwhile(self, shape: tuple[int, int]) -> bool:

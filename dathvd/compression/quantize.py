@@ -43,7 +43,7 @@ class _Quantizer(FusedCompressor):
         largest = rows.abs().amax(1)
         scales = largest * (1.0 / self.levels)
         sent = torch.isfinite(scales) & (scales >= _LEAST_SCALE)
-        # a tensor: torch would turn a number over a tensor into a product
+        # number / tensor would be computed as number * (1 / tensor), rounded twice
         top = torch.full_like(largest, self.levels)
         steps = torch.where(sent, top / largest * 65536.0, 0.0)
         bits = random_bits(seed, offset // BLOCK, len(rows), values.device)

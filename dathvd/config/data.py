@@ -10,6 +10,7 @@ from dathvd.components import DATASETS
 from dathvd.config.base import (
     ComponentSection,
     Count,
+    FromList,
     Natural,
     NonNegative,
     Share,
@@ -40,11 +41,13 @@ class DataConfig(ComponentSection):
     of it. ImageNet's recipe is image_size 256, crop_size 224."""
     channels: Literal[1, 3] | None = None
     """Colour channels; None keeps the data set's own."""
-    extra: str | None = None
-    """A file of more training images with (pseudo-)labels, which follow the data set's
-    own: .npz with x_train and y_train or image and label (as generated images are
-    published), NAMEdata.npy beside NAMElabels.npy, or the published pickle of 500K
-    TinyImages."""
+    extra: Annotated[str | tuple[str, ...] | None, FromList] = None
+    """A file, or a list of files, of more training images with (pseudo-)labels, which
+    follow the data set's own: .npz with x_train and y_train or image and label (as
+    generated images are published), NAMEdata.npy beside NAMElabels.npy, or the
+    published pickle of 500K TinyImages. Files of the first two kinds are mapped into
+    memory, of which all workers of a host then share one copy, unless they are
+    compressed (dathvd convert-images)."""
     extra_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of extra images in every worker's batch, in (0, 1); an epoch is then one
     pass over the data set's own images, and the extra ones take turns over the epochs.

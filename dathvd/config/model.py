@@ -43,7 +43,7 @@ class ModelConfig(ComponentSection):
     such as ResNet50_Weights.IMAGENET1K_V2: what has the same name and shape is taken,
     and the first lines of the run say what did not fit."""
     init_keys: dict[str, str] = {}
-    """Of a file of weights: beginnings of its names, and what this network has in their
+    """Beginnings of the names in a file of weights, and what this network has in their
     place, such as {backbone.: ""}. Beginnings that wrappers put before all names, such
     as module., are found without it."""
     init_partial: bool = False

@@ -42,7 +42,7 @@ def arrays(config: DataConfig) -> Dataset:
     return Dataset(train, test, classes, image_shape=(channels, height, width))
 
 
-_UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
+UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
 """The errors that NumPy raises for a file that is not of its formats."""
 
 
@@ -55,25 +55,9 @@ def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{field}: {path} cannot be read as .npz: {reason}") from None
-
-
-def read_npy(path: Path, field: str = "data.root") -> NDArray[Any]:
-    """The array of an .npy file; one of Python objects is refused.
-
-    Raises:
-        UserError: it is not such a file; ``field`` of the configuration is named.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{field}: {path} cannot be read as .npy: {reason}") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{field}: {path} holds several arrays: call it .npz")
-    return array
 
 
 def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImages:
@@ -92,9 +76,21 @@ def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImag
 
 
 def channels_first(
-    path: Path, name: str, values: NDArray[Any], field: str = "data.root"
+    path: Path,
+    name: str,
+    values: NDArray[Any],
+    field: str = "data.root",
+    *,
+    copy: bool = True,
 ) -> Tensor:
     """uint8 images in any of the layouts as ``[N, C, H, W]``.
+
+    Args:
+        path: their file.
+        name: theirs in it.
+        values: the images.
+        field: of the configuration, which errors name.
+        copy: bring them into that order in memory; else the result is a view of them.
 
     Raises:
         UserError: they are in none of them; ``field`` of the configuration is named.
@@ -108,7 +104,7 @@ def channels_first(
             f"{field}: {path}: {name} must be uint8 [N, H, W], [N, H, W, C] or "
             f"[N, C, H, W], got {values.dtype} {list(values.shape)}"
         )
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(np.ascontiguousarray(values) if copy else values)
 
 
 def _classes(

@@ -7,8 +7,8 @@ the 500K TinyImages with pseudo-labels for CIFAR-10 come from.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dathvd.config import DataConfig
-from dathvd.data.arrays import channels_first, read_npy, read_npz
+from dathvd.data.arrays import channels_first
+from dathvd.data.mapped import MappedNpz, map_npy
 from dathvd.data.paths import expand
 from dathvd.data.pickles import read_arrays
 from dathvd.data.sets import Dataset, Frames, ImageSet, TensorImages, whole_frames
@@ -34,56 +35,75 @@ _SIDE_BY_SIDE = {"data": "labels", "images": "labels", "image": "label"}
 """Endings of the names of .npy files: of images, and of their labels beside them."""
 
 
-@dataclass(frozen=True)
 class Concatenated:
-    """One set after another; the second one's places follow the first one's."""
+    """Several sets one after another; each one's places follow those before it.
 
-    first: ImageSet
-    second: ImageSet
-    labels: Tensor
+    Args:
+        parts: at least one.
+    """
+
+    def __init__(self, parts: Sequence[ImageSet]) -> None:
+        self.parts = tuple(parts)
+        self.labels = torch.cat([part.labels for part in parts])
+        counts = torch.tensor([len(part) for part in parts])
+        self._ends = counts.cumsum(0)
+        self._starts = (self._ends - counts).tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> Tensor:
-        early, late = self._parts(indices)
-        images = torch.cat([self.first.batch(early), self.second.batch(late)])
-        order = torch.cat([(indices < len(self.first)).nonzero(), self._late(indices)])
-        return torch.empty_like(images).index_copy_(0, order.flatten(), images)
+        split = list(self._split(indices))
+        images = torch.cat([part.batch(own) for part, own, _ in split])
+        order = torch.cat([places for _, _, places in split])
+        return torch.empty_like(images).index_copy_(0, order, images)
 
     def frames(self, indices: Tensor) -> Frames:
-        early, late = self._parts(indices)
-        parts = whole_frames(self.first, early), whole_frames(self.second, late)
-        if all(isinstance(part, Tensor) for part in parts):
+        split = list(self._split(indices))
+        found = [(whole_frames(part, own), places) for part, own, places in split]
+        if all(isinstance(frames, Tensor) for frames, _ in found):
             return self.batch(indices)
-        own, extra = iter(parts[0]), iter(parts[1])
-        border = len(self.first)
-        return [next(own if place < border else extra) for place in indices.tolist()]
+        by_place = {
+            place: frame
+            for frames, places in found
+            for place, frame in zip(places.tolist(), frames, strict=True)
+        }
+        return [by_place[place] for place in range(len(indices))]
 
     def prefetch(self, indices: Tensor) -> None:
-        early, late = self._parts(indices)
-        self.first.prefetch(early)
-        self.second.prefetch(late)
+        for part, own, _ in self._split(indices):
+            part.prefetch(own)
 
-    def _late(self, indices: Tensor) -> Tensor:
-        return (indices >= len(self.first)).nonzero()
-
-    def _parts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        border = len(self.first)
-        return indices[indices < border], indices[indices >= border] - border
+    def _split(self, indices: Tensor) -> Iterator[tuple[ImageSet, Tensor, Tensor]]:
+        """Each part that is asked for, its own places, and where they are asked for."""
+        which = torch.bucketize(indices, self._ends, right=True)
+        for number in which.unique().tolist() or [0]:
+            places = (which == number).nonzero().flatten()
+            yield self.parts[number], indices[places] - self._starts[number], places
 
 
 def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The data set with ``data.extra``'s images after its own training images.
+    """The data set with the images of ``data.extra`` after its own training images.
 
     Raises:
-        UserError: the file cannot be read, or its images or labels do not fit.
+        UserError: a file cannot be read, or its images or labels do not fit.
     """
     if config.extra is None:
         return dataset
-    path = expand("data.extra", config.extra)
-    extra = read_extra(path)
+    names = (config.extra,) if isinstance(config.extra, str) else config.extra
     own = tuple(dataset.train.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
+    extra = [_fitting(expand("data.extra", name), own, dataset) for name in names]
+    both = Concatenated([dataset.train, *extra])
+    return replace(dataset, train=both, num_extra=sum(map(len, extra)))
+
+
+def _fitting(path: Path, own: tuple[int, ...], dataset: Dataset) -> TensorImages:
+    """A file's images.
+
+    Raises:
+        UserError: it cannot be read, or they are not of the data set's kind.
+    """
+    extra = read_extra(path)
     if tuple(extra.images.shape[1:]) != own:
         raise UserError(
             f"data.extra: {path} holds images of {list(extra.images.shape[1:])}, "
@@ -94,9 +114,7 @@ def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
             f"data.extra: {path} has label {int(extra.labels.max())}, the data set "
             f"{len(dataset.classes)} classes"
         )
-    labels = torch.cat([dataset.train.labels, extra.labels])
-    both = Concatenated(dataset.train, extra, labels)
-    return replace(dataset, train=both, num_extra=len(extra))
+    return extra
 
 
 def read_extra(path: Path) -> TensorImages:
@@ -107,14 +125,20 @@ def read_extra(path: Path) -> TensorImages:
     ``data`` and ``labels``, ``data`` and ``extrapolated_targets``. Or an .npy file
     whose name ends in ``data``, ``images`` or ``image``, with its labels beside it in a
     file whose name ends in ``labels`` or ``label``. None of them can execute code.
+    Images of .npy files and of .npz files that are not compressed stay in their file,
+    which is mapped into memory.
 
     Raises:
         UserError: it is none of these, or holds something else.
     """
     content = _content(path)
-    images_key, labels_key = _keys(path, content)
+    images_key, labels_key = keys_of(path, content)
     images = channels_first(
-        path, images_key, np.asarray(content[images_key]), field="data.extra"
+        path,
+        images_key,
+        np.asarray(content[images_key]),
+        field="data.extra",
+        copy=False,
     )
     labels = np.asarray(content[labels_key]).reshape(-1)
     if labels.dtype.kind not in "iu" or len(labels) != len(images) or labels.min() < 0:
@@ -127,14 +151,14 @@ def read_extra(path: Path) -> TensorImages:
 def _content(path: Path) -> Mapping[str, Any]:
     """The arrays of the file by their names."""
     if path.suffix == ".npz":
-        return read_npz(path, field="data.extra")
+        return MappedNpz(path, "data.extra")
     if path.suffix == ".pickle":
         return read_arrays(path, field="data.extra")
     if path.suffix == ".npy":
         beside = _labels_file(path)
         return {
-            "images": read_npy(path, field="data.extra"),
-            "labels": read_npy(beside, field="data.extra"),
+            "images": map_npy(path, "data.extra"),
+            "labels": map_npy(beside, "data.extra"),
         }
     raise UserError(f"data.extra: {path} is none of .npz, .npy and .pickle")
 
@@ -150,8 +174,10 @@ def _labels_file(path: Path) -> Path:
     )
 
 
-def _keys(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
-    """The names of the images and of the labels.
+def keys_of(
+    path: Path, content: Mapping[str, Any], field: str = "data.extra"
+) -> tuple[str, str]:
+    """The names of the images and of the labels in a file.
 
     Raises:
         UserError: no pair is complete; it names what is there.
@@ -168,4 +194,4 @@ def _keys(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
     ]
     pairs = ", ".join("/".join(pair) for pair in _KEYS)
     hint = f" ({'; '.join(hints)})" if hints else ""
-    raise UserError(f"data.extra: {path} holds {there}{hint}; expected one of {pairs}")
+    raise UserError(f"{field}: {path} holds {there}{hint}; expected one of {pairs}")

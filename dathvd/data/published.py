@@ -23,7 +23,8 @@ from dathvd.files import (
 )
 
 _CHUNK = 1 << 20
-_TIMEOUT = 60  # seconds without a byte
+_TIMEOUT = 60
+"""Seconds without a byte after which a download is given up."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,15 @@ PASS_TRAFFIC = Ledger()
 
 
 def sum_over_workers(tensor: Tensor, name: str, purpose: str) -> Tensor:
-    """The sum, which may take the tensor's place; entered as ``allreduce/purpose``."""
+    """The sum of the workers' tensors, which may take the tensor's place.
+
+    The ledger has it under ``allreduce/purpose``.
+    """
     return _result(_wire().allreduce(tensor, name, purpose, op=hvd.Sum))
 
 
 def all_rows(tensor: Tensor, name: str, purpose: str) -> Tensor:
-    """The workers' tensors by rank; entered as ``allgather/purpose``."""
+    """The workers' tensors by rank; the ledger has them under ``allgather/purpose``."""
     return _result(_wire().allgather(tensor, name, purpose))
 
 

@@ -39,7 +39,7 @@ from dathvd.distributed.placement import Placement
 from dathvd.distributed.provisional import UpdateBackup
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, choose
-from dathvd.runtime import AgreedError
+from dathvd.runtime import AgreedError, gather_json
 
 HOROVOD_VERSION = "0.28.1"
 SEAM = ("_allreduce_grad_async", "_register_hooks", "synchronize", "skip_synchronize")
@@ -255,7 +255,7 @@ def _agree(plan: str) -> None:
     """Refuse ranks that would exchange different buckets, which would hang."""
     if hvd.size() == 1:
         return
-    plans = hvd.allgather_object(plan, name="dathvd.plan")
+    plans = gather_json(plan, "dathvd.plan", hvd.size())
     different = [rank for rank, other in enumerate(plans) if other != plans[0]]
     if different:
         raise AgreedError(

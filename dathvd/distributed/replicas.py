@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import horovod.torch as hvd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd.hashing import checksum, raw_bytes, tensor_sha256
-from dathvd.runtime import AgreedError
+from dathvd.runtime import AgreedError, gather_json
 
 _REMEDY = (
     "nothing was saved since the last checkpoint. Workers come apart where they "
@@ -23,7 +23,13 @@ _REMEDY = (
 
 
 class ReplicasDiverged(AgreedError):
-    """Workers that must hold the same weights do not; raised on all of them."""
+    """Workers that must hold the same weights do not; raised on all of them.
+
+    A machine's fault, no user's: the exit code is 1, and another attempt may do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=1)
 
 
 def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
@@ -40,7 +46,7 @@ def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
             tensor.copy_(sent.view(tensor.dtype).view(tensor.shape))
 
 
-def check_weights(model: nn.Module, where: str) -> None:
+def check_weights(model: nn.Module, where: str, more: Iterable[Tensor] = ()) -> None:
     """Refuse to go on with workers whose weights have come apart. A collective.
 
     Costs one pass over the weights, eight bytes a worker and one host synchronisation.
@@ -48,16 +54,17 @@ def check_weights(model: nn.Module, where: str) -> None:
     Args:
         model: whose parameters are compared; statistics may differ by worker.
         where: what the message begins with, such as ``step 100``.
+        more: other tensors that must be equal on all workers, in the same order.
 
     Raises:
         ReplicasDiverged: on all ranks; names those that the majority disagrees with.
     """
     if hvd.size() == 1:
         return
-    mine = checksum(model.parameters())[None].cpu()
+    mine = checksum([*model.parameters(), *more])[None].cpu()
     sums: list[int] = hvd.allgather(mine, name="dathvd.weights").tolist()
     if len(set(sums)) > 1:
-        hosts = hvd.allgather_object(socket.gethostname(), name="dathvd.hosts")
+        hosts = gather_json(socket.gethostname(), "dathvd.hosts", hvd.size())
         raise ReplicasDiverged(f"{where}: {who_differs(sums, hosts)}; {_REMEDY}")
 
 

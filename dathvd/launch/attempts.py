@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.command import launch_command, launch_environment
+from dathvd.launch.elastic import Membership, Watcher
 from dathvd.launch.launchers import installed_launchers
 from dathvd.launch.options import LaunchOptions
 from dathvd.launch.progress import Progress
@@ -23,6 +25,8 @@ from dathvd.launch.supervise import Attempt, Outcome
 from dathvd.launch.tree import WORKER
 
 _LONGEST_PAUSE = 60.0
+_EXCEPTION = re.compile(r"\w+(Error|Exception): ")
+"""A message of Python's own: a program's error, where a machine's fault may pass."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,10 @@ class Job:
     """Seconds without a step after which a rank is ended; 0: none."""
     replan: Callable[[LaunchOptions], Plan] | None = None
     """Makes a plan for fewer hosts; None: all hosts are needed."""
+    members: Membership | None = None
+    """Which hosts there are from attempt to attempt; None: always the same."""
     stop: StopSignals = field(default_factory=StopSignals)
+    _last_failure: tuple[str, int] = ("", -1)
 
     def run(self) -> int:
         """Run to the last attempt's end and return the exit code."""
@@ -113,19 +120,53 @@ class Job:
             progress = Progress(self.plan.run_dir)
             plan, options = self.plan, self.options
             while not self.stop.numbers:
+                chosen = self._choose_hosts(plan, options)
+                if chosen is None:
+                    break
+                plan, options = chosen
                 outcome = self._attempt(plan, options)
+                if outcome.made_way and not outcome.finished:
+                    say("the hosts have changed; going on with those that serve now")
+                    continue
                 progress.look()
                 _tell(outcome, plan, progress)
                 code = outcome.exit_code(progress.has_checkpoint)
-                if code != 1 or outcome.stopped_by is not None:
+                broken = code == TEMPORARY_FAILURE and outcome.broken
+                if not (code == 1 or broken) or outcome.stopped_by is not None:
                     return code
-                if not self._pause(progress):
+                if self._is_hopeless(outcome, progress) or not self._pause(progress):
                     return code
                 if not self.stop.numbers:
                     plan, options = self._for_hosts_that_answer(plan, options)
             return self._stopped_between(progress)
 
+    def _choose_hosts(
+        self, plan: Plan, options: LaunchOptions
+    ) -> tuple[Plan, LaunchOptions] | None:
+        """The plan for the hosts that serve now; None where the job is to stop."""
+        if self.members is None or self.replan is None:
+            return plan, options
+        chosen = self.members.wait(self.options, self.stop.wait)
+        if chosen is None:
+            return None
+        say(f"{chosen.num_proc} ranks on {', '.join(map(str, chosen.hosts))}")
+        return self.replan(chosen), chosen
+
     def _attempt(self, plan: Plan, options: LaunchOptions) -> Outcome:
+        if self.members is None:
+            return self._start(plan, options).wait()
+        with Watcher(self.members, options) as watcher:
+            outcome = self._start(plan, options, watcher.changed).wait()
+        if outcome.cause is not None and outcome.stopped_by is None:
+            self.members.probation.failed(outcome.cause.host)
+        return outcome
+
+    def _start(
+        self,
+        plan: Plan,
+        options: LaunchOptions,
+        make_way: Callable[[], bool] = lambda: False,
+    ) -> Attempt:
         return Attempt(
             plan.command,
             plan.environment,
@@ -133,19 +174,30 @@ class Job:
             grace=self.grace,
             stall_limit=self.stall_limit,
             stop=self.stop,
-        ).wait()
+            make_way=make_way,
+        )
+
+    def _is_hopeless(self, outcome: Outcome, progress: Progress) -> bool:
+        """Whether the program failed as it did the time before: it would again."""
+        message = "" if outcome.cause is None else outcome.cause.message
+        failure = (message, progress.last_step())
+        again = failure == self._last_failure and bool(_EXCEPTION.match(message))
+        self._last_failure = failure
+        if again:
+            say(f"the same error at step {failure[1]} twice: not started again")
+        return again
 
     def _pause(self, progress: Progress) -> bool:
         """Wait before another attempt; False where there is to be none."""
         while progress.failures <= self.restarts:
             pause = min(2.0 ** (progress.failures - 1), _LONGEST_PAUSE)
-            _say(
+            say(
                 f"restart {progress.failures} of {self.restarts} in {pause:.0f} s, "
                 f"from {progress.describe()}"
             )
             if self.stop.wait(pause) or not progress.folder_is_lost():
                 return True
-            _say(
+            say(
                 f"error: run folder {self.plan.run_dir} is gone, with its "
                 "checkpoints; is its disk mounted?"
             )
@@ -156,24 +208,24 @@ class Job:
         self, plan: Plan, options: LaunchOptions
     ) -> tuple[Plan, LaunchOptions]:
         """The same plan, or one without the hosts that do not answer now."""
-        if self.replan is None or not self.options.hosts:
+        if self.replan is None or not self.options.hosts or self.members is not None:
             return plan, options
         answer, problems = hosts_that_answer(self.options)
         for problem in problems:
-            _say(f"warning: {problem}; going on without it")
+            say(f"warning: {problem}; going on without it")
         slots = sum(host.slots for host in answer)
         if not slots or answer == options.hosts:
             return plan, options  # let the attempt say what is wrong
         number = min(self.options.num_proc, slots)
         options = replace(self.options, hosts=answer, num_proc=number)
-        _say(f"{number} ranks on {', '.join(map(str, answer))}")
+        say(f"{number} ranks on {', '.join(map(str, answer))}")
         return self.replan(options), options
 
     def _stopped_between(self, progress: Progress) -> int:
         """The end of a job that was asked to stop while no attempt was under way."""
         number = self.stop.numbers[0]
         progress.look()
-        _say(_stopped(number, progress.has_checkpoint))
+        say(_stopped(number, progress.has_checkpoint))
         if number == signal.SIGINT:
             return 130
         return TEMPORARY_FAILURE if progress.has_checkpoint else 1
@@ -193,18 +245,19 @@ def _tell(outcome: Outcome, plan: Plan, progress: Progress) -> None:
     if outcome.finished:
         return
     if outcome.cause is not None:
-        _say(f"error: {outcome.cause.describe()}{logs}")
+        say(f"error: {outcome.cause.describe()}{logs}")
         if not outcome.cause.message:
             sys.stderr.buffer.write(b"".join(outcome.held[-40:]))
             sys.stderr.flush()
     elif outcome.frozen:
-        _say(f"error: the launcher of the ranks was stopped, and ended{logs}")
+        say(f"error: the launcher of the ranks was stopped, and ended{logs}")
     elif outcome.stopped_by is None and not outcome.saved:
-        _say(f"error: the launcher ended with exit code {outcome.code}{logs}")
+        say(f"error: the launcher ended with exit code {outcome.code}{logs}")
     if outcome.stopped_by is not None:
         saved = outcome.saved or progress.has_checkpoint
-        _say(_stopped(outcome.stopped_by, saved) + logs)
+        say(_stopped(outcome.stopped_by, saved) + logs)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell people."""
     print(f"dathvd: {line}", file=sys.stderr, flush=True)

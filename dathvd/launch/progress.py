@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ class Progress:
     def __init__(self, run_dir: Path | None) -> None:
         self._run_dir = run_dir
         self._newest = self._find()
+        self._began = self._last("history.jsonl")
         self._was_there = False
         self.failures = 0
         """Attempts that failed in a row, the first after a new checkpoint counted."""
@@ -40,9 +42,25 @@ class Progress:
         """Look after an attempt: a failure with a new checkpoint is the first again."""
         newest = self._find()
         advanced = newest is not None and newest != self._newest
+        began, self._began = self._began, self._last("history.jsonl")
+        advanced = advanced or self._began > began  # from a state in memory
         if newest is not None or self._exists():
             self._newest = newest
         self.failures = 1 if advanced else self.failures + 1
+
+    def last_step(self) -> int:
+        """The last step in the log of metrics, 0 where there is none to be read."""
+        return self._last("metrics.jsonl")
+
+    def _last(self, name: str) -> int:
+        """The step in the last row of a file, 0 where there is none to be read."""
+        if self._run_dir is None:
+            return 0
+        try:
+            text = (self._run_dir / name).read_text(encoding="utf-8")
+            return int(json.loads(text.splitlines()[-1])["step"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return 0
 
     def folder_is_lost(self) -> bool:
         """Whether the run folder was there and is not, or has lost its checkpoints."""

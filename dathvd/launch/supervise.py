@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
@@ -44,6 +44,8 @@ class Outcome:
     """What was said after the first failure: mostly how the others were ended."""
     frozen: bool = False
     """Whether the launcher itself was ended because it had been stopped too long."""
+    made_way: bool = False
+    """Whether it was ended for an attempt on other hosts."""
 
     @property
     def finished(self) -> bool:
@@ -54,6 +56,17 @@ class Outcome:
     def saved(self) -> bool:
         """Whether a rank has said that it stopped and saved."""
         return any(end.code == TEMPORARY_FAILURE for end in self.ends)
+
+    @property
+    def broken(self) -> bool:
+        """Whether ranks that say they saved were ended by a fault, not by a wish.
+
+        The launcher was stopped (SIGSTOP) too long, or a rank went without a word, its
+        companion being killed; what ended the others was a signal like any other.
+        """
+        heard = {end.rank for end in self.ends}
+        lost = self.frozen or len(heard) < self.num_proc
+        return self.stopped_by is None and not self.made_way and lost
 
     @property
     def failures(self) -> list[RankEnded]:
@@ -104,6 +117,7 @@ class Attempt:
         grace: float,
         stall_limit: float,
         stop: StopSignals,
+        make_way: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start.
 
@@ -115,11 +129,14 @@ class Attempt:
             stall_limit: Seconds that the launcher may be stopped (SIGSTOP) before it
                 is ended; 0 is no limit.
             stop: The signals that this process gets.
+            make_way: Says whether the ranks are to save and leave for an attempt on
+                other hosts.
         """
         self._grace = grace
         self._stall_limit = stall_limit
         self._frozen_for = 0.0
         self._stop = stop
+        self._make_way = make_way
         self._handled = 0
         self._outcome = Outcome(code=0, num_proc=num_proc)
         self._started: set[int] = set()
@@ -202,6 +219,9 @@ class Attempt:
             self._end_within(
                 0 if again and interrupt else _INTERRUPTED if interrupt else self._grace
             )
+        if not self._outcome.made_way and self._make_way():
+            self._outcome.made_way = self._to_be_asked = True
+            self._end_within(self._grace)
         if self._to_be_asked and len(self._started) == self._outcome.num_proc:
             self._to_be_asked = False
             ask_to_save(self._process.pid)

@@ -10,7 +10,9 @@ from dathvd.optim.layerwise import Group, LayerwiseOptimizer, norms
 
 
 class LAMB(LayerwiseOptimizer):
-    """You et al., Large Batch Optimization for Deep Learning (ICLR 2020), algorithm 2.
+    """Adam's direction times a trust ratio for each tensor.
+
+    You et al., Large Batch Optimization for Deep Learning (ICLR 2020), algorithm 2.
 
     The defaults are the variant of distributed adversarial training (UAI 2022): no bias
     correction, weight norms clipped to [0, 10], the trust ratio on every tensor. With

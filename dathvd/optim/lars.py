@@ -10,9 +10,10 @@ from dathvd.optim.layerwise import Group, LayerwiseOptimizer, norms
 
 
 class LARS(LayerwiseOptimizer):
-    """You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks (2017).
+    """Momentum over gradients times a trust ratio for each tensor.
 
-    Algorithm 1: ``m = momentum m + ratio (g + weight_decay w)``, ``w -= lr m``, where
+    You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks (2017),
+    algorithm 1: ``m = momentum m + ratio (g + weight_decay w)``, ``w -= lr m``, where
     ``ratio = trust_coefficient |w| / (|g| + weight_decay |w|)``. The learning rate
     stands outside the momentum, as in torch's SGD; with a constant one it is the same.
 

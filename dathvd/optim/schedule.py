@@ -59,7 +59,7 @@ def _shape(schedule: ScheduleConfig, progress: float, epoch: float) -> float:
 
 
 def _triangle(progress: float, peak: float) -> float:
-    """Up in a line to 1 at ``peak``, down in a line to 0 at 1 (Smith, 2017)."""
+    """A line up to 1 at ``peak``, and a line down to 0 at 1 (Smith, 2017)."""
     if progress < peak:
         return progress / peak
     return (1 - progress) / (1 - peak) if peak < 1 else 1.0

@@ -170,6 +170,15 @@ class Catalogue:
         self._observe_again(found)
         return len(found)
 
+    def discover(self, root: Path) -> list[Path]:
+        """Index run folders below ``root`` that are not in the index; these folders."""
+        with _explained(), self._engine.connect() as connection:
+            known = set(connection.execute(select(RUNS.c.run)).scalars())
+        found = [run for run in _run_folders(root) if str(run) not in known]
+        if found:
+            self._observe_again(found)
+        return found
+
     def _observe_again(self, runs: Sequence[Path]) -> None:
         seen = observe_all(runs)
         self.put(seen)
@@ -229,6 +238,10 @@ def _wait_for_other_writers(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 30000")
 
 
+class IndexUnavailable(UserError):
+    """The database does not answer, or holds something else; runs are not touched."""
+
+
 class _explained:
     """Turn a database's errors into one line without the URL and its password."""
 
@@ -238,7 +251,7 @@ class _explained:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, DBAPIError):
             reason = str(error.orig).strip().splitlines()[0]
-            raise UserError(
+            raise IndexUnavailable(
                 f"the index of runs cannot be used: {reason} (runs are not touched; "
                 "dathvd runs --rescan ROOT makes it anew)"
             ) from None

@@ -23,6 +23,8 @@ ENDED = ("finished", "failed", "stopped", "lost")
 SUBMISSION_SECONDS = 120.0
 """How long after ``job.json`` an attempt without an engine's id may still be on its way
 to the engine."""
+SUBMITTING = "being submitted"
+"""Why such an attempt is queued."""
 STALLED_INTERVALS = 10.0
 """A run is stalled after so many median intervals without a row of metrics."""
 SHORTEST_STALL = 60.0
@@ -109,7 +111,7 @@ def _not_known(seen: Evidence, now: float) -> Status:
         return Status("stopped", _left(seen), seen.stop.at)
     if seen.engine_id is None:
         if now - seen.job.submitted_at < SUBMISSION_SECONDS:
-            return Status("queued", "being submitted", seen.job.submitted_at)
+            return Status("queued", SUBMITTING, seen.job.submitted_at)
         return Status("lost", f"{seen.job.engine} never got it", seen.job.submitted_at)
     reason = f"{seen.job.engine} no longer knows it, and it left no record of its end"
     last = seen.row_times[-1] if seen.row_times else seen.engine_id.submitted_at

@@ -101,6 +101,21 @@ def hand_over(run: Path, job: record.Job) -> None:
     record.write_id(run, job.attempt, found)
 
 
+def complete(run: Path) -> bool:
+    """Hand over a job whose submission was cut off; whether it had to be done.
+
+    Raises:
+        UserError: the engine refuses it.
+        Unreachable: the engine did not answer.
+    """
+    with _lock(run):  # held as long as the submission goes on
+        job = record.read_job(run)
+        if job is None or record.read_id(run, job.attempt) is not None:
+            return False
+        hand_over(run, job)
+        return True
+
+
 def stop(run: Path, *, now: bool = False) -> Status:
     """Ask for the end of the run's attempt; the state in which it was.
 

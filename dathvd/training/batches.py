@@ -37,9 +37,10 @@ class Extra:
     num_images: int = 0
     """How many of the training images are extra."""
     ratio: float | None = None
-    """Their share of every worker's batch, in (0, 1); None shuffles all together."""
+    """The share of extra images in every worker's batch, in (0, 1); None shuffles all
+    together."""
     weight: float = 1.0
-    """Their weight in the loss; the others have 1."""
+    """The weight of an extra image in the loss; the others have 1."""
 
 
 @functools.lru_cache(maxsize=2)  # this step's epoch, and the next step's

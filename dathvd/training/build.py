@@ -68,7 +68,7 @@ def build_training(
         if config.train.batch_norm == "synchronised":
             model = synchronise_batch_norm(model)
     if config.model.init_mode == "linear":
-        freeze_trunk(model)  # after layers were exchanged: it changes theirs
+        freeze_trunk(model)  # the layers put in just now are frozen too
     lay_out(model, config.train)
     if share is not None:
         share(model)

@@ -29,7 +29,7 @@ class Guard:
 
     config: Config
     images: ImageSet
-    """Held out of training."""
+    """The training images that the probes attack, held out of training."""
     runtime: Runtime
     best: float = 0.0
     """Highest robust accuracy since the last collapse."""
@@ -41,7 +41,7 @@ class Guard:
     actions: int = 0
     """Collapses that were acted upon; each has added attack steps."""
     collapses: list[dict[str, Any]] = field(default_factory=list)
-    """Step, accuracy before and accuracy after of each."""
+    """The step of each collapse, and the accuracies before and after it."""
     best_step: int | None = None
     """The step of the highest probe of all, the first of equals; None before one."""
     best_accuracy: float = -1.0
@@ -123,7 +123,7 @@ class Guard:
         return f"{line}; {back}{steps} attack steps more from here"
 
     def describe(self) -> dict[str, Any]:
-        """What ``result.json`` says of it."""
+        """What ``result.json`` says of the guard."""
         return {
             "robust_accuracy": self.latest,
             "collapses": self.collapses,

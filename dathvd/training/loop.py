@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from dathvd.distributed import PASS_TRAFFIC, check_weights
+from dathvd.distributed import PASS_TRAFFIC
 from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
 from dathvd.runtime import StopRequest
 from dathvd.training.batches import Batch
+from dathvd.training.hot import HotState
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
 from dathvd.training.saving import save
@@ -32,6 +33,8 @@ class Loop:
     state: TrainingState
     job: Job
     log: MetricsLog
+    hot: HotState | None = None
+    """Keeps states in memory for a restart; None keeps none."""
     images: int = 0
     """Images trained on by all workers, those of steps that were taken back too."""
     data_seconds: float = 0.0
@@ -62,8 +65,14 @@ class Loop:
                 self._report(lr, watch.numbers())
             if watch.answer():
                 batches = self._batches(state.step)
+                if self.hot is not None:
+                    self.hot.forget()
             if leaves or watch.wants_checkpoint or self._checkpoint_is_due():
                 save(state, self.job.folder, self.job.runtime)
+            elif self.hot is not None:
+                self.hot.keep_if_due()
+        if self.hot is not None:
+            self.hot.close()
         stop.close()
 
     def learning_rate(self, step: int) -> float:
@@ -101,7 +110,7 @@ class Loop:
         """Now and then, refuse workers whose weights have come apart."""
         every, step = self.state.config.train.check_every, self.state.step
         if every and step % every == 0:
-            check_weights(self.state.trainer.model, f"step {step}")
+            self.state.check()
 
     def _checkpoint_is_due(self) -> bool:
         every = self.state.config.train.checkpoint_every

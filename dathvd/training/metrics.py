@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.close()
+        threading.excepthook = _told_in_a_line
         truncate_metrics(self._run, step)
         folder = self._run / "tensorboard"
         with explain_os_errors("write", folder):
@@ -92,14 +94,31 @@ class MetricsLog:
                 self._board.add_scalar(f"trust_ratio/{layer}", ratio, step)
 
     def close(self) -> None:
-        """Flush TensorBoard's files."""
-        if self._board is not None:
-            self._board.close()
+        """Flush TensorBoard's files; what its disk refuses is told, not raised.
+
+        The rows of metrics are on disk by then, and an error that ends the run is not
+        to be hidden by this one.
+        """
+        if self._board is None:
+            return
+        board, self._board = self._board, None
+        try:
+            board.close()
+        except OSError as error:
+            print(f"WARNING: TensorBoard's files are cut off: {error}", flush=True)
+
+
+def _told_in_a_line(problem: threading.ExceptHookArgs) -> None:
+    """The end of TensorBoard's thread on a full disk; its next writer hears of it."""
+    if not isinstance(problem.exc_value, OSError):
+        threading.__excepthook__(problem)
+        return
+    print(f"WARNING: a thread ended: {problem.exc_value}", flush=True)
 
 
 def _accuracies(
     clean: float, robust: float, shown_clean: float, shown_attacked: float
 ) -> dict[str, float]:
-    """Of the kinds of images that the network saw in training."""
+    """The accuracies on those kinds of images that the network saw in training."""
     pairs = {"clean": (clean, shown_clean), "robust": (robust, shown_attacked)}
     return {f"{name}_accuracy": a / n for name, (a, n) in pairs.items() if n}

@@ -25,7 +25,7 @@ class Job:
     runtime: Runtime
     """This worker's place."""
     dataset: Dataset
-    """As the task sees it, without the images that are held out."""
+    """The data set as the task sees it, without the images that are held out."""
     held_out: ImageSet | None
     """Training images for the guard's probe; None where nothing is probed."""
     plan: BatchPlan

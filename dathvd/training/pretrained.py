@@ -100,7 +100,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    """The same names and shapes."""
+    """Whether both have tensors of the same names and shapes."""
     return {key: value.shape for key, value in ours.items()} == {
         key: value.shape for key, value in theirs.items()
     }

@@ -63,7 +63,7 @@ def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for block in blocks:
-            del block.forward  # the class's own is seen again
+            del block.forward  # uncovers the method of the block's class
 
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

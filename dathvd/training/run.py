@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from dathvd import run_folder
+from dathvd import checkpoint, run_folder, run_history
 from dathvd.compression import build_compressor
 from dathvd.config import Config
 from dathvd.report.progress import Progress
@@ -13,6 +15,8 @@ from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, together
 from dathvd.training.announce import announce
 from dathvd.training.components import ignored_options
+from dathvd.training.hot import HotState
+from dathvd.training.hot import restore as restore_hot
 from dathvd.training.loop import Loop
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job, prepare
@@ -40,11 +44,14 @@ def train(config: Config, run: Path | None, runtime: Runtime) -> bool:
     """
     job = prepare(config, run, runtime)
     state = build(job)
-    _go_on(state, job)
+    run_id, attempts = _history(job)
+    _go_on(state, job, run_id, attempts)
     if _was_finished(job):
         return True
     announce(state, job)
-    loop, seconds = _train(state, job)
+    _enter(state, job)
+    hot = HotState(state, runtime, run_id, attempt=len(attempts))
+    loop, seconds = _train(state, job, hot)
     if state.step < job.num_steps:
         job.say(f"left after step {state.step}; the same command goes on from there")
         return False
@@ -74,7 +81,45 @@ def compression_warmup(config: Config, total: int) -> int:
     return round(share * total * config.attack.replays)
 
 
-def _go_on(state: TrainingState, job: Job) -> None:
+def _history(job: Job) -> tuple[str, list[run_history.Attempt]]:
+    """The run's identity and its attempts so far, as rank 0 reads them."""
+
+    def read() -> list[Any]:
+        if not job.runtime.is_root:
+            return []
+        attempts = run_history.read(job.folder)
+        return [run_history.identify(job.folder), [asdict(each) for each in attempts]]
+
+    run_id, found = from_root(job.runtime, together(job.runtime, read))
+    return run_id, [run_history.Attempt(**each) for each in found]
+
+
+def _enter(state: TrainingState, job: Job) -> None:
+    """Note in the run's history who goes on from which step."""
+    actions = 0 if state.guard is None else state.guard.actions
+    attempt = run_history.Attempt(state.step, job.runtime.size, actions)
+    root = job.runtime.is_root
+    together(
+        job.runtime,
+        lambda: run_history.append(job.folder, attempt) if root else None,
+    )
+
+
+def _go_on(
+    state: TrainingState,
+    job: Job,
+    run_id: str,
+    attempts: list[run_history.Attempt],
+) -> None:
+    """Take over the newest state that is whole: in memory, else on disk."""
+    names = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
+    newest = from_root(
+        job.runtime, int(names[-1].name.removeprefix("step-")) if names else 0
+    )
+    moment = restore_hot(state, job.runtime, run_id, attempts, newest)
+    if moment is not None:
+        job.say(f"going on from memory, step {moment.step} of {moment.size} workers")
+        return
     found = restore_newest(state, job.folder, job.runtime)
     if found is not None:
         job.say(f"going on from {found}")
@@ -92,12 +137,12 @@ def _was_finished(job: Job) -> bool:
     return from_root(job.runtime, result is not None)
 
 
-def _train(state: TrainingState, job: Job) -> tuple[Loop, float]:
+def _train(state: TrainingState, job: Job, hot: HotState) -> tuple[Loop, float]:
     """Take the steps that are left, or until asked to leave; and the seconds taken."""
     silent = not job.runtime.is_root
     progress = Progress("train", job.num_steps, done=state.step, silent=silent)
     log = MetricsLog(job.folder, job.runtime, progress, state.step)
-    loop, started = Loop(state, job, log), time.perf_counter()
+    loop, started = Loop(state, job, log, hot), time.perf_counter()
     try:
         loop.run()
     finally:

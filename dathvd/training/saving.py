@@ -8,7 +8,6 @@ from typing import Any
 
 from dathvd import checkpoint, run_lock
 from dathvd.config import Config
-from dathvd.distributed import check_weights
 from dathvd.errors import UserError
 from dathvd.runtime import AgreedError, Runtime, from_root, read_on_root, together
 from dathvd.training.state import Saved, TrainingState
@@ -21,7 +20,7 @@ def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
         UserError: on every rank, if any could not write, or if the workers hold
             different weights; nothing is left then.
     """
-    check_weights(state.trainer.model, f"step {state.step}")
+    state.check()
     final = checkpoint.checkpoint_folder(run, state.step)
     whole, own = state.shared_dict(runtime.size), state.own_dict()
     shared, best = (whole if runtime.is_root else None), _best(state)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dathvd import checkpoint
 from dathvd.attacks import build_attack
 from dathvd.config import Config
-from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger
+from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger, check_weights
 from dathvd.optim.exchanging import Exchanging
 from dathvd.training.guard import Guard
 from dathvd.training.step import Trainer
@@ -51,7 +51,10 @@ class TrainingState:
         return self._published(self.trainer.model)
 
     def published_average(self) -> nn.Module | None:
-        """The same of the weights' moving average, if there is one. A collective."""
+        """A copy of the moving average, as ``published_model`` is one of the network.
+
+        None where weights are not averaged. A collective.
+        """
         average = self.trainer.average
         return None if average is None else self._published(average.network)
 
@@ -78,6 +81,27 @@ class TrainingState:
         if self.guard is not None:
             shared["guard"] = self.guard.state_dict()
         return shared
+
+    def check(self) -> None:
+        """Refuse to go on where workers differ in what they share. A collective.
+
+        That is the weights, their moving average, and what the optimizer keeps: a wrong
+        bit in a momentum would otherwise be saved by one worker and spread to all.
+
+        Raises:
+            ReplicasDiverged: on all ranks; names those that the majority disagrees with.
+        """
+        trainer = self.trainer
+        average = (
+            () if trainer.average is None else trainer.average.network.parameters()
+        )
+        kept = [
+            value
+            for parameter in trainer.model.parameters()
+            for value in trainer.optimizer.state.get(parameter, {}).values()
+            if isinstance(value, Tensor)
+        ]
+        check_weights(trainer.model, f"step {self.step}", [*average, *kept])
 
     def own_dict(self) -> Saved:
         """What differs between ranks."""
@@ -107,7 +131,7 @@ class TrainingState:
             self.guard.load_state_dict(shared["guard"])
             trainer.use_attack(build_attack(self.guard.attack()))
         trainer.optimizer.load_state_dict(shared["optimizer"])
-        trainer.prepared = []  # of the batches of another step
+        trainer.prepared = []  # images made before belong to another step's batches
         self.step = int(shared["step"])
 
     def load_own_dict(self, own: Saved, *, same_batches: bool) -> None:

@@ -31,7 +31,7 @@ class Totals:
 
     @classmethod
     def zero(cls, device: torch.device) -> Totals:
-        """Nothing counted yet."""
+        """Sums with nothing counted yet."""
         return cls(torch.zeros(6, dtype=torch.float64, device=device))
 
     @torch.no_grad()
@@ -69,7 +69,7 @@ class Trainer:
     prepared: list[Tensor] = field(default_factory=list)
     """Adversarial images of the next step, made while gradients travelled."""
     rank: int = 0
-    """This worker's, for random numbers that do not belong to samples."""
+    """This worker's rank, for random numbers that do not belong to samples."""
     mark: Callable[[str], None] = lambda phase: None
     """Called when a phase ends: "attack", "update" or "exchange" (for benchmarks)."""
     network: nn.Module | None = None
@@ -144,7 +144,7 @@ class Trainer:
         """Take back what the step did before its gradient was known."""
         self._backup.put_back()
         self.attack.undo()
-        # made with running statistics that are not there any more
+        # the images prepared meanwhile were made with statistics now taken back
         self.prepared = [self._attack(batch, seed) for batch in following]
 
     def _attack(self, batch: Batch, seed: int) -> Tensor:

@@ -43,7 +43,7 @@ class Watch:
             self._collapsed = guard.look(state.published_model(), state.step)
 
     def numbers(self) -> dict[str, float]:
-        """What it adds to a row of metrics."""
+        """What the guard adds to a row of metrics."""
         guard = self.state.guard
         if guard is None or guard.latest is None:
             return {}

@@ -1,7 +1,8 @@
 """The local engine with a quick command in the place of ``dathvd launch``.
 
-    python stub.py supervise TICKET SLOTS
+    python stub.py supervise TICKET SLOTS LOCK
     python stub.py submit ROOT SECONDS
+    python stub.py serve OPTIONS of dathvd serve
 
 All but the command is the product's.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dathvd.commands.serve import command as serve
 from dathvd.service import submission
 from dathvd.service.engines import local, supervisor
 from dathvd.service.record import Job
@@ -24,7 +26,8 @@ def use() -> None:
 
 def _command(run: Path, job: Job) -> list[str]:
     script = Path(__file__).with_name("stub_command.py")
-    return [sys.executable, "-S", str(script), str(run), job.arguments[1]]
+    seconds = job.arguments[-1].rpartition("=")[2]
+    return [sys.executable, "-S", str(script), str(run), seconds]
 
 
 def request(root: Path, seconds: float, **fields: object) -> submission.Request:
@@ -34,14 +37,18 @@ def request(root: Path, seconds: float, **fields: object) -> submission.Request:
 
 
 def main() -> None:
-    """One of the two, by its name."""
+    """One of the three, by its name."""
     what, *words = sys.argv[1:]
     use()
     if what == "supervise":
         sys.argv[1:] = words
         supervisor.main()
+        return
+    setattr(submission, "check", lambda request: None)
+    if what == "serve":
+        # an override such as ``sleep=0.5`` is no field: it says how long a stub takes
+        serve.main(words, standalone_mode=False)
     else:
-        setattr(submission, "check", lambda request: None)
         print(submission.submit(request(Path(words[0]), float(words[1]))), flush=True)
 
 

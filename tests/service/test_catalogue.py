@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,8 +15,7 @@ from dathvd.errors import UserError
 from dathvd.service import record
 from dathvd.service.catalogue import Catalogue, Query, default_url
 from dathvd.service.observe import observe_all
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from tests.service.postgres import BINARIES, Postgres
 
 
 @pytest.fixture(scope="module")
@@ -27,28 +23,9 @@ def postgres() -> Iterator[str]:
     """A PostgreSQL of this test's own, reached through a socket in its folder."""
     if not BINARIES:
         pytest.skip("PostgreSQL's server is not installed")
-    # not below pytest's own folder, which no other user may enter
-    folder = Path(tempfile.mkdtemp(prefix="dathvd-postgres-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        shutil.chown(folder, "postgres", "postgres")
-
-    def call(program: str, *words: str) -> None:
-        command = [*as_user, str(BINARIES[-1] / program), *words]
-        # pg_ctl's server would keep a pipe open
-        with (folder / "log").open("a") as log:
-            subprocess.run(command, check=True, cwd="/", stdout=log, stderr=log)
-
-    data = str(folder / "data")
-    call("initdb", "-D", data, "-A", "trust", "-U", "me", "--no-sync")
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-    call("pg_ctl", "-D", data, "-w", "-o", options, "start")
-    try:
-        yield f"postgresql+psycopg://me@/postgres?host={folder}"
-    finally:
-        call("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+    server = Postgres()
+    yield server.url
+    server.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -186,6 +163,16 @@ def test_the_default_is_this_users_file(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("DATHVD_DATABASE")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert default_url() == "sqlite:////data/dathvd/runs.sqlite"
+
+
+def test_what_others_left_below_the_root_is_discovered(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    known, new = make_run(tmp_path / "known", 0), make_run(tmp_path / "deep" / "new", 0)
+    catalogue.put(observe_all([known]))
+    assert catalogue.discover(tmp_path) == [new]
+    assert catalogue.discover(tmp_path) == []
+    assert catalogue.select(Query())[1] == 2
 
 
 def test_damaged_records_hide_no_other_run(

@@ -170,6 +170,20 @@ def test_a_killed_supervisor_ends_a_running_job_and_no_waiting_one(
     wait_for(lambda: observe(running).state == "stopped")
 
 
+def test_a_ticket_has_one_supervisor_from_the_first_moment(tmp_path: Path) -> None:
+    """However often it is looked at while its supervisor's process starts."""
+    first = submission.submit(request(tmp_path, 60, num_proc=2))
+    waiting = [submission.submit(request(tmp_path, 60)) for _ in range(2)]
+    for _ in range(40):
+        states([first, *waiting])
+        names = [process.cmdline()[3] for process in supervisors(queue_folder())]
+        assert len(names) == len(set(names)) <= 3
+    wait_for(lambda: states([first]) == ["running"])
+    for run in (first, *waiting):
+        submission.stop(run, now=True)
+    wait_for(lambda: states([first, *waiting]) == ["stopped"] * 3)
+
+
 def test_a_submission_cut_after_any_step_is_seen_rightly_and_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,8 +219,13 @@ def test_whatever_is_killed_no_run_starts_twice_and_none_is_lost(
     trial(tmp_path, random.Random(seed), jobs=3, kills=4)
 
 
-def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str, int]:
-    """Submit stubs, kill what runs them, and check every state; how many ended how."""
+def trial(
+    root: Path, chance: random.Random, jobs: int, kills: int, pace: float = 0.4
+) -> dict[str, int]:
+    """Submit stubs, kill what runs them, and check every state; how many ended how.
+
+    Kills are ``pace`` seconds apart at most.
+    """
     submitters = []
     for _ in range(jobs):
         submitters.append(
@@ -217,7 +236,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             )
         )
     for _ in range(kills):
-        time.sleep(chance.uniform(0, 0.4))
+        time.sleep(chance.uniform(0, pace))
         victims = [p for p in submitters if p.poll() is None]
         others = supervisors(queue_folder())
         if victims and chance.random() < 0.4:
@@ -236,7 +255,7 @@ def trial(root: Path, chance: random.Random, jobs: int, kills: int) -> dict[str,
             assert seen.state in (*ENDED, "queued", "running"), seen
         return all(state in ENDED for state in states(runs))
 
-    wait_for(settled, 60)
+    wait_for(settled, 120)
     for seen in observe_all(runs):
         run = Path(seen.run)
         assert starts(run) <= 1, f"{run} was started twice"

@@ -143,3 +143,16 @@ def test_the_configuration_needs_no_torch() -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and "torch" in ast.dump(node)
     ]
     assert not wrong
+
+
+def test_nothing_unpickles_what_other_ranks_send() -> None:
+    """Horovod's collectives of objects execute what arrives; ours carry JSON."""
+    for _, path in modules():
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not {
+            n for n in names if n.endswith(("_object", "optimizer_state"))
+        }, path

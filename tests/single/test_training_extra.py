@@ -38,7 +38,7 @@ def configured(extra_file: Path, *more: str) -> tuple[Config, Dataset]:
         ],
     )  # fmt: skip
     dataset = load_dataset(config.data)
-    for images in vars(dataset.train)["first"].images:
+    for images in vars(dataset.train)["parts"][0].images:
         images.clamp_(max=127)
     return config, dataset
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.processes import DATHVD, SCRIPTS, environment, mpirun
+from tests.processes import DATHVD, SCRIPTS, environment, mpirun, still_running
 
 # 60 short steps, and an evaluation of 15 parts: time enough to be interrupted
 QUICK = [
@@ -216,6 +216,5 @@ def test_ranks_notice_that_horovodrun_has_gone(tmp_path: Path, jobs: list[Job]) 
     assert len(ranks) == 2
     job.process.terminate()
     assert job.end() == -signal.SIGTERM
-    _, alive = psutil.wait_procs(ranks, timeout=20)
-    assert not alive
+    assert not still_running(ranks, 20)
     assert len(checkpoints(tmp_path / "run")) == 1, job.said()

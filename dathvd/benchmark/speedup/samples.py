@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 from dathvd.benchmark.speedup.plan import PLAIN, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
@@ -26,6 +27,13 @@ class Sample:
     """Bytes sent, by the kernel's counters."""
     traffic: dict[str, tuple[int, float]]
     """Calls and bytes of each collective."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Sample:
+        """What ``dataclasses.asdict`` made, after a journey as JSON."""
+        traffic = values["traffic"].items()
+        calls = {name: (count, sent) for name, (count, sent) in traffic}
+        return cls(**{**values, "traffic": calls})
 
     @property
     def total(self) -> float:

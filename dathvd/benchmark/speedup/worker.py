@@ -54,11 +54,10 @@ def _pin() -> None:
 
 def measure_plan(plan: Plan, runtime: Runtime) -> list[SweepRow]:
     """Rows of all points, the step without communication first; a collective."""
-    import horovod.torch as hvd
-
     from dathvd.benchmark.speedup.measure import Runner, num_values
-    from dathvd.benchmark.speedup.samples import Launch, critical
+    from dathvd.benchmark.speedup.samples import Launch, Sample, critical
     from dathvd.benchmark.step.trainers import batch_plan
+    from dathvd.runtime import gather_json
     from dathvd.tasks import load_task
 
     config = plan.config
@@ -67,8 +66,12 @@ def measure_plan(plan: Plan, runtime: Runtime) -> list[SweepRow]:
     points = [Point(LOCAL, "none", "none"), *plan.points]
     runners = Runner.build_all(points, config, dataset, batches)
     samples = _take_turns(plan, runners)
-    everyone = hvd.allgather_object(samples, name="benchmark.samples")
-    hosts = hvd.allgather_object(socket.gethostname(), name="benchmark.hosts")
+    mine = [[asdict(sample) for sample in point] for point in samples]
+    everyone = [
+        [[Sample.from_dict(each) for each in point] for point in rank]
+        for rank in gather_json(mine, "benchmark.samples", runtime.size)
+    ]
+    hosts = gather_json(socket.gethostname(), "benchmark.hosts", runtime.size)
     launch = Launch(
         plan,
         runtime.size,

@@ -2,8 +2,8 @@
 
 Each round starts a small job, strikes it by one fault at a random moment, does what an
 operator would (the same command again, where the exit code says so), and compares the
-end with that of an undisturbed run. Faults, moments and victims follow from a seed; what
-a process is doing at such a moment does not.
+end with that of an undisturbed run. Faults, moments and victims follow from a seed;
+what a process is doing at such a moment does not.
 """
 
 from dathvd.rig.chaos.campaign import Campaign

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -53,7 +53,8 @@ class Fault:
     """Size of a disk of its own for the run folder; 0 needs none."""
     phases: tuple[str, ...] = ("start", "step", "step", "step", "evaluation")
     """When it may strike; what stands here twice is drawn twice as often."""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    elastic: bool = False
+    """Whether the number of ranks may change: the end is then that of a replay."""
 
 
 def _send(kind: str, number: int) -> Callable[[Job, Random], None]:
@@ -86,6 +87,17 @@ def _signal(kind: str, number: int, *codes: int) -> Fault:
     return Fault(what, _send(kind, number), codes=frozenset({0, *codes}))
 
 
+def _offer(change: int) -> Callable[[Job, Random], None]:
+    """Let an elastic job have more ranks, or fewer."""
+    return lambda job, random: job.offer(max(1, job.size + change))
+
+
+def _lose_host(job: Job, random: Random) -> None:
+    """A rank dies, and its slot is not there any more."""
+    job.offer(max(1, job.size - 1))
+    _send("rank", signal.SIGKILL)(job, random)
+
+
 def _fill_disk(job: Job, random: Random) -> None:
     """Leave no byte free on the run folder's disk."""
     block = bytes(1 << 12)
@@ -99,11 +111,12 @@ def _free_disk(job: Job, random: Random) -> None:
 
 
 def _remount(option: str) -> Callable[[Job, Random], None]:
+    """Change the mount's flags; the disk's own could not while a log is open."""
+
     def act(job: Job, random: Random) -> None:
-        # busy while a file is open for writing, as a log is
         disk = str(job.folder / "disk")
-        flags = "remount,rw" if option == "rw" else "remount,ro,bind"
-        subprocess.run(["mount", "-o", flags + (",bind" * (option == "rw")), disk])
+        flags = f"remount,bind,{option}"
+        subprocess.run(["mount", "-o", flags, disk], check=True)
 
     return act
 
@@ -207,6 +220,24 @@ FAULTS: Mapping[str, Fault] = {
         _flip,
         phases=("step",),
         environment=lambda folder: {"DATHVD_CHAOS_FLIP": str(folder / "flip")},
+    ),
+    "host-leaves": Fault(
+        "fewer slots in the hostfile",
+        _offer(-1),
+        phases=("step",),
+        elastic=True,
+    ),
+    "host-joins": Fault(
+        "more slots in the hostfile",
+        _offer(+1),
+        phases=("step",),
+        elastic=True,
+    ),
+    "host-lost": Fault(
+        "SIGKILL to a rank, and fewer slots",
+        _lose_host,
+        phases=("step",),
+        elastic=True,
     ),
     "clock-step": Fault(
         "the clock jumps by up to a day",

@@ -55,6 +55,8 @@ class Job:
     environment: Mapping[str, str]
     prefix: Sequence[str] = ()
     """What comes before the command, such as entering a host of a rig."""
+    elastic: bool = False
+    """Whether the number of ranks follows a list of hosts."""
     process: subprocess.Popen[bytes] | None = None
     codes: list[int] = field(default_factory=list)
     """Exit codes of the starts so far."""
@@ -78,7 +80,7 @@ class Job:
                 [
                     *self.prefix,
                     *[sys.executable, "-P", "-m", "dathvd", "launch"],
-                    *["-np", str(self.size), *self.options, "--"],
+                    *[*self._ranks(), *self.options, "--"],
                     *["train", "--run-dir", str(self.run_dir), *words],
                 ],
                 env={**_clean(os.environ), **self.environment, TOKEN: self.token},
@@ -87,6 +89,42 @@ class Job:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _ranks(self) -> list[str]:
+        if not self.elastic:
+            return ["-np", str(self.size)]
+        if not self.hostfile.exists():
+            self.offer(self.size)
+        return ["--min-np", "1", "--hostfile", str(self.hostfile)]
+
+    @property
+    def hostfile(self) -> Path:
+        """The list of hosts of an elastic job."""
+        return self.folder / "hosts"
+
+    def offer(self, slots: int) -> None:
+        """Let an elastic job have so many ranks."""
+        draft = self.hostfile.with_suffix(".draft")
+        draft.write_text(f"localhost slots={slots}\n", encoding="utf-8")
+        draft.rename(self.hostfile)
+
+    def replay(self, seconds: float) -> dict[str, Any] | None:
+        """What a replay of the job's history ends with; None where it does not."""
+        run = self.folder / "replayed"
+        words = ["train", "--replay-history", str(self.run_dir), "--run-dir", str(run)]
+        with self.output.open("ab") as file, contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):
+            subprocess.run(
+                [*self.prefix, sys.executable, "-P", "-m", "dathvd", *words],
+                env={**_clean(os.environ), **self.environment, TOKEN: self.token},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            )
+        return _read_result(run)
 
     @property
     def token(self) -> str:
@@ -111,10 +149,7 @@ class Job:
 
     def result(self) -> dict[str, Any] | None:
         """What the run ended with, if it has."""
-        with contextlib.suppress(OSError, ValueError):
-            text = (self.run_dir / "result.json").read_text(encoding="utf-8")
-            return dict(json.loads(text))
-        return None
+        return _read_result(self.run_dir)
 
     def wait_until(self, condition: Callable[[], object], seconds: float) -> bool:
         """Whether a condition came true before the job ended, and in that time."""
@@ -169,6 +204,12 @@ class Job:
                 process.send_signal(signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
+
+
+def _read_result(run: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((run / "result.json").read_text(encoding="utf-8")))
+    return None
 
 
 def _clean(environ: Mapping[str, str]) -> dict[str, str]:

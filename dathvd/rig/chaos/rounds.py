@@ -16,6 +16,7 @@ from dathvd.rig.chaos.faults import FAULTS, Fault
 from dathvd.rig.chaos.job import STEPS, Job
 
 OPTIONS = ("--max-restarts", "3", "--stall-limit", "3", "--grace", "20")
+_HOT = ("--hot-every", "7")
 _STARTS = 4
 """How often the same command is given before a job counts as one that cannot end."""
 _GONE = 12.0
@@ -80,7 +81,9 @@ def play(
     """
     fault = FAULTS[name]
     with _disk(folder, fault):
-        job = Job(folder, size, OPTIONS, fault.environment(folder))
+        options = (*OPTIONS, *random.choice([(), _HOT]))
+        environment = fault.environment(folder)
+        job = Job(folder, size, options, environment, elastic=fault.elastic)
         started = time.monotonic()
         phase = random.choice(fault.phases)
         verdict = Verdict(number, name, size, phase)
@@ -109,6 +112,8 @@ def _play(
         verdict.problems += _judge_end(job, code, fault, verdict.struck)
         if code == 0:
             verdict.problems += _judge_result(job, known)
+            if fault.elastic:
+                verdict.problems += _judge_replay(job, limit)
             return
         fault.mend(job, random)
         job.start()
@@ -157,7 +162,7 @@ def _judge_result(job: Job, known: Reference) -> list[str]:
     problems, result = [], job.result()
     if result is None:
         return ["exit code 0 without a result"]
-    for key, value in _kept(result).items():
+    for key, value in _kept(result).items() if not job.elastic else ():
         if value != known.result[key]:
             problems.append(f"{key} differs: {value}, undisturbed {known.result[key]}")
     lines = (job.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -168,6 +173,16 @@ def _judge_result(job: Job, known: Reference) -> list[str]:
     left = [each.name for each in folder.iterdir() if each.name.endswith(".writing")]
     problems += [f"left behind: {name}" for name in left]
     return problems
+
+
+def _judge_replay(job: Job, limit: float) -> list[str]:
+    """What is wrong with a job whose membership changed."""
+    result, again = job.result(), job.replay(limit)
+    if result is None or again is None:
+        return ["the history cannot be replayed"]
+    if _kept(result) != _kept(again):
+        return [f"the replay differs: {_kept(again)}, the job {_kept(result)}"]
+    return []
 
 
 def _kept(result: dict[str, Any]) -> dict[str, Any]:

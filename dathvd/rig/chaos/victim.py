@@ -38,7 +38,7 @@ class Victim(nn.Sequential):
         """Logits of a batch."""
         if self.training:
             _obey(self)
-        logits: Tensor = super().forward(images)
+        logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         return logits
 
 

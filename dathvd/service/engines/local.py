@@ -21,7 +21,8 @@ from dathvd.service.engines.tickets import Phase, Queue, Ticket, num_slots, queu
 from dathvd.service.record import Job
 
 SUPERVISOR = [sys.executable, "-P", "-m", "dathvd.service.engines.supervisor"]
-"""What starts a supervisor; its arguments are a ticket and the number of slots."""
+"""What starts a supervisor; its arguments are a ticket, the number of slots, and the
+descriptor of the ticket's lock."""
 
 
 class Local:
@@ -96,11 +97,19 @@ class Local:
 
 
 def supervise(ticket: Ticket, slots: int) -> None:
-    """Start a supervisor that no shell and no logout ends."""
+    """Start a supervisor that no shell and no logout ends, unless there is one.
+
+    The ticket is locked here and the lock handed on: there is no moment, however long a
+    process takes to start, in which the ticket looks as if nobody cared for it.
+    """
+    lock = Queue(queue_folder()).hold(ticket.name, patience=0.2)
+    if lock is None:
+        return
     run = Path(ticket.run)
-    with output_file(run, ticket.attempt).open("ab") as log:
+    with os.fdopen(lock, "rb"), output_file(run, ticket.attempt).open("ab") as log:
         subprocess.Popen(
-            [*SUPERVISOR, ticket.name, str(slots)],
+            [*SUPERVISOR, ticket.name, str(slots), str(lock)],
+            pass_fds=[lock],
             cwd="/",
             env={**os.environ, "DATHVD_STATE": str(queue_folder())},
             stdin=subprocess.DEVNULL,

@@ -1,10 +1,10 @@
 """The supervisor of one attempt in this machine's queue.
 
-    python -m dathvd.service.engines.supervisor TICKET SLOTS
+    python -m dathvd.service.engines.supervisor TICKET SLOTS LOCK
 
-It waits for its turn and for enough slots, runs the attempt, and records its end. A
-second supervisor of the same ticket finds it locked and leaves. An attempt is started
-at most once: the ticket says ``started`` before its command is.
+It waits for its turn and for enough slots, runs the attempt, and records its end. It is
+given the ticket's lock by who starts it: a ticket has one supervisor. An attempt is
+started at most once: the ticket says ``started`` before its command is.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ _STOPPED = 143
 def main() -> None:
     """Supervise the ticket's attempt to its end."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    name, slots = sys.argv[1], int(sys.argv[2])
+    name, slots, lock = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    os.set_inheritable(lock, False)  # not for whatever this process starts
     queue = Queue(queue_folder())
-    lock = queue.hold(name)
-    if lock is None:
-        return
     ticket = queue.get(name)
     if ticket is None or ticket.phase == "started":
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from dathvd.service.server.doctor import Doctor
 from dathvd.service.server.settings import ServerSettings
 
 router = APIRouter(prefix="/api")
+_LOG = logging.getLogger(__name__)
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -99,6 +101,15 @@ def observation(index: Catalogue, uuid: str) -> Observation:
         raise HTTPException(404, f"the folder of run {uuid} is gone")
     index.put(seen)
     return seen[0]
+
+
+def enter(index: Catalogue, seen: list[Observation]) -> None:
+    """Index runs that are submitted by now, whether the database answers or not: they
+    are found again below the server's root."""
+    try:
+        index.put(seen)
+    except UserError as error:
+        _LOG.warning("%s", error)
 
 
 @router.get("/runs")
@@ -192,7 +203,7 @@ def submit(body: Submission, index: Index, server: Settings) -> list[dict[str, A
                 "to be started with --trust"
             )
     seen = observe_all([submission.submit(request) for request in requests])
-    index.put(seen)
+    enter(index, seen)
     return [each.to_json() for each in seen]
 
 
@@ -214,7 +225,7 @@ def resume(uuid: Uuid, index: Index) -> dict[str, Any]:
 def retry(uuid: Uuid, index: Index) -> dict[str, Any]:
     """Run a job that ended anew, in a folder beside the old one."""
     seen = observe_all([submission.retry(run_folder(index, uuid))])
-    index.put(seen)
+    enter(index, seen)
     return seen[0].to_json()
 
 

@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 
 from dathvd import __version__
 from dathvd.errors import UserError
-from dathvd.service.catalogue import Catalogue
+from dathvd.service.catalogue import Catalogue, IndexUnavailable
 from dathvd.service.engines.base import Unreachable
 from dathvd.service.server import api, pages
 from dathvd.service.server.auth import Gate, is_same_user
@@ -43,7 +43,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     check(settings)
     catalogue = Catalogue(settings.database)
     gate = Gate(settings.token_hashes().values())
-    refresher = Refresher(catalogue, settings.refresh_seconds, settings.notify)
+    refresher = Refresher(
+        catalogue, settings.refresh_seconds, settings.notify, settings.root
+    )
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -95,6 +97,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(IndexUnavailable)
+    def no_index(request: Request, error: IndexUnavailable) -> Response:
+        return JSONResponse({"detail": str(error)}, 503)
 
     @app.exception_handler(Unreachable)
     def unreachable(request: Request, error: Unreachable) -> Response:

@@ -9,9 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dathvd.errors import UserError
-from dathvd.service.catalogue import Catalogue
+from dathvd.service.catalogue import Catalogue, Query
+from dathvd.service.engines.base import Unreachable
+from dathvd.service.status import SUBMITTING
+from dathvd.service.submission import complete
 
 _LOG = logging.getLogger(__name__)
+DISCOVER_SECONDS = 10.0
+"""How often the root is searched for runs that are not in the index."""
 
 
 class Refresher:
@@ -21,12 +26,20 @@ class Refresher:
         catalogue: the index.
         seconds: how often the runs that have not ended are observed.
         notify: Apprise URLs, which may hold secrets and are never logged.
+        root: where to look for runs that are not in the index, and for submissions of a
+            server that was killed, which are completed.
     """
 
     def __init__(
-        self, catalogue: Catalogue, seconds: float, notify: Sequence[str]
+        self,
+        catalogue: Catalogue,
+        seconds: float,
+        notify: Sequence[str],
+        root: Path | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._root = root
+        self._looked = -DISCOVER_SECONDS
         self._seconds = seconds
         self._states: dict[str, str] | None = None
         self._over = threading.Event()
@@ -47,12 +60,25 @@ class Refresher:
     def _run(self) -> None:
         while not self._over.is_set():
             try:
+                self._discover()
                 self._catalogue.refresh()
                 self._tell_changes(self._catalogue.recent_states())
                 self.last_success = time.time()
             except UserError as error:
                 _LOG.warning("%s", error)
             self._over.wait(self._seconds)
+
+    def _discover(self) -> None:
+        """Now and then, index what others left below the root."""
+        now = time.monotonic()
+        if self._root is None or now - self._looked < DISCOVER_SECONDS:
+            return
+        self._catalogue.discover(self._root)
+        self._looked = now
+        queued, _ = self._catalogue.select(Query(("queued",)), refresh=True)
+        for run in queued:
+            if run["status"]["reason"] == SUBMITTING:
+                _complete(Path(run["run"]))
 
     def _tell_changes(self, states: Mapping[str, str]) -> None:
         before, self._states = self._states, dict(states)
@@ -66,6 +92,14 @@ class Refresher:
                 body = f"{run}: {old or 'new'} → {state}"
                 if not self._messenger(title, body):
                     _LOG.warning("a notification of %s could not be sent", name)
+
+
+def _complete(run: Path) -> None:
+    try:
+        if complete(run):
+            _LOG.warning("the submission of %s was cut off and is completed", run.name)
+    except (UserError, Unreachable) as error:
+        _LOG.warning("the submission of %s was cut off: %s", run.name, error)
 
 
 def _messenger(urls: Sequence[str]) -> Callable[[str, str], bool]:

@@ -117,7 +117,7 @@ class HotState:
 
 
 def open_store(run_id: str) -> Store | None:
-    """The store of a run on this host; None, with a warning, where there can be none."""
+    """A run's store on this host; None, with a warning, where there can be none."""
     try:
         return Store(run_id)
     except OSError as error:
