@@ -64,7 +64,8 @@ if [ "$run_as" = user ]; then
     start=(su user -c "cd $home/dathvd && $command")
 fi
 
-# mounts and processes of its own: nothing is left on this machine when it ends
+# mounts and processes of its own: nothing is left on this machine when it ends, also
+# where this script is ended by a signal
 # shellcheck disable=SC2016  # expanded by the shell that reads it
 enter='
     machine=$1; share=$2; shift 2
@@ -76,8 +77,8 @@ enter='
     done
     exec chroot "$machine" "$@"'
 enter() {
-    unshare --mount --pid --fork --kill-child bash -ec "$enter" - "$machine" "${SHARE:-}" \
-        env -i "${variables[@]}" "$@"
+    setpriv --pdeathsig=KILL unshare --mount --pid --fork --kill-child \
+        bash -ec "$enter" - "$machine" "${SHARE:-}" env -i "${variables[@]}" "$@"
 }
 
 enter bash -ec "$prepare"

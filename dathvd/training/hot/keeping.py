@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dathvd import checkpoint
 from dathvd.distributed import check_weights
+from dathvd.distributed.between_hosts import send_to_partner
 from dathvd.runtime import Runtime, gather_json
 from dathvd.training.hot.store import SHARED, Moment, Store
-from dathvd.training.hot.transfer import send_to_partner
 from dathvd.training.state import Saved, TrainingState
 
 EVERY = "DATHVD_HOT_EVERY"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dathvd import checkpoint
+from dathvd.distributed.between_hosts import from_rank
 from dathvd.run_history import Attempt, is_current
 from dathvd.runtime import Runtime, gather_json, together
 from dathvd.training.hot.keeping import open_store, wanted_every
 from dathvd.training.hot.store import SHARED, Moment, Store
-from dathvd.training.hot.transfer import from_rank
 from dathvd.training.saving import same_batches
 from dathvd.training.state import Saved, TrainingState
 
