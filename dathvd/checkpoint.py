@@ -14,14 +14,15 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
+from dathvd import dealing
 from dathvd.config import Config, explain
 from dathvd.errors import UserError
 from dathvd.files import (
@@ -32,6 +33,8 @@ from dathvd.files import (
 )
 
 FORMAT = 1
+DEALT = 2
+"""The format of a ``model.pt`` whose optimizer other ranks wrote a part of."""
 BEST = "best.json"
 """The file of a checkpoint that says which one was the best when it was written."""
 Which = Literal["last", "best"]
@@ -51,16 +54,9 @@ class Unreadable(UserError):
 
 
 def save_file(path: Path, state: dict[str, Any]) -> None:
-    """Write a dictionary of tensors and plain values atomically."""
-    # serialised in memory first: torch's own writer turns a full disk into a
-    # RuntimeError that names neither the disk nor the file
-    data = io.BytesIO()
-    torch.save(state, data)
-
-    def write(file: Any) -> None:
-        file.write(data.getbuffer())
-
-    write_atomically(path, write)
+    """Write a dictionary of tensors and plain values atomically, tensor by tensor."""
+    # given a file rather than its name, torch hands on what a full disk raises
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load_bytes(data: bytes, name: str) -> dict[str, Any]:
@@ -70,13 +66,18 @@ def load_bytes(data: bytes, name: str) -> dict[str, Any]:
         Unreadable: the bytes are damaged, no checkpoint at all, or hold anything but
             tensors and plain values.
     """
+    return _load(io.BytesIO(data), name)
+
+
+def _load(file: BinaryIO, name: str) -> dict[str, Any]:
     problem = Unreadable(f"checkpoint {name}: corrupted, or not a checkpoint of dathvd")
     try:
         # torch does not compare the archive's checksums; a flipped bit would train on
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:
                 raise problem
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except (
         zipfile.BadZipFile,
         pickle.UnpicklingError,
@@ -86,9 +87,20 @@ def load_bytes(data: bytes, name: str) -> dict[str, Any]:
         KeyError,
     ):
         raise problem from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, DEALT):
         raise UserError(f"checkpoint {name}: not a checkpoint of dathvd {FORMAT=}")
     return state
+
+
+def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same dictionaries and lists with each tensor replaced by a function of it."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: map_tensors(each, function) for key, each in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map_tensors(each, function) for each in tree)
+    return tree
 
 
 def load_file(path: Path) -> dict[str, Any]:
@@ -97,9 +109,38 @@ def load_file(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is damaged, or is not a checkpoint.
     """
-    with explain_os_errors("read", path):
-        data = path.read_bytes()
-    return load_bytes(data, str(path))
+    with explain_os_errors("read", path), path.open("rb") as file:
+        return _load(file, str(path))
+
+
+def load_networks(path: Path) -> dict[str, Any]:
+    """Read a ``model.pt`` without its optimizer.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or is not a checkpoint.
+    """
+    return {**load_file(path), "optimizer": {}}
+
+
+def load_whole(path: Path) -> dict[str, Any]:
+    """Read a ``model.pt`` and what other ranks wrote of its optimizer.
+
+    Raises:
+        UserError: a file cannot be read, is damaged, or is not a checkpoint.
+    """
+    state = load_file(path)
+    if state["format"] == DEALT:
+        parts = [
+            load_file(path.with_name(name))["tensors"]
+            for name in dealing.files(state["optimizer"])
+        ]
+        try:
+            state["optimizer"] = dealing.gathered(state["optimizer"], parts)
+        except KeyError:
+            raise Unreadable(
+                f"checkpoint {path.parent}: its parts do not fit"
+            ) from None
+    return state
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -126,6 +167,7 @@ def write_rank_files(
     own: dict[str, Any],
     rank: int,
     best: dict[str, Any] | None = None,
+    dealt: dict[str, Any] | None = None,
 ) -> None:
     """This rank's part of a checkpoint, in the staging folder.
 
@@ -136,11 +178,15 @@ def write_rank_files(
         rank: this one.
         best: the best checkpoint's ``step`` and ``robust_accuracy``, written with what
             is shared.
+        dealt: what this rank writes of what ``shared`` says is elsewhere.
     """
     staging = staging_folder(final)
     make_folder(staging)
     if shared is not None:
         save_file(staging / "model.pt", {"format": FORMAT, **shared})
+    if dealt:
+        file = staging / dealing.file_name(rank)
+        save_file(file, {"format": FORMAT, "tensors": dealt})
         if best is not None:
             write_json(staging / BEST, best)
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})

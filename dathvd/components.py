@@ -18,6 +18,7 @@ ATTACKS: Registry[Any] = Registry(
         "pgd": "dathvd.attacks.build:pgd",
         "fgsm": "dathvd.attacks.build:fgsm",
         "fgsm_rs": "dathvd.attacks.build:fgsm_rs",
+        "n_fgsm": "dathvd.attacks.build:n_fgsm",
         "free": "dathvd.attacks.build:free",
     },
 )

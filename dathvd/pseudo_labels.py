@@ -27,12 +27,13 @@ from dathvd.data.decode import Decoder, decode_all
 from dathvd.data.folder import SUFFIXES
 from dathvd.data.lazy import FileImages
 from dathvd.data.pickles import read_arrays
+from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, write_atomically
 from dathvd.foreign import foreign_network
 from dathvd.report.progress import Progress
 from dathvd.report.tables import plain_console
-from dathvd.runtime import Runtime, read_on_root, sum_over_workers, together
+from dathvd.runtime import Runtime, sum_over_workers, together
 
 _NAMES = ("x", "images", "data", "x_train")
 """Names of the images in a file of several arrays, the likeliest first."""
@@ -136,12 +137,13 @@ def load_teacher(
     Raises:
         UserError: there is none, it holds no such weights, or it has no classes.
     """
-    name, data = read_on_root(
-        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    name, state = load_on_root(
+        runtime,
+        lambda: checkpoint.resolve(run, which) / "model.pt",
+        checkpoint.load_networks,
     )
 
     def restore() -> Teacher:
-        state = checkpoint.load_bytes(data, name)
         model, config = checkpoint.restore_model(state, name, weights, trust=trust)
         if config.objective.is_self_supervised:
             raise UserError(

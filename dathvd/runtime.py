@@ -181,7 +181,7 @@ def _gather_bytes(data: bytes, name: str, size: int) -> list[bytes]:
     return [bytes(part.numpy()) for part in everyone.split(lengths.tolist())]
 
 
-def _bytes_from_root(data: bytes, name: str, part: int = _PART) -> bytes:
+def bytes_from_root(data: bytes, name: str, part: int = _PART) -> bytes:
     """Rank 0's bytes, sent in parts; what other ranks give is not looked at."""
     import horovod.torch as hvd
 
@@ -225,7 +225,7 @@ def from_root(runtime: Runtime, value: T) -> T:
         return value
     data = _to_json(value) if runtime.is_root else b""
     with heartbeat.resting():
-        sent: T = json.loads(_bytes_from_root(data, "from_root"))
+        sent: T = json.loads(bytes_from_root(data, "from_root"))
     return sent
 
 
@@ -265,7 +265,7 @@ def read_on_root(runtime: Runtime, find: Callable[[], Path]) -> tuple[str, bytes
     if runtime.size == 1:
         return name, data
     with heartbeat.resting():
-        return from_root(runtime, name), _bytes_from_root(data, "read_on_root")
+        return from_root(runtime, name), bytes_from_root(data, "read_on_root")
 
 
 def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
@@ -327,31 +327,43 @@ def abort(runtime: Runtime, code: int) -> NoReturn:
 class StopRequest:
     """A wish to stop (a preempted job), for the loop to save and leave.
 
-    The ranks vote with one asynchronous integer a step, read a step later, so that
-    all leave after the same step and none waits for the vote.
+    The ranks vote with a few asynchronous integers a step, read a step later, so that
+    all leave after the same step and none waits for the vote. What else they are to
+    agree on goes with it.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._handle: int | None = None
+        self.votes = [0, 0]
+        """How many ranks had said yes to either question when the last poll was made;
+        equal on all ranks."""
         stop.listen()
 
-    def poll(self) -> bool:
-        """Whether any rank had been asked when the last poll was made."""
+    def poll(self, one: bool = False, other: bool = False) -> bool:
+        """Whether any rank had been asked when the last poll was made.
+
+        Args:
+            one: this rank's vote on another question.
+            other: and on a second one.
+        """
         heartbeat.beat(heartbeat.TRAINING)
-        asked = stop.asked() if self._runtime.size == 1 else self._vote()
+        mine = [int(stop.asked()), int(one), int(other)]
+        asked, *self.votes = mine if self._runtime.size == 1 else self._vote(mine)
         if asked:  # a signal sent again must not end the exit that is under way
             stop.ask()
             stop.ignore_signals()
-        return asked
+        return bool(asked)
 
-    def _vote(self) -> bool:
+    def _vote(self, mine: list[int]) -> list[int]:
         import horovod.torch as hvd
 
-        asked = self._handle is not None and bool(hvd.synchronize(self._handle).item())
-        vote = torch.tensor([int(stop.asked())], dtype=torch.int32)
+        before = [0] * len(mine)
+        if self._handle is not None:
+            before = hvd.synchronize(self._handle).tolist()
+        vote = torch.tensor(mine, dtype=torch.int32)
         self._handle = hvd.allreduce_async(vote, op=hvd.Sum, name="stop")
-        return asked
+        return before
 
     def close(self) -> None:
         """Take in the vote that is under way."""

@@ -6,7 +6,7 @@
 #   PYTHON              interpreter for the virtual environment   (python3.11, else python3)
 #   VENV                the virtual environment                   (.venv beside the Makefile)
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
-#   DATHVD_TORCH_INDEX  a further wheel index for torch, such as
+#   DATHVD_TORCH_INDEX  another wheel index for torch and torchvision alone, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
 #   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs,service)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
@@ -139,8 +139,15 @@ pip() {
 }
 
 pip_install() {
-    pip install -q --constraint "$constraints" \
-        ${DATHVD_TORCH_INDEX:+--extra-index-url "$DATHVD_TORCH_INDEX"} "$@"
+    pip install -q --constraint "$constraints" "$@"
+}
+
+# A build of torch from an index of its own. Each package comes from one index alone:
+# beside a second one, whoever publishes a name there could replace any package.
+install_torch() {
+    [ -n "${DATHVD_TORCH_INDEX:-}" ] || return 0
+    pip_install --no-deps --index-url "$DATHVD_TORCH_INDEX" \
+        "$(pinned torch)" "$(pinned torchvision)"
 }
 
 # The CUDA toolkit: CUDA_HOME, or that of the nvcc on PATH, or the one that NVIDIA's
@@ -305,6 +312,7 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 say "installing Python packages"
 pip_install pip setuptools wheel
+install_torch
 pip_install "$(pinned torch)" "$(pinned numpy)" cloudpickle psutil pyyaml packaging
 install_horovod
 [ "$stage" != wheel ] || exit 0

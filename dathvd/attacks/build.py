@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from dathvd.attacks.attack import Attack
 from dathvd.attacks.balls import BALLS, Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES
+from dathvd.attacks.noisy import SPREAD, NoisyBall
 from dathvd.attacks.pgd import PGD
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.components import ATTACKS as _ATTACKS
@@ -118,6 +121,16 @@ def fgsm_rs(config: AttackConfig) -> Attack:
     step = FAST_STEP * config.epsilon
     attack = PGD(_ball(config), step_size=step, num_steps=1, **_common(config))
     return _called(attack, "FGSM-RS", config, _restarts(config))
+
+
+def n_fgsm(
+    config: AttackConfig, *, spread: Annotated[float, Field(gt=0)] = SPREAD
+) -> Attack:
+    """One step of epsilon from noise of ``spread`` epsilon, not clipped to the ball."""
+    ball = NoisyBall(_ball(config), spread)
+    attack = PGD(ball, step_size=config.epsilon, num_steps=1, **_common(config))
+    label = "N-FGSM" if spread == SPREAD else f"N-FGSM spread {spread:g}"
+    return _called(attack, label, config, _restarts(config))
 
 
 def free(config: AttackConfig) -> Attack:

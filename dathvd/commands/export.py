@@ -7,7 +7,8 @@ from typing import Literal
 
 import click
 
-from dathvd.commands.options import trust_option, weights_option
+from dathvd.commands.options import trust_option
+from dathvd.errors import UserError
 
 
 @click.command("export")
@@ -26,12 +27,18 @@ from dathvd.commands.options import trust_option, weights_option
 )
 @click.option(
     "--checkpoint",
-    "step",
-    type=click.IntRange(min=0),
-    metavar="STEP",
-    help="The checkpoint after so many steps.  [default: the newest]",
+    default="last",
+    show_default=True,
+    metavar="last|best|STEP",
+    help="The newest checkpoint of RUN, the best (train.select), or that of a step.",
 )
-@weights_option
+@click.option(
+    "--weights",
+    type=click.Choice(["raw", "ema"]),
+    default="raw",
+    show_default=True,
+    help="The run's own, or their moving average (train.ema_decay).",
+)
 @click.option(
     "--evaluation",
     "evaluations",
@@ -50,7 +57,7 @@ def command(
     run: str,
     form: str,
     output: str | None,
-    step: int | None,
+    checkpoint: str,
     weights: Literal["raw", "ema"],
     evaluations: tuple[str, ...],
     check: bool,
@@ -69,7 +76,7 @@ def command(
     request = ExportRequest(
         form,
         output=Path(output) if output else None,
-        step=step,
+        checkpoint=_chosen(checkpoint),
         weights=weights,
         trust=trust,
         evaluations=tuple(map(Path, evaluations)),
@@ -92,3 +99,20 @@ def _folder(run: str) -> Path:
     except ImportError:  # without the extra `service` there are no submitted runs
         return path
     return Path(Here().find(run))
+
+
+def _chosen(text: str) -> Literal["last", "best"] | int:
+    """What ``--checkpoint`` says.
+
+    Raises:
+        UserError: neither a word that it takes nor a number.
+    """
+    if text == "last":
+        return "last"
+    if text == "best":
+        return "best"
+    if not text.isdecimal():
+        raise UserError(
+            f"--checkpoint {text}: expected last, best, or a number of steps"
+        )
+    return int(text)

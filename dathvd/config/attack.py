@@ -23,8 +23,10 @@ class AttackConfig(ComponentSection):
 
     name: Annotated[str, named_in(ATTACKS)] = "pgd"
     """none (plain training), pgd, fgsm (one step of epsilon from the image), fgsm_rs
-    (one step of 1.25 epsilon from a random start), free (replayed batches), or the
-    place of another one, package.module:attribute."""
+    (one step of 1.25 epsilon from a random start), n_fgsm (one step of epsilon from
+    noise of twice epsilon, options.spread, which is not clipped to the ball: in
+    training only), free (replayed batches), or the place of another one,
+    package.module:attribute."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball."""
     epsilon: Pixel = 0.17

@@ -72,7 +72,8 @@ class DataConfig(ComponentSection):
     auto takes memory up to 2 GiB."""
     cache: str | None = None
     """A folder that keeps the decoded images of an image_folder (uint8 at image_size),
-    so that they are decoded once and shared by the workers of a host."""
+    so that they are decoded once, by all workers of a host together, and shared by
+    them; what a killed run has decoded stays."""
     num_threads: Count = 4
     """Threads of each worker that decode image files."""
 

@@ -48,4 +48,6 @@ class EvaluationConfig(Section):
     ) -> EvaluationAttackConfig:
         if attack.name == "free":
             raise ValueError("free works in training only: take pgd or fgsm")
+        if attack.name == "n_fgsm":
+            raise ValueError("n_fgsm leaves the ball: take pgd or fgsm_rs")
         return attack

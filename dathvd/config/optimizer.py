@@ -37,8 +37,8 @@ class OptimizerConfig(ComponentSection):
     """
 
     name: Annotated[str, named_in(OPTIMIZERS)] = "lamb"
-    """lamb and lars have layer-wise adaptive learning rates; sgd; adamw; or the place
-    of another one, such as torch.optim:NAdam."""
+    """lamb and lars have layer-wise adaptive learning rates; sgd (with
+    options.nesterov); adamw; or the place of another one, such as torch.optim:NAdam."""
     lr: Positive = 0.03
     """The learning rate at the end of the warm-up, for base_batch_size images a step
     where scaling is not none."""

@@ -42,6 +42,8 @@ class TrainConfig(Section):
     Kolter, ICML 2020). The weights that choose are the raw ones."""
     checkpoint_every: Natural = 5
     """Epochs between checkpoints; 0 keeps the last one only."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """Minutes after which a checkpoint is written at any rate; 0 leaves that out."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints are kept."""
     check_every: Natural = 50

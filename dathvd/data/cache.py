@@ -1,28 +1,45 @@
-"""Decode once: all images of a set in a file that workers map into memory.
+"""Decode once: all images of a set in files that workers map into memory.
 
-Images of one shape are one .npy file. Whole frames lie one after another in a .bin
-file, and their heights and widths in a .npy file beside it, which is written last.
+A set is cut into parts of ``PART`` images, each a file of its own. The workers of a
+host share the work: each takes parts that nobody has written or is writing. A part is
+renamed when it is whole, so that what a killed run has written stays, and the next one
+decodes the rest. Nothing is put together afterwards: parts are read where they lie.
+
+Images of one shape are ``.npy`` files. Whole frames lie one after another in a ``.bin``
+file, and their heights and widths in a ``.npy`` file beside it, which is written last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dathvd.data.decode import Decoder
 from dathvd.data.frames import FlatFrames
-from dathvd.data.lock import host_lock
+from dathvd.data.lock import host_lock, try_host_lock
+from dathvd.data.parts import FrameParts, ImageParts
 from dathvd.data.sets import ImageSet, TensorImages
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_atomically
+from dathvd.ranks import launched_local_rank
+
+PART = 1024
+"""Images of a part."""
+_SAY_EVERY = 10.0  # seconds
+_FORMAT = 2  # of what is decoded: another number has it decoded anew
 
 
 def cached_images(
@@ -32,29 +49,27 @@ def cached_images(
     labels: Tensor,
     num_threads: int,
 ) -> ImageSet:
-    """The images from the cache's file, which the first worker of a host writes.
+    """The images from the cache's parts, which the workers of a host write together.
 
-    Its name depends on every image file's path, size and time of change, on the shape,
-    and on whether images are whole, so a changed folder gets a new file. Workers share
-    its pages.
+    Their folder's name depends on every image file's path, size and time of change, on
+    the shape, and on whether images are whole, so that a changed set gets a new one.
+    Workers share its pages.
 
     Raises:
         UserError: the cache cannot be written or read, or an image cannot be.
     """
-    make_folder(folder)
     kind = "frames" if decoder.whole else "images"
-    file = folder / f"{kind}-{_key(decoder, paths)}.npy"
-    with host_lock(folder / f".{file.name}.lock"):
-        if not file.exists():
-            write = _write_frames if decoder.whole else _write_images
-            write(file, decoder, paths, num_threads)
+    cache = _Cache(folder / f"{kind}-{_key(decoder, paths)}", decoder, paths)
+    make_folder(cache.folder)
+    cache.write(num_threads)
     if decoder.whole:
-        return _mapped_frames(file, decoder, labels)
-    return TensorImages(_mapped(file, (len(paths), *decoder.shape)), labels)
+        return FrameParts([cache.frames(n, labels) for n in cache.parts], PART)
+    return ImageParts([cache.images(n, labels) for n in cache.parts], PART)
 
 
 def _key(decoder: Decoder, paths: Sequence[str]) -> str:
-    geometry = [decoder.shape, decoder.resize, *(["whole"] if decoder.whole else [])]
+    whole = ["whole"] if decoder.whole else []
+    geometry = [_FORMAT, PART, decoder.shape, decoder.resize, *whole]
     digest = hashlib.sha256(json.dumps(geometry).encode())
     for path in paths:
         with explain_os_errors("read", Path(path)):
@@ -63,54 +78,109 @@ def _key(decoder: Decoder, paths: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write_images(
-    file: Path, decoder: Decoder, paths: Sequence[str], num_threads: int
-) -> None:
-    shape = (len(paths), *decoder.shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+@dataclass(frozen=True)
+class _Cache:
+    """The parts of one set in their folder."""
 
-    def write(stream: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for chunk in decoder.chunks(paths, num_threads):
-            stream.writelines(image.data for image in chunk)
+    folder: Path
+    decoder: Decoder
+    paths: Sequence[str]
 
-    write_atomically(file, write)
+    @property
+    def parts(self) -> range:
+        return range(-(-len(self.paths) // PART))
+
+    def write(self, num_threads: int) -> None:
+        """Write what is missing, beside the host's other workers; wait for theirs."""
+        said = time.monotonic()
+        for part in self._missing():
+            with try_host_lock(self._lock(part)) as held:
+                if held and not self._file(part).exists():
+                    self._write_part(part, num_threads)
+            if time.monotonic() - said > _SAY_EVERY and launched_local_rank() == 0:
+                said = time.monotonic()
+                self._say()
+        for part in self._missing():  # others write it, or were killed while they did
+            with host_lock(self._lock(part)):
+                if not self._file(part).exists():
+                    self._write_part(part, num_threads)
+
+    def images(self, part: int, labels: Tensor) -> TensorImages:
+        """A part's images of one shape, mapped."""
+        own, file = labels[self._slice(part)], self._file(part)
+        try:
+            # copy-on-write: torch has no read-only tensors
+            array = np.load(file, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, error) from None
+        if array.shape != (len(own), *self.decoder.shape) or array.dtype != np.uint8:
+            raise _other_images(file)
+        return TensorImages(_read_at_random(array), own)
+
+    def frames(self, part: int, labels: Tensor) -> FlatFrames:
+        """A part's whole frames, mapped."""
+        own, file = labels[self._slice(part)], self._file(part)
+        try:
+            sizes = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.int64))
+            flat = np.memmap(file.with_suffix(".bin"), dtype=np.uint8, mode="c")
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, error) from None
+        fits = sizes.shape == (len(own), 2)
+        if not fits or len(flat) != self.decoder.shape[0] * int(sizes.prod(1).sum()):
+            raise _other_images(file)
+        return FlatFrames(_read_at_random(flat), sizes, own, self.decoder.shape)
+
+    def _write_part(self, part: int, num_threads: int) -> None:
+        paths, file = self.paths[self._slice(part)], self._file(part)
+        sizes: list[tuple[int, ...]] = []
+
+        def write(stream: BinaryIO) -> None:
+            if not self.decoder.whole:
+                shape = (len(paths), *self.decoder.shape)
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+            for chunk in self.decoder.chunks(paths, num_threads):
+                stream.writelines(image.data for image in chunk)
+                sizes.extend(image.shape[1:] for image in chunk)
+
+        if not self.decoder.whole:
+            write_atomically(file, write)
+            return
+        write_atomically(file.with_suffix(".bin"), write)
+        write_atomically(file, lambda stream: np.save(stream, np.array(sizes)))
+
+    def _missing(self) -> list[int]:
+        return [part for part in self.parts if not self._file(part).exists()]
+
+    def _say(self) -> None:
+        done = (len(self.parts) - len(self._missing())) * PART
+        total = len(self.paths)
+        print(f"data.cache: {min(done, total):,} of {total:,} images", file=sys.stderr)
+
+    def _slice(self, part: int) -> slice:
+        return slice(part * PART, (part + 1) * PART)
+
+    def _file(self, part: int) -> Path:
+        return self.folder / f"{part:06d}.npy"
+
+    def _lock(self, part: int) -> Path:
+        return self.folder / f".{part:06d}.lock"
 
 
-def _write_frames(
-    file: Path, decoder: Decoder, paths: Sequence[str], num_threads: int
-) -> None:
-    sizes: list[tuple[int, ...]] = []
+def _read_at_random(array: NDArray[np.uint8]) -> Tensor:
+    """The mapped array, of which the kernel shall read no more than is asked for.
 
-    def write(stream: BinaryIO) -> None:
-        for chunk in decoder.chunks(paths, num_threads):
-            stream.writelines(image.data for image in chunk)
-            sizes.extend(image.shape[1:] for image in chunk)
-
-    write_atomically(file.with_suffix(".bin"), write)
-    write_atomically(file, lambda stream: np.save(stream, np.array(sizes)))
-
-
-def _mapped_frames(file: Path, decoder: Decoder, labels: Tensor) -> FlatFrames:
-    pixels = file.with_suffix(".bin")
-    try:
-        sizes = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.int64))
-        # copy-on-write: torch has no read-only tensors
-        flat = torch.from_numpy(np.memmap(pixels, dtype=np.uint8, mode="c"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"data.cache: {file} cannot be read: {error}") from None
-    fits = sizes.shape == (len(labels), 2)
-    if not fits or len(flat) != decoder.shape[0] * int(sizes.prod(dim=1).sum()):
-        raise UserError(f"data.cache: {file} holds other images; delete it")
-    return FlatFrames(flat, sizes, labels, decoder.shape)
-
-
-def _mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
-    try:
-        # copy-on-write: torch has no read-only tensors
-        array = np.load(file, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"data.cache: {file} cannot be read: {error}") from None
-    if array.shape != shape or array.dtype != np.uint8:
-        raise UserError(f"data.cache: {file} holds other images; delete it")
+    Reading ahead would push out the pages of images that are needed sooner.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_RANDOM)
     return torch.from_numpy(array)
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"data.cache: {file} cannot be read: {error}")
+
+
+def _other_images(file: Path) -> UserError:
+    return UserError(f"data.cache: {file} holds other images; delete it")

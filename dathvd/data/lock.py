@@ -22,3 +22,21 @@ def host_lock(path: Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def try_host_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file if no other process does; whether it is held.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    with explain_os_errors("lock", path):
+        file = open(path, "w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -41,7 +41,7 @@ def save_bucket(exchange: BucketExchange) -> State:
     return {
         **_layout(exchange),
         "residuals": {end: kept.cpu().clone() for end, kept in residuals.items()},
-        "shared": {name: value.cpu() for name, value in shared.items()},
+        "shared": {name: value.cpu().clone() for name, value in shared.items()},
     }
 
 

@@ -21,11 +21,13 @@ from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
 from dathvd.data import Dataset
 from dathvd.devices import set_up_device
+from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
+from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
 from dathvd.files import write_json, write_text
@@ -34,7 +36,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, read_on_root, together
+from dathvd.runtime import Runtime, together
 from dathvd.tasks import load_task, task_of
 
 
@@ -144,6 +146,8 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
+        config = _with_large_parts(config, model, dataset, runtime.device)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     if not runtime.is_root:
         return
@@ -162,6 +166,16 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def _with_large_parts(
+    config: Config, model: nn.Module, dataset: Dataset, device: torch.device
+) -> Config:
+    """The configuration with larger parts where the network is cheap."""
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    size = part_size(model, image.float() / 255, config.evaluation.batch_size)
+    parts = config.evaluation.model_copy(update={"batch_size": size})
+    return config.model_copy(update={"evaluation": parts})
 
 
 def evaluate_cells(
@@ -251,12 +265,13 @@ def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Co
     if foreign is not None:
         dataset = together(runtime, lambda: load_task(foreign))
         return foreign_network(foreign, dataset, runtime), foreign
-    name, data = read_on_root(
-        runtime, lambda: checkpoint.resolve(run, which) / "model.pt"
+    name, state = load_on_root(
+        runtime,
+        lambda: checkpoint.resolve(run, which) / "model.pt",
+        checkpoint.load_networks,
     )
 
     def build() -> tuple[nn.Module, Config]:
-        state = checkpoint.load_bytes(data, name)
         config = checkpoint.stored_config(state, name)
         checkpoint.require_trust(config, _JUDGED, name, request.trust)
         return checkpoint.restore_model(

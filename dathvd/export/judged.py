@@ -41,7 +41,7 @@ def find_judged(
     digest = parameters_sha256(trained.model)
     clean = reported = autoattack = None
     for result in _results(trained.run, evaluations):
-        for prefix in ("", "ema_"):
+        for prefix in ("", "ema_", "best_", "best_ema_"):
             if result.get(f"{prefix}parameters_sha256") != digest:
                 continue
             if result.get("num_samples") != num_test:

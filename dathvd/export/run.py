@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dathvd import checkpoint
+from dathvd.checkpoint import Trust, Weights
 from dathvd.errors import choose
 from dathvd.export.check import Difference, compare
 from dathvd.export.form import Form, Trained
 from dathvd.export.onnx_file import Onnx
 from dathvd.export.program import Program
 from dathvd.export.robustbench import RobustBench
-from dathvd.export.source import load_trained
+from dathvd.export.source import Chosen, load_trained
 from dathvd.export.tensors import Safetensors
 from dathvd.files import make_folder
 
@@ -33,10 +33,9 @@ class ExportRequest:
     form: str
     output: Path | None = None
     """None makes a file or folder in the run folder's ``exported``."""
-    step: int | None = None
-    """The checkpoint after so many steps; None for the newest."""
-    weights: checkpoint.Weights = "raw"
-    trust: checkpoint.Trust = False
+    checkpoint: Chosen = "last"
+    weights: Weights = "raw"
+    trust: Trust = False
     evaluations: tuple[Path, ...] = ()
     check: bool = False
 
@@ -49,7 +48,7 @@ def export_run(run: Path, request: ExportRequest) -> Difference | None:
             written.
     """
     form = choose("--to", request.form, FORMATS)(request.evaluations)
-    trained = load_trained(run, request.step, request.weights, request.trust)
+    trained = load_trained(run, request.checkpoint, request.weights, request.trust)
     place = request.output or trained.run / "exported" / form.file_name
     make_folder(place.parent)
     remarks = form.write(trained, place)

@@ -8,10 +8,13 @@ from dathvd import checkpoint
 from dathvd.errors import UserError
 from dathvd.export.form import Trained
 
+Chosen = checkpoint.Which | int
+"""A checkpoint of a run: the newest, the best, or the one after so many steps."""
+
 
 def load_trained(
     run: Path,
-    step: int | None = None,
+    which: Chosen = "last",
     weights: checkpoint.Weights = "raw",
     trust: checkpoint.Trust = False,
 ) -> Trained:
@@ -19,7 +22,7 @@ def load_trained(
 
     Args:
         run: a run folder or a checkpoint folder.
-        step: the checkpoint after so many steps; None for the newest.
+        which: of a run folder, the newest, the best, or that after so many steps.
         weights: the last step's (raw) or their moving average (ema).
         trust: whether the network may lie outside of dathvd.
 
@@ -27,7 +30,10 @@ def load_trained(
         UserError: there is no such checkpoint, it is damaged, it holds no such weights,
             or its network lies outside of dathvd and is not trusted.
     """
-    folder = checkpoint.resolve(run) if step is None else checkpoint_of(run, step)
+    if isinstance(which, int):
+        folder = checkpoint_of(run, which)
+    else:
+        folder = checkpoint.resolve(run, which)
     file = folder / "model.pt"
     state = checkpoint.load_file(file)
     model, config = checkpoint.restore_model(state, str(file), weights, trust=trust)

@@ -14,7 +14,7 @@ from dathvd.training.batches import Batch
 from dathvd.training.hot import HotState
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
-from dathvd.training.saving import save
+from dathvd.training.saver import Saver
 from dathvd.training.state import TrainingState
 from dathvd.training.watch import Watch
 
@@ -45,7 +45,9 @@ class Loop:
 
         A signal asks, or ``train.max_steps``. Either way the last step taken is saved.
         """
-        state, watch = self.state, Watch(self.state, self.job, self.log)
+        state = self.state
+        saver = Saver(state, self.job.folder, self.job.runtime)
+        watch = Watch(state, self.job, self.log, saver)
         stop = StopRequest(self.job.runtime)
         watch.look_first()
         last = state.config.train.max_steps or self.job.num_steps
@@ -58,7 +60,9 @@ class Loop:
             self._train_on(batches, following, lr)
             batches = following
             self._check_workers()
-            asked = stop.poll()
+            asked = stop.poll(*saver.votes())
+            written, late = stop.votes
+            saver.publish_if_written(written)
             watch.look()
             leaves = asked or state.step == last
             if leaves or state.step % state.config.train.log_every == 0:
@@ -67,10 +71,12 @@ class Loop:
                 batches = self._batches(state.step)
                 if self.hot is not None:
                     self.hot.forget()
-            if leaves or watch.wants_checkpoint or self._checkpoint_is_due():
-                save(state, self.job.folder, self.job.runtime)
+            due = late or watch.wants_checkpoint or self._checkpoint_is_due()
+            if leaves or due:
+                saver.begin()
             elif self.hot is not None:
                 self.hot.keep_if_due()
+        saver.finish()
         if self.hot is not None:
             self.hot.close()
         stop.close()

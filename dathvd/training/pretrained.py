@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dathvd import checkpoint, weight_files
 from dathvd.config import ModelConfig
+from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
 from dathvd.models import head_name
 from dathvd.runtime import Runtime, read_on_root, together
@@ -32,10 +33,12 @@ def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str |
     init = config.init
     if weight_files.names_a_file(init):
         return _from_file(model, config, init, runtime)
-    name, data = read_on_root(runtime, lambda: checkpoint.resolve(init) / "model.pt")
-    head_too = together(
-        runtime, lambda: _fill(model, config, checkpoint.load_bytes(data, name), name)
+    name, state = load_on_root(
+        runtime,
+        lambda: checkpoint.resolve(init) / "model.pt",
+        checkpoint.load_networks,
     )
+    head_too = together(runtime, lambda: _fill(model, config, state, name))
     kind = "averaged " if config.init_weights == "ema" else ""
     what = f"all {kind}weights" if head_too else f"the {kind}trunk, with a new head,"
     return f"starting from {what} of {name}; {_trained(config)}"

@@ -14,12 +14,12 @@ from dathvd.attacks import build_attack
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.distributed import assert_identical
+from dathvd.distributed.from_root import load_on_root
 from dathvd.evaluation import describe_accuracy, evaluate_test_set
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import SampleNoise
 from dathvd.report.plots import plot_examples, plot_training, plot_trust_ratios
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import read_on_root, together
 from dathvd.training.prepare import Job
 from dathvd.training.state import TrainingState
 
@@ -85,8 +85,9 @@ def judge_best(state: TrainingState, job: Job, judged: Path) -> dict[str, Any]:
         return {}
     step = guard.selected_step
     folder = checkpoint.checkpoint_folder(job.folder, step)
-    name, data = read_on_root(job.runtime, lambda: folder / "model.pt")
-    saved = together(job.runtime, lambda: checkpoint.load_bytes(data, name))
+    name, saved = load_on_root(
+        job.runtime, lambda: folder / "model.pt", checkpoint.load_networks
+    )
     found: dict[str, Any] = {
         "best_step": step,
         "best_probe_robust_accuracy": guard.best_accuracy,

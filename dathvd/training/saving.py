@@ -6,61 +6,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dathvd import checkpoint, run_lock
+from dathvd import checkpoint
 from dathvd.config import Config
-from dathvd.errors import UserError
-from dathvd.runtime import AgreedError, Runtime, from_root, read_on_root, together
+from dathvd.distributed.from_root import load_on_root
+from dathvd.runtime import AgreedError, Runtime, from_root, together
+from dathvd.training.saver import Saver
 from dathvd.training.state import Saved, TrainingState
 
 
 def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
-    """Write a checkpoint of this step; every rank calls it.
+    """Write a checkpoint of this step, and wait for it; every rank calls it.
 
     Raises:
         UserError: on every rank, if any could not write, or if the workers hold
             different weights; nothing is left then.
     """
-    state.check()
-    final = checkpoint.checkpoint_folder(run, state.step)
-    whole, own = state.shared_dict(runtime.size), state.own_dict()
-    shared, best = (whole if runtime.is_root else None), _best(state)
-    together(runtime, run_lock.check_held)
-    try:
-        together(
-            runtime,
-            lambda: checkpoint.write_rank_files(final, shared, own, runtime.rank, best),
-        )
-    except UserError:
-        checkpoint.discard_staging(final)
-        raise
-    _publish(state, run, runtime)
+    saver = Saver(state, run, runtime)
+    final = saver.begin()
+    saver.finish()
     return final
-
-
-def _best(state: TrainingState) -> dict[str, Any] | None:
-    """What a checkpoint says of the best one."""
-    guard = state.guard
-    if guard is None or guard.selected_step is None:
-        return None
-    return {"step": guard.selected_step, "robust_accuracy": guard.best_accuracy}
-
-
-def _publish(state: TrainingState, run: Path, runtime: Runtime) -> None:
-    """Give the checkpoint its name, root's host first, and drop older ones."""
-    final = checkpoint.checkpoint_folder(run, state.step)
-    keep = state.config.train.keep_checkpoints
-    spare = set() if state.guard is None else state.guard.spared_steps
-    together(
-        runtime,
-        lambda: checkpoint.publish(final, keep, spare) if runtime.is_root else None,
-    )
-    # hosts with a disk of their own still hold their part; on a shared one root's
-    # turn has published all, though a cache may still show the staging folder
-    elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
-    together(
-        runtime,
-        lambda: checkpoint.publish(final, keep, spare) if elsewhere else None,
-    )
 
 
 def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
@@ -72,12 +36,13 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
     Raises:
         UserError: on every rank, if the checkpoint cannot be used.
     """
-    name, data = read_on_root(runtime, lambda: folder / "model.pt")
-    shared = together(runtime, lambda: checkpoint.load_bytes(data, name))
+    name, shared = load_on_root(
+        runtime, lambda: folder / "model.pt", checkpoint.load_whole
+    )
     same_size = shared["num_workers"] == runtime.size
     ranks = [runtime.rank] if same_size else range(shared["num_workers"])
     own = together(runtime, lambda: _read_ranks(folder, ranks))
-    together(runtime, lambda: state.load_weights(shared, str(folder / "model.pt")))
+    together(runtime, lambda: state.load_weights(shared, name))
     state.load_shared_dict(shared)
     owed = [part["exchange"] for part in own]
     if same_size and not state.exchanger.fits(owed[0]):

@@ -89,7 +89,7 @@ class TrainingState:
         bit in a momentum would otherwise be saved by one worker and spread to all.
 
         Raises:
-            ReplicasDiverged: on all ranks; names those that the majority disagrees with.
+            ReplicasDiverged: on all ranks; names those that the majority disputes.
         """
         trainer = self.trainer
         average = (

@@ -9,7 +9,8 @@ from dathvd.attacks import build_attack
 from dathvd.training.guard import Guard
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
-from dathvd.training.saving import restore, save
+from dathvd.training.saver import Saver
+from dathvd.training.saving import restore
 from dathvd.training.state import TrainingState
 
 
@@ -23,6 +24,7 @@ class Watch:
     state: TrainingState
     job: Job
     log: MetricsLog
+    saver: Saver
     _collapsed: bool = field(default=False, init=False)
 
     def look_first(self) -> None:
@@ -32,7 +34,7 @@ class Watch:
             return
         guard.look(state.published_model(), 0)
         if guard.spared_steps:
-            save(state, self.job.folder, self.job.runtime)
+            self.saver.begin()
 
     def look(self) -> None:
         """Probe the model, if an epoch has ended."""
@@ -76,6 +78,7 @@ class Watch:
             return False
         actions, collapses = guard.actions, guard.collapses
         good = checkpoint.checkpoint_folder(self.job.folder, guard.kept_step)
+        self.saver.finish()
         restore(self.state, good, self.job.runtime)
         guard.actions, guard.collapses = actions, collapses
         if self.job.runtime.local_rank == 0:

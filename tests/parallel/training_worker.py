@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,18 +14,19 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from dathvd.checkpoint import find_checkpoints
+from dathvd.checkpoint import find_checkpoints, load_whole
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
-from dathvd.runtime import _PART, AgreedError, Runtime, _bytes_from_root, start
+from dathvd.runtime import _PART, AgreedError, Runtime, bytes_from_root, start
 from dathvd.training.batches import Batch, BatchPlan, plan_of
 from dathvd.training.guard import Guard
 from dathvd.training.loop import step_seed
 from dathvd.training.run import train
+from dathvd.training.saver import Saver
 from dathvd.training.saving import restore, save
 from dathvd.training.state import TrainingState
 from dathvd.training.step import Trainer
@@ -341,7 +343,7 @@ def bytes_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
     try:
         for length, parts in ((0, []), (1, [1]), (14, [7, 7]), (20, [7, 7, 6])):
             data = bytes(range(length)) if runtime.is_root else b"another"
-            assert _bytes_from_root(data, "parts", 7) == bytes(range(length))
+            assert bytes_from_root(data, "parts", 7) == bytes(range(length))
             assert sent == parts, (length, sent)
             sent.clear()
     finally:
@@ -385,6 +387,49 @@ def images_of_steps_that_were_taken_back_count_in_the_speed(
         assert len(result["guard"]["collapses"]) >= 1, result["guard"]
         counted_images = result["images_per_second"] * result["train_seconds"]
         assert abs(counted_images - images) < 0.01 * images, (counted_images, images)
+
+
+@law
+def ranks_write_a_part_of_the_optimizer_each(runtime: Runtime, folder: Path) -> None:
+    """One writes while training goes on; all is of one step, also for one process."""
+    state, plan = started(runtime, "train.ema_decay=0.8", "compression.name=sign")
+    for step in range(2):
+        state.trainer.step(list(plan.step(step)), 0.01)
+    state.step, expected = 2, digests(state)
+    kept = copy.deepcopy(state.trainer.optimizer.state_dict()["state"])
+    hvd.barrier()
+    saver = Saver(state, folder, runtime)
+    final = saver.begin()
+    votes = 0
+    for step in range(2, 500):  # until all have written
+        state.trainer.step(list(plan.step(step % 4)), 0.01)
+        said = torch.tensor([int(saver.votes()[0])])
+        saver.publish_if_written(votes)
+        votes = int(hvd.allreduce(said, op=hvd.Sum, name="written"))
+        if saver._pending is None:
+            break
+    assert final.is_dir()
+    names = {path.name for path in final.glob("optimizer-*")}
+    assert names == {f"optimizer-{rank:05d}.pt" for rank in range(1, runtime.size)}
+    whole = load_whole(final / "model.pt")["optimizer"]["state"]
+    for place, values in kept.items():
+        for name, value in values.items():
+            assert torch.equal(
+                torch.as_tensor(value), torch.as_tensor(whole[place][name])
+            )
+    again, _ = started(runtime, "train.ema_decay=0.8", "compression.name=sign")
+    restore(again, final, runtime)
+    found = {**digests(again), "totals": expected["totals"]}
+    assert found == expected
+    hvd.barrier()
+    if runtime.is_root:
+        (final / "optimizer-00001.pt").unlink()
+    try:
+        restore(again, final, runtime)
+    except AgreedError as error:
+        assert error.unreadable and "optimizer-00001.pt" in str(error), error
+    else:
+        raise AssertionError("a checkpoint without a part was taken")
 
 
 def main(folder: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from dathvd.config import load_config
 from dathvd.distributed import Exchanger
+from dathvd.distributed.provisional import Verdict
 from dathvd.runtime import start
 from dathvd.service import record
 from dathvd.service.catalogue import Catalogue
@@ -59,12 +61,12 @@ def test_a_collapse_and_a_skipped_step_are_counted_to_the_end(
     def collapsing(self: Guard, model: nn.Module, step: int) -> bool:
         return self.judge({0: 0.5, 4: 0.9}.get(step, 0.1), step)
 
-    def third_is_skipped(self: Exchanger) -> bool:
+    def third_is_skipped(self: Exchanger) -> Verdict:
         seen.append(len(seen) != 2)
-        return seen[-1]
+        return Verdict(torch.tensor(seen[-1]))
 
     monkeypatch.setattr(Guard, "look", collapsing)
-    monkeypatch.setattr(Exchanger, "_finite", third_is_skipped)
+    monkeypatch.setattr(Exchanger, "finite", third_is_skipped)
     train(load_config(None, RUN), run, start("cpu"))
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]

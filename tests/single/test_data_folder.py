@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from PIL import Image
 
 from dathvd.config import DataConfig
-from dathvd.data import Dataset, load_dataset
+from dathvd.data import Dataset, cache, load_dataset
+from dathvd.data.decode import Decoder
 from dathvd.errors import UserError
 
 
@@ -61,7 +63,7 @@ def test_every_storage_holds_the_same_images(root: Path, tmp_path: Path) -> None
     ]
     for dataset in sets[1:]:
         assert torch.equal(everything(dataset), everything(sets[0]))
-    assert len(list(Path(cache).glob("*.npy"))) == 2
+    assert len(list(Path(cache).glob("*/*.npy"))) == 2
 
 
 def test_prefetched_images_are_the_right_ones(root: Path) -> None:
@@ -82,6 +84,73 @@ def test_cache_notices_a_changed_image(root: Path, tmp_path: Path) -> None:
     assert before[1, 0, 3, 3] == 1 and after[1, 0, 3, 3] == 200
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are decoded from now on; a cache's parts hold two images."""
+    names: list[str] = []
+    decode = Decoder.__call__
+
+    def counted(decoder: Decoder, path: str) -> Any:
+        names.append(path)
+        return decode(decoder, path)
+
+    monkeypatch.setattr(cache, "PART", 2)
+    monkeypatch.setattr(Decoder, "__call__", counted)
+    return names
+
+
+@pytest.mark.parametrize("size", [None, 5])
+def test_a_killed_cache_is_gone_on_with(
+    root: Path, tmp_path: Path, decoded: list[str], size: int | None
+) -> None:
+    """Six training images in three parts; the third is interrupted."""
+    options = {"image_size": size, "augment": size is not None}
+    options |= {"crop_size": 4} if size else {}
+    plain = everything(load(root, storage="memory", **options))
+    place = str(tmp_path / "cache")
+    decoded.clear()
+    last = sorted((root / "train" / "dog").iterdir())[-1]
+    hidden = last.read_bytes()
+    stamp = last.stat()
+    last.write_bytes(b"x" * len(hidden))  # what ends the first try
+    os.utime(last, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(UserError, match="is not an image"):
+        load(root, cache=place, **options)
+    assert len(list(Path(place).glob("*/*.npy"))) == 2
+    last.write_bytes(hidden)
+    os.utime(last, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    decoded.clear()
+    again = load(root, cache=place, **options)
+    train = [path for path in decoded if "/train/" in path]
+    assert (
+        sorted({Path(path).name for path in train})
+        == sorted({path.name for path in (root / "train/dog").iterdir()})[-2:]
+    )
+    assert torch.equal(everything(again), plain)
+    decoded.clear()
+    load(root, cache=place, **options)
+    assert decoded == []
+
+
+def test_workers_share_the_decoding(
+    root: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    """Four at once, as four ranks of a host: each image is decoded by one of them."""
+    place, found = str(tmp_path / "cache"), []  # type: str, list[torch.Tensor]
+    threads = [
+        threading.Thread(
+            target=lambda: found.append(everything(load(root, cache=place)))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and all(torch.equal(images, found[0]) for images in found)
+    assert len(decoded) == len(set(decoded))
+
+
 def test_workers_that_start_at_once_share_one_cache_file(
     root: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +167,7 @@ def test_workers_that_start_at_once_share_one_cache_file(
     for thread in threads:
         thread.join()
     assert len(found) == 4 and all(torch.equal(images, found[0]) for images in found)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "cache").glob("*/*.npy"))) == 2
 
 
 def test_resize_crops_the_centre_and_crop_size_cuts_it(root: Path) -> None:
@@ -177,7 +246,8 @@ def test_a_broken_image_leaves_no_cache_file(root: Path, tmp_path: Path) -> None
     _garbage(root / "train/dog/2.png")
     with pytest.raises(UserError, match="2.png is not an image"):
         load(root, cache=str(tmp_path / "cache"))
-    left = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+    files = [path for path in (tmp_path / "cache").glob("*/*") if path.is_file()]
+    left = [path for path in files if path.suffix != ".lock"]
     assert left == []
 
 

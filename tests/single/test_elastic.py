@@ -13,6 +13,7 @@ from dathvd.launch import Host, LaunchOptions
 from dathvd.launch.attempts import Job, Plan
 from dathvd.launch.elastic import Membership, Probation, discover
 from dathvd.launch.report import RankEnded
+from dathvd.launch.supervise import Outcome
 
 OPTIONS = LaunchOptions(num_proc=1)
 
@@ -178,3 +179,11 @@ def test_ranks_that_all_saved_were_preempted(tmp_path: Path) -> None:
     ends = [RankEnded(0, "a", 75), RankEnded(1, "a", 75)]
     assert job(tmp_path, ends, num_proc=2, restarts=1).run() == 75
     assert starts(tmp_path) == 1
+
+
+def test_ranks_that_saved_below_a_frozen_launcher_were_not_preempted() -> None:
+    ends = [RankEnded(0, "a", 75), RankEnded(1, "a", 75)]
+    frozen = Outcome(code=1, num_proc=2, ends=ends, frozen=True)
+    assert frozen.broken and not Outcome(code=1, num_proc=2, ends=ends).broken
+    assert not Outcome(code=1, num_proc=2, ends=ends[:1], stopped_by=15).broken
+    assert not Outcome(code=1, num_proc=2, ends=ends[:1], made_way=True).broken

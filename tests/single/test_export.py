@@ -22,7 +22,7 @@ from dathvd.export import FORMATS, ExportRequest, export_run, load_safetensors
 from dathvd.export.check import Difference, compare
 from dathvd.export.judged import Judged, find_judged
 from dathvd.export.robustbench import model_info, radius, safe_name
-from dathvd.export.source import load_trained
+from dathvd.export.source import Chosen, load_trained
 from dathvd.hashing import parameters_sha256
 from dathvd.models import build_model
 from tests.own_package import write_package
@@ -49,8 +49,11 @@ def save_run(
         torch.manual_seed(seed)
         network = model or build_model(config.model, shape, num_classes=10)
         for name, buffer in network.named_buffers():
-            if "running" in name:  # statistics that are not the initial ones
-                buffer.add_(torch.rand_like(buffer))
+            # statistics that are not the initial ones, and let features through
+            if "running_mean" in name:
+                buffer.normal_(0.0, 0.02)
+            if "running_var" in name:
+                buffer.uniform_(0.3, 1.0)
         networks.append(network.state_dict())
     shared = {
         "step": step,
@@ -100,19 +103,25 @@ def test_a_network_of_each_family_is_written_in_every_form(
     overrides = [f"model.name={name}", *channels, *normalised]
     run = save_run(tmp_path / "run", overrides, shape=(3, 32, 32))
     for form in ("torch", "onnx", "safetensors"):
-        assert export(run, form).is_small
+        found = export(run, form)
+        assert found.is_small and found.same_class == 16
+    images = torch.rand(4, 3, 32, 32)
+    logits = load_trained(run).model(images)
+    assert logits.std(dim=0).max() > 1e-3, "the logits do not tell images apart"
 
 
 def test_a_checkpoint_and_weights_are_chosen(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", [], step=3)
     save_run(run, [], step=7)
-    choices: list[tuple[int | None, checkpoint.Weights]]
-    choices = [(3, "raw"), (7, "ema"), (None, "raw")]
-    for step, weights in choices:
-        file = tmp_path / f"{step}-{weights}.safetensors"
-        request = ExportRequest("safetensors", file, step=step, weights=weights)
+    choices: list[tuple[Chosen, checkpoint.Weights]]
+    choices = [(3, "raw"), (7, "ema"), ("last", "raw")]
+    for which, weights in choices:
+        file = tmp_path / f"{which}-{weights}.safetensors"
+        request = ExportRequest("safetensors", file, which, weights)
         export_run(run, request)
-        folder = checkpoint.checkpoint_folder(run, step or 7)
+        folder = checkpoint.checkpoint_folder(
+            run, which if isinstance(which, int) else 7
+        )
         expected = load_model(folder, weights)
         found = load_safetensors(file)
         assert parameters_sha256(found) == parameters_sha256(expected)
@@ -122,6 +131,13 @@ def test_a_checkpoint_and_weights_are_chosen(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--checkpoint 5: .*there are: 3, 7"):
         load_trained(run, 5)
     assert load_trained(checkpoint.checkpoint_folder(run, 3)).run == run
+    with pytest.raises(UserError, match="has no best checkpoint"):
+        load_trained(run, "best")
+    output = str(tmp_path / "three.safetensors")
+    words = [str(run), "--to", "safetensors", "--output", output, "--checkpoint"]
+    assert "small_cnn after 3 steps (raw)" in invoke(*words, "3")[1]
+    code, text = invoke(*words, "newest")
+    assert code == 2 and "expected last, best, or a number of steps" in text
 
 
 def test_onnx_says_its_names_and_a_free_batch(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dathvd.training.hot import transfer
+from dathvd.distributed import between_hosts
 from dathvd.training.hot.store import SHARED, Moment, Store
 
 RUN = "0123456789abcdef"
@@ -72,10 +72,10 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
 def test_a_partner_is_on_another_host_where_there_is_one(hosts: list[str]) -> None:
     several = len(set(hosts)) > 1
     for rank, host in enumerate(hosts):
-        other = hosts[transfer.partner(rank, hosts)]
+        other = hosts[between_hosts.partner(rank, hosts)]
         assert (other != host) == several
 
 
 def test_parts_survive_their_way() -> None:
     parts = {SHARED: bytes(range(256)), "3": b"", "11": b"\n{}"}
-    assert transfer._unpacked(transfer._packed(parts)) == parts
+    assert between_hosts._unpacked(between_hosts._packed(parts)) == parts

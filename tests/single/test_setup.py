@@ -36,6 +36,18 @@ def test_pins_come_from_the_constraints() -> None:
     assert sorted(done.stdout.split()) == sorted(pins) and len(pins) == 3
 
 
+def test_every_package_comes_from_one_index_alone() -> None:
+    show = 'pip() { echo "$@"; }; install_torch; pip_install numpy'
+    index = "https://wheels.invalid/cpu"
+    torch, other = call(show, DATHVD_TORCH_INDEX=index).stdout.splitlines()
+    assert f"--index-url {index}" in torch and "--no-deps" in torch
+    names = [word.partition("==")[0] for word in torch.split() if "==" in word]
+    assert names == ["torch", "torchvision"]
+    assert "index" not in other
+    assert call(show).stdout.splitlines() == [other]
+    assert "--extra-index-url" not in SCRIPT.read_text()
+
+
 def test_another_list_of_patches_is_another_wheel() -> None:
     ours = call("horovod_key")
     other = call('patch_horovod() { echo "none"; }; horovod_key')

@@ -50,3 +50,23 @@ def test_only_accuracies_that_were_seen(
     assert not totals.sums.any()
     plot_training([row], tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 1000
+
+
+def test_a_full_disk_under_tensorboard_hides_no_other_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its thread fails where it writes, and so does everybody who asks it later."""
+    runtime = start("cpu")
+    log = MetricsLog(tmp_path, runtime, Progress("train", 1, silent=True), 0)
+    for file in (tmp_path / "tensorboard").iterdir():
+        file.unlink()
+        file.symlink_to("/dev/full")
+    with pytest.raises(ValueError, match="the error that matters"):
+        try:
+            log._board.add_scalar("loss", 1.0, 1)
+            raise ValueError("the error that matters")
+        finally:
+            log.close()
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert "WARNING: TensorBoard's files are cut off" in said.out

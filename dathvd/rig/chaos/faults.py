@@ -110,15 +110,19 @@ def _free_disk(job: Job, random: Random) -> None:
     (job.folder / "disk/filler").unlink(missing_ok=True)
 
 
-def _remount(option: str) -> Callable[[Job, Random], None]:
-    """Change the mount's flags; the disk's own could not while a log is open."""
+def _make_read_only(job: Job, random: Random) -> None:
+    """Lay a read-only view over the disk.
 
-    def act(job: Job, random: Random) -> None:
-        disk = str(job.folder / "disk")
-        flags = f"remount,bind,{option}"
-        subprocess.run(["mount", "-o", flags, disk], check=True)
+    Its own mount could not be changed while a log is open for writing.
+    """
+    disk = str(job.folder / "disk")
+    subprocess.run(["mount", "--bind", disk, disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
 
-    return act
+
+def _make_writable(job: Job, random: Random) -> None:
+    if not os.access(job.folder / "disk", os.W_OK):
+        subprocess.run(["umount", "--lazy", str(job.folder / "disk")], check=True)
 
 
 def _cannot_mount() -> str | None:
@@ -209,8 +213,8 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "disk-read-only": Fault(
         "the run folder's disk becomes read-only",
-        _remount("ro"),
-        _remount("rw"),
+        _make_read_only,
+        _make_writable,
         codes=frozenset({0, 1, 2}),
         missing=_cannot_mount,
         disk_bytes=16 << 20,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -204,4 +205,5 @@ def _disk(folder: Path, fault: Fault) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", disk], check=False)
+        while os.path.ismount(disk):  # a read-only view may lie over it
+            subprocess.run(["umount", "--lazy", disk], check=True)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from dathvd import checkpoint
-from dathvd.distributed import check_weights
+from dathvd.distributed.between_hosts import send_to_partner
 from dathvd.runtime import Runtime, gather_json
 from dathvd.training.hot.store import SHARED, Moment, Store
-from dathvd.training.hot.transfer import send_to_partner
 from dathvd.training.state import Saved, TrainingState
 
 EVERY = "DATHVD_HOT_EVERY"
@@ -66,7 +65,7 @@ class HotState:
         started = time.perf_counter()
         self.wait()
         state, runtime = self._state, self._runtime
-        check_weights(state.trainer.model, f"step {state.step}")
+        state.check()
         moment = Moment(state.step, runtime.size, self._attempt)
         shared = state.shared_dict(runtime.size)
         parts = {str(runtime.rank): _copied(own_state(state))}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dathvd import checkpoint
+from dathvd.distributed.between_hosts import from_rank
 from dathvd.run_history import Attempt, is_current
 from dathvd.runtime import Runtime, gather_json, together
 from dathvd.training.hot.keeping import open_store, wanted_every
 from dathvd.training.hot.store import SHARED, Moment, Store
-from dathvd.training.hot.transfer import from_rank
 from dathvd.training.saving import same_batches
 from dathvd.training.state import Saved, TrainingState
-
-Holders = dict[str, int]
-"""The rank that has a part, by the part's name."""
 
 
 def restore(
@@ -46,18 +43,22 @@ def restore(
             return None
         if not is_current(attempts, moment.attempt, moment.step):
             continue
-        parts = _read_whole(store, moment, runtime)
+        needed = _needed_ranks(moment, runtime)
+        parts = _read_whole(store, moment, runtime, needed)
+        if parts is not None and not _fits(state, moment, runtime, parts):
+            needed = moment.ranks  # shared out anew, as among other workers
+            parts = _read_whole(store, moment, runtime, needed)
         if parts is not None:
-            _take_over(state, runtime, moment, parts)
+            _take_over(state, runtime, moment, parts, needed)
             return moment
     return None
 
 
 def _read_whole(
-    store: Store | None, moment: Moment, runtime: Runtime
+    store: Store | None, moment: Moment, runtime: Runtime, ranks: list[str]
 ) -> dict[str, bytes] | None:
-    """The parts that this rank needs; None where one is on no host or is damaged."""
-    needed = {SHARED, *_needed_ranks(moment, runtime)}
+    """The shared part and those ranks'; None where any is on no host or is damaged."""
+    needed = {SHARED, *ranks}
     # who is first on a host vouches for all that is there, the others for their own
     looked_at = moment.parts if runtime.local_rank == 0 else needed
     own: dict[str, bytes] = {}
@@ -83,19 +84,31 @@ def _needed_ranks(moment: Moment, runtime: Runtime) -> list[str]:
     """Its own part, or those of all where the number of workers is another."""
     if moment.size == runtime.size:
         return [str(runtime.rank)]
-    return [str(rank) for rank in range(moment.size)]
+    return moment.ranks
+
+
+def _fits(
+    state: TrainingState, moment: Moment, runtime: Runtime, parts: dict[str, bytes]
+) -> bool:
+    """Whether what each rank owed belongs to the buckets and places of now."""
+    if moment.size != runtime.size:
+        return True  # shared out anew in any case
+    own = checkpoint.load_bytes(parts[str(runtime.rank)], moment.name)
+    fits = state.exchanger.fits(own["exchange"])
+    return all(gather_json(fits, "hot.fits", runtime.size))
 
 
 def _take_over(
-    state: TrainingState, runtime: Runtime, moment: Moment, parts: dict[str, bytes]
+    state: TrainingState,
+    runtime: Runtime,
+    moment: Moment,
+    parts: dict[str, bytes],
+    ranks: list[str],
 ) -> None:
     name = f"in memory ({moment.name})"
 
     def read() -> tuple[Saved, list[Saved]]:
-        own = [
-            checkpoint.load_bytes(parts[rank], name)
-            for rank in _needed_ranks(moment, runtime)
-        ]
+        own = [checkpoint.load_bytes(parts[rank], name) for rank in ranks]
         return checkpoint.load_bytes(parts[SHARED], name), own
 
     shared, own = together(runtime, read)
@@ -104,8 +117,9 @@ def _take_over(
     state.exchanger.load_state_dict([part["exchange"] for part in own])
     if moment.size == runtime.size:
         saved = checkpoint.stored_config(shared, name)
-        state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
-        state.trainer.totals.sums.copy_(own[0]["totals"])
+        mine = own[ranks.index(str(runtime.rank))]
+        state.load_own_dict(mine, same_batches=same_batches(saved, state.config))
+        state.trainer.totals.sums.copy_(mine["totals"])
     elif runtime.is_root:
         # sums over workers: whoever has them, the next row counts them once
         state.trainer.totals.sums.copy_(sum(part["totals"] for part in own))

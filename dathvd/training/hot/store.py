@@ -39,9 +39,14 @@ class Moment:
         return f"step-{self.step}-of-{self.size}-attempt-{self.attempt}"
 
     @property
+    def ranks(self) -> list[str]:
+        """The names of its ranks' parts."""
+        return [str(rank) for rank in range(self.size)]
+
+    @property
     def parts(self) -> set[str]:
         """What it consists of."""
-        return {SHARED, *map(str, range(self.size))}
+        return {SHARED, *self.ranks}
 
 
 class Store:
