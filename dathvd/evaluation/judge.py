@@ -1,16 +1,14 @@
 """Which samples a model gets right under each of several attacks, over all workers.
 
-The test set is cut into parts that depend on the batch size alone; each worker takes
-the next part when it has done one, as parts whose samples fall early take less time.
-Random starts belong to the sample (``dathvd.noise``). Both together make the result
-independent of the number of workers.
+The test set is cut into parts that depend on the batch size alone; the parts go round
+robin to the workers. Random starts belong to the sample (``dathvd.noise``). Both
+together make the result independent of the number of workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,6 @@ from dathvd.data import ImageSet
 from dathvd.evaluation.store import Part, Store
 from dathvd.noise import SampleNoise, mix_seed
 from dathvd.runtime import Runtime, from_root, sum_over_workers, together
-from dathvd.work_queue import share_out
 
 # seeds of different uses must differ: evaluation never repeats training's starts
 _EVALUATION = 0xE7A1
@@ -33,7 +30,7 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Judge:
-    """Runs probes on samples, each worker on the parts that it takes.
+    """Runs probes on samples, each worker on its own parts.
 
     Args:
         images: the test set, equal on all workers.
@@ -44,7 +41,7 @@ class Judge:
         store: keeps what is judged, and gives back what was before.
         only_survivors: a probe sees the samples that held under all probes before it;
             the others count as failed.
-        on_part: called with (probes done here, this worker's even share of them).
+        on_part: called with (probes done here, probes of this worker in all).
     """
 
     images: ImageSet
@@ -74,22 +71,17 @@ class Judge:
         todo: list[Part] = []
         for part in parts:
             (known if probes.keys() <= part.right.keys() else todo).append(part)
-        mine: list[Part] = []
-        lacking = [len(probes.keys() - part.right.keys()) for part in todo]
-        done, total = 0, ceil(sum(lacking) / self.runtime.size)
-
-        def work(number: int) -> None:
-            nonlocal done
-            mine.append(todo[number])
-            heartbeat.beat(heartbeat.EVALUATING)
-            for _ in self._judge(model, todo[number], probes):
-                done += 1
-                if self.on_part is not None:
-                    self.on_part(done, max(done, total))
-            heartbeat.rest()  # others may have more to do
-
+        mine = todo[self.runtime.rank :: self.runtime.size]
+        total = sum(len(probes.keys() - part.right.keys()) for part in mine)
+        done = 0
         with in_mode(model, training=False):
-            share_out(self.runtime, len(todo), work)
+            for part in mine:
+                heartbeat.beat(heartbeat.EVALUATING)
+                for _ in self._judge(model, part, probes):
+                    done += 1
+                    if self.on_part is not None:
+                        self.on_part(done, total)
+        heartbeat.rest()  # others may have more to do
         for part in [*mine, *(known if self.runtime.is_root else [])]:
             columns = [part.right[key] for key in probes]
             flags[:, part.start : part.stop] = torch.tensor(columns, dtype=torch.int32)

@@ -173,8 +173,10 @@ def _with_large_parts(
 ) -> Config:
     """The configuration with larger parts where the network is cheap."""
     image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
-    size = part_size(model, image.float() / 255, config.evaluation.batch_size)
-    parts = config.evaluation.model_copy(update={"batch_size": size})
+    settings = config.evaluation
+    count = min(len(dataset.test), settings.max_samples or len(dataset.test))
+    size = part_size(model, image.float() / 255, settings.batch_size, count)
+    parts = settings.model_copy(update={"batch_size": size})
     return config.model_copy(update={"evaluation": parts})
 
 

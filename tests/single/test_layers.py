@@ -29,7 +29,7 @@ LAYERS = [
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim"},
     {"runtime", "report", "run_folder", "run_history", "run_lock", "stop"},
-    {"distributed", "checkpoint", "weight_files", "work_queue"},
+    {"distributed", "checkpoint", "weight_files"},
     {"tasks", "foreign"},
     {"evaluation", "pseudo_labels", "export"},
     {"training"},
