@@ -107,6 +107,16 @@ def test_the_recipe_uses_the_set_up_script_and_its_stages() -> None:
     assert "pip install" not in DOCKERFILE
 
 
+def test_every_stage_that_sets_up_takes_the_same_arguments() -> None:
+    """An argument ends with its stage for buildah, also where another builds on it."""
+    stages = DOCKERFILE.split("\nFROM ")[1:]
+    builds = [stage for stage in stages if "launchers/setup.sh" in stage]
+    assert len(builds) == 2
+    for stage in builds:
+        declared = set(re.findall(r"^ARG (\w+)=", stage, re.MULTILINE))
+        assert declared >= {"DATHVD_CUDA", "DATHVD_TORCH_INDEX"}, stage
+
+
 def test_the_image_is_not_run_by_root() -> None:
     stages = DOCKERFILE.split("\nFROM ")
     base = next(stage for stage in stages if " AS base" in stage)
