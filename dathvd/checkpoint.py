@@ -56,7 +56,16 @@ class Unreadable(UserError):
 def save_file(path: Path, state: dict[str, Any]) -> None:
     """Write a dictionary of tensors and plain values atomically, tensor by tensor."""
     # given a file rather than its name, torch hands on what a full disk raises
-    write_atomically(path, lambda file: torch.save(state, file))
+    write_atomically(path, lambda file: _save(state, file))
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch trips over its own cleaning up
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_bytes(data: bytes, name: str) -> dict[str, Any]:
@@ -184,11 +193,11 @@ def write_rank_files(
     make_folder(staging)
     if shared is not None:
         save_file(staging / "model.pt", {"format": FORMAT, **shared})
+        if best is not None:
+            write_json(staging / BEST, best)
     if dealt:
         file = staging / dealing.file_name(rank)
         save_file(file, {"format": FORMAT, "tensors": dealt})
-        if best is not None:
-            write_json(staging / BEST, best)
     save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
 
 

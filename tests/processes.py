@@ -65,7 +65,7 @@ def run(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> Finished:
     """Run a command to its end; its whole process group is killed at the limit."""
     started = time.monotonic()

@@ -19,6 +19,9 @@ class Attack(ABC):
     """Updates that the training loop makes on each batch, one attack call each."""
     between: Callable[[], object] = staticmethod(lambda: None)
     """Called before each gradient step: the training loop moves exchanges on there."""
+    reach: float = 1.0
+    """How far attacked images lie from the given ones at most, as a multiple of the
+    radius; above 1 for attacks that train on more noise than the ball holds."""
 
     _description = ""
 

@@ -129,6 +129,7 @@ def n_fgsm(
     """One step of epsilon from noise of ``spread`` epsilon, not clipped to the ball."""
     ball = NoisyBall(_ball(config), spread)
     attack = PGD(ball, step_size=config.epsilon, num_steps=1, **_common(config))
+    attack.reach = 1.0 + spread
     label = "N-FGSM" if spread == SPREAD else f"N-FGSM spread {spread:g}"
     return _called(attack, label, config, _restarts(config))
 

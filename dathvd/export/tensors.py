@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dathvd import __version__, checkpoint
-from dathvd.config import Config, explain
 from dathvd.errors import UserError
 from dathvd.export.form import Form, Function, Trained, need
 from dathvd.files import explain_os_errors, write_bytes
@@ -81,17 +79,15 @@ def load_safetensors(
     path = Path(file)
     header, tensors = _contents(path)
     try:
-        config = Config.model_validate_json(header["config"])
         state: dict[str, Any] = {
             "config": header["config"],
             "image_shape": [int(size) for size in json.loads(header["image_shape"])],
             "num_classes": int(header["num_classes"]),
             "model": tensors,
         }
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path}: not an export of dathvd") from None
+    config = checkpoint.stored_config(state, str(path))
     if network is None:
         checkpoint.require_trust(config, ["model.name"], str(path), trust)
     model, _ = checkpoint.restore_model(state, str(path), network=network, trust=True)

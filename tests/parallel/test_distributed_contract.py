@@ -51,7 +51,7 @@ def launched(request: pytest.FixtureRequest) -> Finished:
     """The worker's output, on one process, two over MPI, two over Gloo."""
     launch: str = request.param
     command: list[str | Path] = [sys.executable, WORKER, launch]
-    options: dict[str, object] = {"timeout": 60, "env": {"PYTHONPATH": str(ROOT)}}
+    options: dict[str, object] = {"timeout": 240, "env": {"PYTHONPATH": str(ROOT)}}
     if launch == "alone":
         return run(command, **options)  # type: ignore[arg-type]
     if launch == "mpi-2":

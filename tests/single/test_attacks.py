@@ -82,7 +82,8 @@ def test_result_is_in_the_ball_and_in_the_box(data: st.DataObject) -> None:
         assert result.shape == images.shape and result.dtype == images.dtype
         assert bool((result >= 0).all()) and bool((result <= 1).all())
         distance = lengths((result - images).double(), chosen.norm)
-        assert bool((distance <= epsilon * (1 + 1e-6) + 2e-7).all())
+        radius = attack.reach * epsilon
+        assert bool((distance <= radius * (1 + 1e-6) + 2e-7).all())
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -18,6 +18,7 @@ from dathvd.attacks import BALLS, LOSSES, build_attack
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.components import REGISTRIES
 from dathvd.compression import build_compressor
+from dathvd.compression.base import HIERARCHICAL
 from dathvd.config import (
     AttackConfig,
     CompressionConfig,
@@ -282,7 +283,7 @@ LITERALS: list[tuple[type[Section], str, set[str]]] = [
     (AttackConfig, "loss", set(LOSSES)),
     (AttackConfig, "target", set(TARGETS)),
     (AttackConfig, "step_schedule", set(STEP_SCHEDULES)),
-    (CompressionConfig, "exchange", {"auto", *EXCHANGES}),
+    (CompressionConfig, "exchange", {"auto", *EXCHANGES, HIERARCHICAL}),
     (ModelConfig, "normalization", {None, *NORMALIZATIONS}),  # type: ignore[arg-type]
     (ModelConfig, "activation", {None, *ACTIVATIONS}),  # type: ignore[arg-type]
     (TrainConfig, "batch_norm", set(PUBLISHED_BATCH_NORM)),

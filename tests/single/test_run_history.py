@@ -51,6 +51,8 @@ def test_segments_say_who_trained_each_step(events: list[tuple[int, int, int]]) 
     reached = 0
     for back, size, more in events:
         start = max(0, reached - back)
+        if start >= len(trained):
+            break
         attempts.append(Attempt(start, size))
         reached = start + more
         trained[start:] = [size] * (200 - start)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dathvd.attacks import build_attack
 from dathvd.config import Config
 from dathvd.errors import UserError
 from dathvd.objectives import Objective, Terms
@@ -97,7 +98,8 @@ class Watch:
             return
         away = change.flatten(1)
         lengths = away.norm(dim=1) if attack.norm == "l2" else away.abs().amax(dim=1)
-        inside = bool((lengths <= attack.epsilon * (1 + 1e-5) + 1e-6).all())
+        radius = attack.epsilon * build_attack(attack).reach
+        inside = bool((lengths <= radius * (1 + 1e-5) + 1e-6).all())
         self.note("attacked images lie in the ball", inside)
         moved = bool((lengths >= attack.epsilon / 10).any())
         self.note("the attack moves images", moved)
