@@ -18,10 +18,6 @@ import psutil
 from dathvd.rig.chaos.job import Job
 from dathvd.rig.chaos.victim import order_flip
 
-_FAKETIME = (
-    *Path("/usr/lib").glob("*/faketime/libfaketime.so.1"),
-    *Path("/usr/lib").glob("faketime/libfaketime.so.1"),
-)
 _FROZEN = 2.0  # seconds for which something is stopped that then goes on
 _SAVED = 75
 
@@ -154,27 +150,6 @@ def _flip(job: Job, random: Random) -> None:
     order_flip(job.folder / "flip", rank=rank, bit=random.randrange(32))
 
 
-def _step_clock(job: Job, random: Random) -> None:
-    """Half an hour to a day forward or back."""
-    seconds = random.choice([-1, 1]) * random.randrange(1800, 86400)
-    (job.folder / "clock").write_text(f"{seconds:+d}s\n", encoding="utf-8")
-
-
-def _faked_clock(folder: Path) -> dict[str, str]:
-    (folder / "clock").write_text("+0s\n", encoding="utf-8")
-    return {
-        "LD_PRELOAD": str(_FAKETIME[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(folder / "clock"),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
-
-
-def _cannot_fake_clock() -> str | None:
-    return None if _FAKETIME else "libfaketime"
-
-
 _KILL, _TERM, _USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 
 FAULTS: Mapping[str, Fault] = {
@@ -242,12 +217,6 @@ FAULTS: Mapping[str, Fault] = {
         _lose_host,
         phases=("step",),
         elastic=True,
-    ),
-    "clock-step": Fault(
-        "the clock jumps by up to a day",
-        _step_clock,
-        missing=_cannot_fake_clock,
-        environment=_faked_clock,
     ),
 }
 """All faults by name."""
