@@ -181,7 +181,9 @@ def _judge_replay(job: Job, limit: float) -> list[str]:
     result, again = job.result(), job.replay(limit)
     if result is None or again is None:
         return ["the history cannot be replayed"]
-    if _kept(result) != _kept(again):
+    # workers that came after the last step have judged, and no step is theirs
+    workers = result["num_workers"]
+    if _kept(result) != {**_kept(again), "num_workers": workers}:
         return [f"the replay differs: {_kept(again)}, the job {_kept(result)}"]
     return []
 
