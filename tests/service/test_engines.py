@@ -318,7 +318,7 @@ class TestSlurm:
         pid = int((slurm / "slurmctld.pid").read_text())
         os.kill(pid, 9)
         time.sleep(1)
-        assert observe(run).state == "unknown"
+        assert observe(run).state in ("unknown", "finished")
         subprocess.run(["slurmctld", "-f", str(slurm / "slurm.conf")], check=True)
         wait_for(run, "running", "finished")
         submission.stop(run, now=True)
