@@ -283,9 +283,10 @@ class TestSlurm:
     ) -> None:
         for name, value in environment({"SLURM_CONF": f"{slurm}/slurm.conf"}).items():
             monkeypatch.setenv(name, value)
+        epochs = 4000  # of 3 steps: more than a quick machine takes in this test
         run = submission.submit(
             submission.Request(
-                ("train", *QUICK, "--set", "train.epochs=400"),
+                ("train", *QUICK, "--set", f"train.epochs={epochs}"),
                 engine="slurm",
                 num_proc=2,
                 root=slurm / "runs",
@@ -310,7 +311,7 @@ class TestSlurm:
         time.sleep(2)
         assert observe(run).state == "stopped"
         first = len(metrics.read_text().splitlines())
-        assert first < 1200
+        assert first < 3 * epochs
         submission.resume(run)
         wait_for(run, "running")
         time.sleep(8)  # the controller has written its state by then
@@ -318,7 +319,7 @@ class TestSlurm:
         pid = int((slurm / "slurmctld.pid").read_text())
         os.kill(pid, 9)
         time.sleep(1)
-        assert observe(run).state in ("unknown", "finished")
+        assert observe(run).state == "unknown"
         subprocess.run(["slurmctld", "-f", str(slurm / "slurm.conf")], check=True)
         wait_for(run, "running", "finished")
         submission.stop(run, now=True)
