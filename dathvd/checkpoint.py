@@ -103,13 +103,12 @@ def _load(file: BinaryIO, name: str) -> dict[str, Any]:
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same dictionaries and lists with each tensor replaced by a function of it."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {key: map_tensors(each, function) for key, each in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map_tensors(each, function) for each in tree)
-    return tree
+    return dealing.walk(tree, lambda path, each: function(each))
+
+
+def copied(tree: Any) -> Any:
+    """The same with tensors of its own on the host."""
+    return map_tensors(tree, lambda each: each.detach().to("cpu", copy=True))
 
 
 def load_file(path: Path) -> dict[str, Any]:
@@ -150,6 +149,11 @@ def load_whole(path: Path) -> dict[str, Any]:
                 f"checkpoint {path.parent}: its parts do not fit"
             ) from None
     return state
+
+
+def step_of(folder: Path) -> int:
+    """The step after which a checkpoint was written, by its folder's name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

@@ -32,7 +32,7 @@ def deal(tree: dict[str, Any], first: int, ranks: Sequence[int]) -> dict[str, in
         ranks: those that write; the first keeps its tensors in the dictionary.
     """
     sizes: dict[str, int] = {}
-    _walk(tree, "", lambda path, each: sizes.update({path: each.nbytes}))
+    walk(tree, lambda path, each: sizes.update({path: each.nbytes}))
     loads = {rank: 0 for rank in ranks} | {ranks[0]: first}
     owners: dict[str, int] = {}
     for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
@@ -48,21 +48,21 @@ def kept(tree: dict[str, Any], owners: dict[str, int], rank: int) -> dict[str, A
         owner = owners[path]
         return tensor if owner == rank else {_ELSEWHERE: file_name(owner)}
 
-    found: dict[str, Any] = _walk(tree, "", place)
+    found: dict[str, Any] = walk(tree, place)
     return found
 
 
 def own(tree: dict[str, Any], owners: dict[str, int], rank: int) -> dict[str, Tensor]:
     """The tensors that a rank writes, by path."""
     found: dict[str, Tensor] = {}
-    _walk(tree, "", lambda path, each: found.update({path: each}))
+    walk(tree, lambda path, each: found.update({path: each}))
     return {path: each for path, each in found.items() if owners[path] == rank}
 
 
 def files(tree: Any) -> list[str]:
     """The names of the files that hold tensors of such a dictionary."""
     names: set[str] = set()
-    _walk(tree, "", lambda path, each: None, lambda path, name: names.add(name))
+    walk(tree, lambda path, each: None, lambda path, name: names.add(name))
     return sorted(names)
 
 
@@ -73,26 +73,33 @@ def gathered(tree: dict[str, Any], parts: Sequence[dict[str, Tensor]]) -> Any:
         KeyError: a tensor is in none of the parts.
     """
     whole = {path: tensor for part in parts for path, tensor in part.items()}
-    return _walk(tree, "", lambda path, each: each, lambda path, name: whole[path])
+    return walk(tree, lambda path, each: each, lambda path, name: whole[path])
 
 
-def _walk(
+def walk(
     tree: Any,
-    path: str,
     at_tensor: Callable[[str, Tensor], Any],
     at_file: Callable[[str, str], Any] | None = None,
+    path: str = "",
 ) -> Any:
-    """The same dictionaries and lists with tensors and names of files replaced."""
+    """The same dictionaries and lists with tensors and names of files replaced.
+
+    Args:
+        tree: dictionaries and lists of tensors and plain values.
+        at_tensor: what stands for a tensor, by its path and itself.
+        at_file: what stands for a file's name, by the path; None leaves them.
+        path: of the tree itself.
+    """
     if isinstance(tree, Tensor):
         return at_tensor(path, tree)
     if isinstance(tree, dict):
         if at_file is not None and set(tree) == {_ELSEWHERE}:
             return at_file(path, str(tree[_ELSEWHERE]))
         pairs = [(key, f"{path}{_SEPARATOR}{key}", each) for key, each in tree.items()]
-        return {key: _walk(each, at, at_tensor, at_file) for key, at, each in pairs}
+        return {key: walk(each, at_tensor, at_file, at) for key, at, each in pairs}
     if isinstance(tree, (list, tuple)):
         return type(tree)(
-            _walk(each, f"{path}{_SEPARATOR}{place}", at_tensor, at_file)
+            walk(each, at_tensor, at_file, f"{path}{_SEPARATOR}{place}")
             for place, each in enumerate(tree)
         )
     return tree

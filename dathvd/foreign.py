@@ -79,9 +79,8 @@ def foreign_network(config: Config, dataset: Dataset, runtime: Runtime) -> nn.Mo
     average = config.model.init_weights == "ema"
 
     def fill() -> str:
-        theirs = weight_files.read(data, name, average=average)
-        own = weight_files.learnt(model)
-        found = weight_files.match(own, theirs, config.model.init_keys)
+        keys = config.model.init_keys
+        found = weight_files.compare(model, data, name, keys, average=average)
         if found.missing or found.misshapen:
             raise UserError(
                 f"--weights {name}: do not fill the network: {found.describe()}; map "

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import time
 
+HOT_EVERY = "DATHVD_HOT_EVERY"
+"""The variable by which a launcher asks ranks to keep their state in memory every so
+many steps."""
 # Horovod's Gloo launcher, Open MPI, MPICH and Slurm's PMI, Slurm itself
 _RANK = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")

@@ -28,9 +28,11 @@ from dathvd.ranks import launched_local_size, launched_size
 
 T = TypeVar("T")
 
-_PART = 2**26
-"""Bytes that one broadcast carries at most: MPI counts in 31 bits, so that a checkpoint
-of 2 GiB could not be sent in one."""
+PROCESS_SETS = "HOROVOD_DYNAMIC_PROCESS_SETS"
+"""The variable that, set to 1 before ``hvd.init()``, lets ranks form process sets."""
+PART = 2**26
+"""Bytes that one collective carries at most: MPI counts in 31 bits, so that no
+checkpoint of 2 GiB could be sent in one."""
 
 
 class AgreedError(UserError):
@@ -96,7 +98,7 @@ def start(device: str = "auto") -> Runtime:
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     if launched_size() > launched_local_size():
         # the hierarchical exchange forms process sets of each node's ranks
-        os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+        os.environ.setdefault(PROCESS_SETS, "1")
     hvd.init()
     chosen = AgreedDevice(device, hvd.local_rank(), hvd.local_size()).resolve()
     runtime = Runtime(
@@ -181,19 +183,19 @@ def _gather_bytes(data: bytes, name: str, size: int) -> list[bytes]:
     return [bytes(part.numpy()) for part in everyone.split(lengths.tolist())]
 
 
-def bytes_from_root(data: bytes, name: str, part: int = _PART) -> bytes:
-    """Rank 0's bytes, sent in parts; what other ranks give is not looked at."""
+def bytes_from_root(data: bytes, name: str, part: int = PART, root: int = 0) -> bytes:
+    """One rank's bytes, sent in parts; what other ranks give is not looked at."""
     import horovod.torch as hvd
 
-    root = hvd.rank() == 0
+    mine = hvd.rank() == root
     length = torch.tensor([len(data)])
-    length = hvd.broadcast(length, root_rank=0, name=f"{name}.length")
+    length = hvd.broadcast(length, root_rank=root, name=f"{name}.length")
     sent = torch.empty(int(length.item()), dtype=torch.uint8)
-    if root and data:
+    if mine and data:
         sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     for start in range(0, len(sent), part):
-        hvd.broadcast_(sent[start : start + part], root_rank=0, name=f"{name}.bytes")
-    return data if root else bytes(sent.numpy())
+        hvd.broadcast_(sent[start : start + part], root_rank=root, name=f"{name}.bytes")
+    return data if mine else bytes(sent.numpy())
 
 
 def together(runtime: Runtime, action: Callable[[], T]) -> T:

@@ -223,6 +223,18 @@ def match(
     return best
 
 
+def compare(
+    model: nn.Module,
+    data: bytes,
+    name: str,
+    keys: Mapping[str, str],
+    *,
+    average: bool = False,
+) -> Match:
+    """What of a file's weights fits a network; see ``read`` and ``match``."""
+    return match(learnt(model), read(data, name, average=average), keys)
+
+
 def _rename(name: str, keys: Mapping[str, str]) -> str:
     fits = [beginning for beginning in keys if name.startswith(beginning)]
     if not fits:

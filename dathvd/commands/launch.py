@@ -136,11 +136,10 @@ def command(
 
     from dathvd.errors import UserError
     from dathvd.launch import LaunchOptions
-    from dathvd.launch.attempts import Job, Plan, make_plan
-    from dathvd.launch.attempts import say as _say
-    from dathvd.launch.attempts import with_run_dir
+    from dathvd.launch.attempts import Job, Plan, make_plan, say, with_run_dir
     from dathvd.launch.elastic import Membership
     from dathvd.launch.reach import check_hosts
+    from dathvd.ranks import HOT_EVERY
 
     if mpi and gloo:
         raise UserError("give --mpi or --gloo, not both")
@@ -149,14 +148,10 @@ def command(
     find = _finder(hosts, hostfile, host_discovery)
     listed = find()
     elastic = min_np is not None
-    if not elastic and (max_np or host_discovery):
+    if min_np is not None:
+        _check_elastic(min_np, max_np, num_proc, hosts or hostfile or host_discovery)
+    elif max_np or host_discovery:
         raise UserError("--max-np and --host-discovery need --min-np: elastic ranks")
-    if min_np is not None and num_proc:
-        raise UserError("give -np or --min-np, not both")
-    if min_np is not None and max_np is not None and max_np < min_np:
-        raise UserError(f"--max-np {max_np}: fewer than --min-np {min_np}")
-    if elastic and not (hosts or hostfile or host_discovery):
-        raise UserError("--min-np: name the hosts by --hostfile or --host-discovery")
     slots = sum(host.slots for host in listed)
     if elastic:
         num_proc = max(1, min(max_np or slots, slots))
@@ -175,7 +170,7 @@ def command(
 
     words, _ = with_run_dir(arguments)
     steps = (10 if elastic else 0) if hot_every is None else hot_every
-    environ = {**os.environ, **({"DATHVD_HOT_EVERY": str(steps)} if steps else {})}
+    environ = {**os.environ, **({HOT_EVERY: str(steps)} if steps else {})}
 
     def plan(options: LaunchOptions) -> Plan:
         return make_plan(options, words, environ, stall_limit)
@@ -185,10 +180,23 @@ def command(
         return 0
     members = None
     if min_np is not None:
-        members = Membership(min_np, max_np or 1_000_000, find, _say)
+        members = Membership(min_np, max_np or 1_000_000, find, say)
     restarts = (3 if elastic else 0) if max_restarts is None else max_restarts
     job = Job(plan(options), options, restarts, grace, stall_limit, plan, members)
     return job.run()
+
+
+def _check_elastic(
+    least: int, most: int | None, num_proc: int | None, hosts: str | None
+) -> None:
+    from dathvd.errors import UserError
+
+    if num_proc:
+        raise UserError("give -np or --min-np, not both")
+    if most is not None and most < least:
+        raise UserError(f"--max-np {most}: fewer than --min-np {least}")
+    if not hosts:
+        raise UserError("--min-np: name the hosts by --hostfile or --host-discovery")
 
 
 def _finder(

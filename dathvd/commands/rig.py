@@ -164,6 +164,7 @@ def chaos_command(
 
     from dathvd.errors import UserError, choose
     from dathvd.files import write_json
+    from dathvd.lists import some_integers
     from dathvd.rig import chaos
 
     names, lacks = chaos.available()
@@ -173,9 +174,7 @@ def chaos_command(
             raise UserError(f"--fault {name}: this machine lacks {lacks[name]}")
     for name, reason in lacks.items() if not chosen else ():
         click.echo(f"left out: {name} (this machine lacks {reason})")
-    numbers = [int(word) for word in sizes.split(",") if word.isdigit() and int(word)]
-    if not numbers or len(numbers) != len(sizes.split(",")):
-        raise UserError(f"--sizes {sizes}: expected numbers of ranks, such as 2,3")
+    numbers = some_integers("--sizes", sizes, least=1)
     place = Path(folder or tempfile.mkdtemp(prefix="dathvd-chaos-")).resolve()
     campaign = chaos.Campaign(seed, list(chosen) or names, place, numbers)
 

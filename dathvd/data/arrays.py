@@ -56,8 +56,13 @@ def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{field}: {path} cannot be read as .npz: {reason}") from None
+        raise unreadable(path, ".npz", field, error) from None
+
+
+def unreadable(path: Path, kind: str, field: str, error: Exception) -> UserError:
+    """The line for a file that NumPy cannot read, with the configuration's field."""
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{field}: {path} cannot be read as {kind}: {reason}")
 
 
 def _pair(path: Path, content: dict[str, NDArray[Any]], part: str) -> TensorImages:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dathvd.data.decode import Decoder
 from dathvd.data.frames import FlatFrames
-from dathvd.data.lock import host_lock, try_host_lock
+from dathvd.data.lock import host_lock
 from dathvd.data.parts import FrameParts, ImageParts
 from dathvd.data.sets import ImageSet, TensorImages
 from dathvd.errors import UserError
@@ -94,7 +94,7 @@ class _Cache:
         """Write what is missing, beside the host's other workers; wait for theirs."""
         said = time.monotonic()
         for part in self._missing():
-            with try_host_lock(self._lock(part)) as held:
+            with host_lock(self._lock(part), wait=False) as held:
                 if held and not self._file(part).exists():
                     self._write_part(part, num_threads)
             if time.monotonic() - said > _SAY_EVERY and launched_local_rank() == 0:

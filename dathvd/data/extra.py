@@ -53,16 +53,15 @@ class Concatenated:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> Tensor:
-        split = list(self._split(indices))
-        images = torch.cat([part.batch(own) for part, own, _ in split])
-        order = torch.cat([places for _, _, places in split])
-        return torch.empty_like(images).index_copy_(0, order, images)
+        split = self._split(indices)
+        return _together([(part.batch(own), places) for part, own, places in split])
 
     def frames(self, indices: Tensor) -> Frames:
-        split = list(self._split(indices))
+        split = self._split(indices)
         found = [(whole_frames(part, own), places) for part, own, places in split]
-        if all(isinstance(frames, Tensor) for frames, _ in found):
-            return self.batch(indices)
+        tensors = [(each, at) for each, at in found if isinstance(each, Tensor)]
+        if len(tensors) == len(found):
+            return _together(tensors)
         by_place = {
             place: frame
             for frames, places in found
@@ -76,10 +75,24 @@ class Concatenated:
 
     def _split(self, indices: Tensor) -> Iterator[tuple[ImageSet, Tensor, Tensor]]:
         """Each part that is asked for, its own places, and where they are asked for."""
-        which = torch.bucketize(indices, self._ends, right=True)
-        for number in which.unique().tolist() or [0]:
-            places = (which == number).nonzero().flatten()
+        which, order = torch.bucketize(indices, self._ends, right=True).sort(
+            stable=True
+        )
+        numbers, counts = which.unique_consecutive(return_counts=True)
+        if len(numbers) == 0:  # nothing is asked for, of any part
+            yield self.parts[0], indices, order
+        for number, places in zip(numbers.tolist(), order.split(counts.tolist())):
             yield self.parts[number], indices[places] - self._starts[number], places
+
+
+def _together(pieces: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Images of one shape, each at its place in the batch."""
+    count = sum(len(places) for _, places in pieces)
+    first = pieces[0][0]
+    images = first.new_empty((count, *first.shape[1:]))
+    for piece, places in pieces:
+        images[places] = piece
+    return images
 
 
 def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:

@@ -11,22 +11,15 @@ from dathvd.files import explain_os_errors
 
 
 @contextlib.contextmanager
-def host_lock(path: Path) -> Iterator[None]:
+def host_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file (it is made where it is missing, and stays).
 
-    Raises:
-        UserError: it cannot be made.
-    """
-    with explain_os_errors("lock", path):
-        file = open(path, "w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    Args:
+        path: the file.
+        wait: until no other process holds it; else it may stay another's.
 
-
-@contextlib.contextmanager
-def try_host_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock file if no other process does; whether it is held.
+    Yields:
+        Whether it is held.
 
     Raises:
         UserError: it cannot be made.
@@ -35,8 +28,8 @@ def try_host_lock(path: Path) -> Iterator[bool]:
         file = open(path, "w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            held = False
+        yield held

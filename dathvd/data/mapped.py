@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dathvd.data.arrays import UNREADABLE
+from dathvd.data.arrays import UNREADABLE, unreadable
 from dathvd.errors import UserError
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
@@ -35,8 +35,7 @@ def map_npy(path: Path, field: str) -> NDArray[Any]:
         # copy-on-write: torch has no read-only tensors
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{field}: {path} cannot be read as .npy: {reason}") from None
+        raise unreadable(path, ".npy", field, error) from None
     if not isinstance(array, np.ndarray):
         raise UserError(f"{field}: {path} holds several arrays: call it .npz")
     return array
@@ -62,7 +61,7 @@ class MappedNpz(Mapping[str, NDArray[Any]]):
             with zipfile.ZipFile(path) as archive:
                 infos = archive.infolist()
         except UNREADABLE as error:
-            raise self._problem(error) from None
+            raise unreadable(path, ".npz", field, error) from None
         self.members = {
             info.filename.removesuffix(".npy"): info
             for info in infos
@@ -94,11 +93,7 @@ class MappedNpz(Mapping[str, NDArray[Any]]):
                 found: NDArray[Any] = content[name]
             return found
         except UNREADABLE as error:
-            raise self._problem(error) from None
-
-    def _problem(self, error: Exception) -> UserError:
-        reason = getattr(error, "strerror", None) or error
-        return UserError(f"{self._field}: {self.path} cannot be read as .npz: {reason}")
+            raise unreadable(self.path, ".npz", self._field, error) from None
 
 
 def _map_member(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PART = 1 << 26
-"""Bytes that one collective carries at most: gradients wait for it, and MPI counts in
-31 bits."""
+from dathvd.runtime import PART
 
 
 def partner(rank: int, hosts: Sequence[str]) -> int:
@@ -38,8 +36,8 @@ def send_to_partner(
     to = partner(rank, hosts)
     senders = [each for each in range(len(hosts)) if partner(each, hosts) == rank]
     received: dict[int, list[Tensor]] = {sender: [] for sender in senders}
-    for start in range(0, max(lengths), _PART):
-        piece = data[start : start + _PART]
+    for start in range(0, max(lengths), PART):
+        piece = data[start : start + PART]
         splits = torch.zeros(len(hosts), dtype=torch.int32)
         splits[to] = len(piece)
         output, counts = hvd.alltoall(piece, splits=splits, name="hot.parts")
@@ -50,24 +48,6 @@ def send_to_partner(
     for pieces in received.values():
         arrived |= _unpacked(torch.cat(pieces))
     return arrived
-
-
-def from_rank(holder: int, data: bytes | None, length: int) -> bytes:
-    """One rank's bytes on all ranks. A collective.
-
-    Args:
-        holder: the rank that has them.
-        data: what this rank has; None elsewhere.
-        length: how many bytes, known to all.
-    """
-    import horovod.torch as hvd
-
-    sent = torch.empty(length, dtype=torch.uint8)
-    if hvd.rank() == holder and data:
-        sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    for start in range(0, length, _PART):
-        hvd.broadcast_(sent[start : start + _PART], root_rank=holder, name="hot.from")
-    return bytes(sent.numpy())
 
 
 def _packed(parts: dict[str, bytes]) -> Tensor:

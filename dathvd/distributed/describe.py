@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dathvd.compression import Compressor
 from dathvd.distributed.exchange_choice import Choice
-from dathvd.distributed.exchanges import BucketExchange
+from dathvd.distributed.exchanges import BucketExchange, PlainAllreduce
 
 
 def describe(
@@ -21,7 +21,7 @@ def describe(
     sent = sum(each.sent_bytes() for each in exchanges)
     ring = 8 * (size - 1) / size * sum(each.bucket.num_values for each in exchanges)
     workers = "1 worker, nothing is sent" if size == 1 else f"{size} workers"
-    how = (coded or plain)[0]
+    how = next(iter(coded or plain), PlainAllreduce)
     parts = [
         f"{compressor.name} by {choice.name} ({how.collectives}), {workers}",
         choice.reason,

@@ -17,10 +17,11 @@ from dathvd.distributed.exchanges import (
 )
 from dathvd.distributed.hierarchical import Hierarchical, NodeWires, WithinNode
 from dathvd.distributed.low_rank import LowRank
-from dathvd.distributed.placement import PROCESS_SETS, Placement, can_form_sets
+from dathvd.distributed.placement import Placement, can_form_sets
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, nearest
 from dathvd.noise import codec_seed
+from dathvd.runtime import PROCESS_SETS
 
 EXCHANGES: dict[str, type[CodedExchange]] = {
     "allreduce": LinearAllreduce,

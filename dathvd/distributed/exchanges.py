@@ -141,28 +141,24 @@ class PlainAllreduce(BucketExchange):
         return self.exact_steps()
 
 
-class CodedExchange(BucketExchange):
-    """What the exchanges of payloads share: the worker's end.
+class FeedbackExchange(BucketExchange):
+    """A bucket whose worker may keep a residual.
 
-    Most codecs encode the bucket in one call; those that must see one whole tensor at a
-    time encode each of its tensors, one payload after the other.
+    Args:
+        bucket: the layout.
+        wire: the collectives.
+        scale: factor of the gradients, such as 1 / backward passes per step.
+        feedback: whether it keeps one.
     """
 
     def __init__(
-        self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
+        self, bucket: Bucket, wire: Wire, scale: float, *, feedback: bool
     ) -> None:
         super().__init__(bucket, wire, scale)
-        self.codec = codec
         size, device = bucket.num_values, bucket.device
-        tensors = [slot.num_values for slot in bucket.slots]
-        self._parts = tensors if codec.per_tensor else [size]
-        self._part_bytes = [codec.payload_bytes(part) for part in self._parts]
-        self.worker = Feedback(size, device, codec.error_feedback)
-        self.payload = torch.empty(
-            sum(self._part_bytes), dtype=torch.uint8, device=device
-        )
+        self.worker = Feedback(size, device, feedback)
         # the values' buffer takes the next residual; without one it is free again
-        self._mean = torch.zeros(size, device=device) if codec.error_feedback else None
+        self._mean = torch.zeros(size, device=device) if feedback else None
 
     @property
     def values(self) -> Tensor:
@@ -174,6 +170,27 @@ class CodedExchange(BucketExchange):
 
     def ends(self) -> dict[str, Feedback]:
         return {"worker": self.worker}
+
+
+class CodedExchange(FeedbackExchange):
+    """What the exchanges of payloads share: encoding and decoding of the bucket.
+
+    Most codecs encode the bucket in one call; those that must see one whole tensor at a
+    time encode each of its tensors, one payload after the other.
+    """
+
+    def __init__(
+        self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
+    ) -> None:
+        super().__init__(bucket, wire, scale, feedback=codec.error_feedback)
+        self.codec = codec
+        size, device = bucket.num_values, bucket.device
+        tensors = [slot.num_values for slot in bucket.slots]
+        self._parts = tensors if codec.per_tensor else [size]
+        self._part_bytes = [codec.payload_bytes(part) for part in self._parts]
+        self.payload = torch.empty(
+            sum(self._part_bytes), dtype=torch.uint8, device=device
+        )
 
     def encode_values(self, seed: int) -> None:
         """Turn ``values`` into ``payload`` and the worker's next residual."""

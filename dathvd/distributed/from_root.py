@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,7 @@ from torch import Tensor
 
 from dathvd import checkpoint, heartbeat
 from dathvd.hashing import raw_bytes
-from dathvd.runtime import Runtime, bytes_from_root, from_root, together
-
-_PART = 2**26
-"""Bytes that one broadcast carries at most: MPI counts in 31 bits."""
+from dathvd.runtime import PART, Runtime, bytes_from_root, from_root, together
 
 
 def load_on_root(
@@ -62,7 +59,9 @@ def tree_from_root(runtime: Runtime, tree: dict[str, Any]) -> dict[str, Any]:
         if not runtime.is_root:
             tree = torch.load(io.BytesIO(data), weights_only=True)
             tree = checkpoint.map_tensors(tree, _allocate)
-        for number, tensor in enumerate(_tensors(tree)):
+        tensors: list[Tensor] = []
+        checkpoint.map_tensors(tree, tensors.append)
+        for number, tensor in enumerate(tensors):
             _broadcast(tensor, f"tree_from_root.{number}", root=runtime.is_root)
     return tree
 
@@ -84,23 +83,13 @@ def _allocate(outline: Tensor) -> Tensor:
     return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype)
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    """Those of a tree, in its order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (dict, list, tuple)):
-        for each in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(each)
-
-
 def _broadcast(tensor: Tensor, name: str, *, root: bool) -> None:
     """Fill the tensor with rank 0's values."""
     import horovod.torch as hvd
 
     flat = raw_bytes(tensor)
-    for start in range(0, len(flat), _PART):
-        hvd.broadcast_(flat[start : start + _PART], root_rank=0, name=name)
-    if (
-        not root and flat.data_ptr() != tensor.data_ptr()
-    ):  # it is not in row-major order
+    for start in range(0, len(flat), PART):
+        hvd.broadcast_(flat[start : start + PART], root_rank=0, name=name)
+    in_place = flat.data_ptr() == tensor.data_ptr()  # it is in row-major order
+    if not root and not in_place:
         tensor.copy_(flat.view(tensor.dtype).view(tensor.shape))

@@ -32,8 +32,8 @@ from torch import Tensor
 from dathvd.compression import Compressor
 from dathvd.distributed.buckets import Bucket
 from dathvd.distributed.exchanges import (
-    BucketExchange,
     Cut,
+    FeedbackExchange,
     Seeds,
     Steps,
     chunk_cuts,
@@ -83,7 +83,7 @@ def _among(wire: Wire, ranks: tuple[int, ...]) -> Wire:
     )
 
 
-class Hierarchical(BucketExchange):
+class Hierarchical(FeedbackExchange):
     """Reduce-scatter inside nodes, two-way between them, allgather inside nodes.
 
     Args:
@@ -109,7 +109,8 @@ class Hierarchical(BucketExchange):
         inner: Compressor,
         nodes: NodeWires,
     ) -> None:
-        super().__init__(bucket, wire, scale)
+        feedback, lossy = codec.error_feedback, inner.name != "none"
+        super().__init__(bucket, wire, scale, feedback=feedback and lossy)
         self.codec, self.inner, self.nodes = codec, inner, nodes
         placement = nodes.placement
         count, device = bucket.num_values, bucket.device
@@ -122,28 +123,17 @@ class Hierarchical(BucketExchange):
         self._across = _sizes(codec, chunks, start)
         place = nodes.across.rank
         self.owned = chunks[place], chunks[place + 1]
-        feedback, lossy = codec.error_feedback, inner.name != "none"
-        self.worker = Feedback(count, device, feedback and lossy)
         self.sender = Feedback(end - start, device, feedback)
         self.owner = Feedback(self.owned[1] - self.owned[0], device, feedback)
         self._plain = _bytes(sum(self._inside), device)
         self._payload = _bytes(sum(self._across), device)
         self._owned_payload = _bytes(self._across[place], device)
-        self._mean = torch.zeros(count, device=device) if feedback and lossy else None
 
     def _chunks(self, length: int) -> list[int]:
         """Where a shard of that length is cut for its counterparts."""
         if length == 0:
             return [0, 0]
         return chunk_cuts(length, self.nodes.across.size, self.codec.block)
-
-    @property
-    def values(self) -> Tensor:
-        return self.worker.values
-
-    @property
-    def mean(self) -> Tensor:
-        return self.worker.values if self._mean is None else self._mean
 
     @property
     def node_share(self) -> float:
@@ -153,7 +143,7 @@ class Hierarchical(BucketExchange):
         return own * len(placement.nodes) / placement.size
 
     def ends(self) -> dict[str, Feedback]:
-        return {"worker": self.worker, "sender": self.sender, "owner": self.owner}
+        return {**super().ends(), "sender": self.sender, "owner": self.owner}
 
     def cut(self) -> Cut:
         nodes = [list(ranks) for ranks in self.nodes.placement.nodes]
@@ -208,7 +198,7 @@ class Hierarchical(BucketExchange):
         )
 
 
-class WithinNode(BucketExchange):
+class WithinNode(FeedbackExchange):
     """All ranks are on one node: an allreduce, uncompressed.
 
     What was owed by a run on several nodes is paid in the first step.
@@ -220,21 +210,7 @@ class WithinNode(BucketExchange):
     def __init__(
         self, bucket: Bucket, wire: Wire, scale: float, codec: Compressor
     ) -> None:
-        super().__init__(bucket, wire, scale)
-        count, device = bucket.num_values, bucket.device
-        self.worker = Feedback(count, device, codec.error_feedback)
-        self._mean = torch.zeros(count, device=device) if codec.error_feedback else None
-
-    @property
-    def values(self) -> Tensor:
-        return self.worker.values
-
-    @property
-    def mean(self) -> Tensor:
-        return self.worker.values if self._mean is None else self._mean
-
-    def ends(self) -> dict[str, Feedback]:
-        return {"worker": self.worker}
+        super().__init__(bucket, wire, scale, feedback=codec.error_feedback)
 
     def sent_bytes(self) -> float:
         return 8 * self.bucket.num_values * (self.wire.size - 1) / self.wire.size

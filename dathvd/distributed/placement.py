@@ -13,9 +13,7 @@ import horovod.torch as hvd
 import torch
 
 from dathvd.errors import UserError
-
-PROCESS_SETS = "HOROVOD_DYNAMIC_PROCESS_SETS"
-"""The variable that, set to 1 before ``hvd.init()``, lets ranks form process sets."""
+from dathvd.runtime import PROCESS_SETS
 
 
 class Place(NamedTuple):

@@ -9,8 +9,6 @@ computes; the copy is put back in the rare step that does not count.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -63,11 +61,12 @@ class UpdateBackup:
             for group in optimizer.param_groups
         ]
         self._state = {key: dict(value) for key, value in optimizer.state.items()}
-        tensors = self._tensors()
+        known = self._copies
         self._copies = {
-            each: self._copies.get(each, torch.empty_like(each)) for each in tensors
+            each: known[each] if each in known else torch.empty_like(each)
+            for each in self._tensors()
         }
-        _copy(tensors, list(self._copies.values()))
+        _copy(list(self._copies), list(self._copies.values()))
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -81,13 +80,13 @@ class UpdateBackup:
         optimizer.state.update(self._state)
 
     def _tensors(self) -> list[Tensor]:
-        """The parameters and the state's tensors, each once."""
-        parameters: list[Any] = [
-            each for group in self._optimizer.param_groups for each in group["params"]
+        """The parameters and the state's tensors."""
+        groups = self._optimizer.param_groups
+        parameters: list[Tensor] = [
+            each for group in groups for each in group["params"]
         ]
         kept = [value for state in self._state.values() for value in state.values()]
-        both = [each.detach() for each in parameters]
-        return both + [value for value in kept if isinstance(value, Tensor)]
+        return parameters + [value for value in kept if isinstance(value, Tensor)]
 
 
 def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:

@@ -14,8 +14,6 @@ LARGEST = 512
 share."""
 _ACTIVATIONS = 2**26
 """Values of all layers' outputs together that a part may have; 256 MB in float32."""
-
-
 _PARTS = 16
 """Parts that a test set is cut into at least, for the workers to share."""
 

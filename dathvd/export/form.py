@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from dathvd import checkpoint
@@ -58,6 +59,17 @@ class Form(ABC):
         Raises:
             UserError: a package is missing.
         """
+
+
+def function_of(network: nn.Module) -> Function:
+    """A network as a function that takes no gradients."""
+
+    @torch.no_grad()
+    def run(images: Tensor) -> Tensor:
+        logits: Tensor = network(images)
+        return logits
+
+    return run
 
 
 def need(package: str) -> ModuleType:

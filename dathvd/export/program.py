@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from dathvd.export.form import Form, Function, Trained
+from dathvd.export.form import Form, Function, Trained, function_of
 from dathvd.files import write_bytes
 
 
@@ -38,11 +37,4 @@ class Program(Form):
         return []
 
     def read(self, place: Path, trained: Trained) -> Function:
-        network = torch.export.load(str(place)).module()
-
-        @torch.no_grad()
-        def run(images: Tensor) -> Tensor:
-            logits: Tensor = network(images)
-            return logits
-
-        return run
+        return function_of(torch.export.load(str(place)).module())

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from dathvd.data import ImageSet
 from dathvd.errors import UserError
-from dathvd.export.form import Form, Function, Trained
+from dathvd.export.form import Form, Function, Trained, function_of
 from dathvd.export.judged import Judged, find_judged
 from dathvd.files import make_folder, write_bytes, write_json, write_text
 from dathvd.tasks import load_task
@@ -100,14 +99,7 @@ class RobustBench(Form):
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        network = module.load_model()
-
-        @torch.no_grad()
-        def run(images: Tensor) -> Tensor:
-            logits: Tensor = network(images)
-            return logits
-
-        return run
+        return function_of(module.load_model())
 
 
 def safe_name(text: str) -> str:

@@ -57,7 +57,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
     """
     folder = checkpoint.checkpoint_folder(run, step)
     if not (folder / "model.pt").is_file():
-        there = [str(int(p.name[5:])) for p in checkpoint.find_checkpoints(run)]
+        there = [str(checkpoint.step_of(p)) for p in checkpoint.find_checkpoints(run)]
         raise UserError(
             f"--checkpoint {step}: {run} has none of that step "
             f"(there are: {', '.join(there) or 'none'})"

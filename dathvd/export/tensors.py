@@ -7,12 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from dathvd import __version__, checkpoint
 from dathvd.errors import UserError
-from dathvd.export.form import Form, Function, Trained, need
+from dathvd.export.form import Form, Function, Trained, function_of, need
 from dathvd.files import explain_os_errors, write_bytes
 
 FORMAT = "dathvd-1"
@@ -45,14 +44,7 @@ class Safetensors(Form):
     def read(self, place: Path, trained: Trained) -> Function:
         # what the export trusted, it may read back
         places = list(trained.config.foreign().values())
-        network = load_safetensors(place, trust=places)
-
-        @torch.no_grad()
-        def run(images: Tensor) -> Tensor:
-            logits: Tensor = network(images)
-            return logits
-
-        return run
+        return function_of(load_safetensors(place, trust=places))
 
 
 def load_safetensors(

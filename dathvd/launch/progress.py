@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+from dathvd import run_history
+
 _CHECKPOINTS = "step-[0-9]*"
 
 
@@ -20,7 +22,7 @@ class Progress:
     def __init__(self, run_dir: Path | None) -> None:
         self._run_dir = run_dir
         self._newest = self._find()
-        self._began = self._last("history.jsonl")
+        self._began = self._last(run_history.NAME)
         self._was_there = False
         self.failures = 0
         """Attempts that failed in a row, the first after a new checkpoint counted."""
@@ -42,7 +44,7 @@ class Progress:
         """Look after an attempt: a failure with a new checkpoint is the first again."""
         newest = self._find()
         advanced = newest is not None and newest != self._newest
-        began, self._began = self._began, self._last("history.jsonl")
+        began, self._began = self._began, self._last(run_history.NAME)
         advanced = advanced or self._began > began  # from a state in memory
         if newest is not None or self._exists():
             self._newest = newest

@@ -33,8 +33,8 @@ class Loop:
     state: TrainingState
     job: Job
     log: MetricsLog
-    hot: HotState | None = None
-    """Keeps states in memory for a restart; None keeps none."""
+    hot: HotState
+    """Keeps states in memory for a restart, where the launcher asks for it."""
     images: int = 0
     """Images trained on by all workers, those of steps that were taken back too."""
     data_seconds: float = 0.0
@@ -69,16 +69,14 @@ class Loop:
                 self._report(lr, watch.numbers())
             if watch.answer():
                 batches = self._batches(state.step)
-                if self.hot is not None:
-                    self.hot.forget()
+                self.hot.forget()
             due = late or watch.wants_checkpoint or self._checkpoint_is_due()
             if leaves or due:
                 saver.begin()
-            elif self.hot is not None:
+            else:
                 self.hot.keep_if_due()
         saver.finish()
-        if self.hot is not None:
-            self.hot.close()
+        self.hot.close()
         stop.close()
 
     def learning_rate(self, step: int) -> float:

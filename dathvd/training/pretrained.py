@@ -57,8 +57,8 @@ def _from_file(
     average = config.init_weights == "ema"
 
     def fill() -> weight_files.Match:
-        theirs = weight_files.read(data, name, average=average)
-        found = weight_files.match(weight_files.learnt(model), theirs, config.init_keys)
+        keys = config.init_keys
+        found = weight_files.compare(model, data, name, keys, average=average)
         lacks = found.unfilled(f"{head_name(model)}.")
         if not found.taken or (lacks and not config.init_partial):
             raise UserError(

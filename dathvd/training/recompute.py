@@ -70,7 +70,8 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[...
     def run(*inputs: Any) -> Any:
         weights = dict(block.named_parameters())
         buffers = {name: each.clone() for name, each in block.named_buffers()}
-        runs = iter((forward, lambda *again: _rerun(block, weights | buffers, again)))
+        tensors = weights | buffers
+        runs = iter((forward, lambda *again: functional_call(block, tensors, again)))
         draws = draws_go_on()
 
         def contexts() -> (
@@ -86,7 +87,3 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[...
         )
 
     return run
-
-
-def _rerun(block: nn.Module, tensors: dict[str, Any], inputs: tuple[Any, ...]) -> Any:
-    return functional_call(block, tensors, inputs)

@@ -113,9 +113,7 @@ def _go_on(
 ) -> None:
     """Take over the newest state that is whole: in memory, else on disk."""
     names = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
-    newest = from_root(
-        job.runtime, int(names[-1].name.removeprefix("step-")) if names else 0
-    )
+    newest = from_root(job.runtime, checkpoint.step_of(names[-1]) if names else 0)
     moment = restore_hot(state, job.runtime, run_id, attempts, newest)
     if moment is not None:
         job.say(f"going on from memory, step {moment.step} of {moment.size} workers")

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dathvd import checkpoint, dealing, heartbeat, run_lock
 from dathvd.errors import UserError
 from dathvd.runtime import Runtime, gather_json, together
@@ -70,8 +67,6 @@ class Saver:
         self._began = time.monotonic()
         self._asked = False
         self._writers: list[int] | None = None
-        self.pauses: list[float] = []
-        """Seconds for which each checkpoint stopped training."""
 
     def votes(self) -> tuple[bool, bool]:
         """What this rank tells the others: it has written; a checkpoint is due.
@@ -104,8 +99,7 @@ class Saver:
                 if the workers hold different weights; nothing is begun then.
         """
         self.finish()
-        began = time.monotonic()
-        self._began = began
+        self._began = time.monotonic()
         state, runtime = self._state, self._runtime
         with heartbeat.resting():
             state.check()
@@ -116,7 +110,6 @@ class Saver:
             together(runtime, lambda: self._make_room(final))
             pending.begin(parts)
         self._pending = pending
-        self.pauses.append(time.monotonic() - began)
         return final
 
     def finish(self) -> None:
@@ -156,14 +149,14 @@ class Saver:
             at_home = dealing.kept(optimizer, owners, runtime.rank)
             alone = set(owners.values()) <= {0}
             shared["format"] = checkpoint.FORMAT if alone else checkpoint.DEALT
-            shared["optimizer"] = checkpoint.map_tensors(at_home, _copied)
+            shared["optimizer"] = checkpoint.copied(at_home)
             # the networks are copies already
             parts["shared"] = checkpoint.map_tensors(shared, lambda each: each.cpu())
             return {**parts, "best": best(state)}
         return {
             **parts,
             "shared": None,
-            "dealt": checkpoint.map_tensors(dealt, _copied),
+            "dealt": checkpoint.copied(dealt),
         }
 
     def _who_writes(self) -> list[int]:
@@ -202,8 +195,4 @@ def _copied_own(state: TrainingState) -> Saved:
     """What differs between ranks; residuals come as copies already."""
     own = state.own_dict()
     exchange = own.pop("exchange")
-    return {**checkpoint.map_tensors(own, _copied), "exchange": exchange}
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
+    return {**checkpoint.copied(own), "exchange": exchange}

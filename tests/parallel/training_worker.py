@@ -21,7 +21,7 @@ from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.run_folder import read_metrics, read_result
-from dathvd.runtime import _PART, AgreedError, Runtime, bytes_from_root, start
+from dathvd.runtime import PART, AgreedError, Runtime, bytes_from_root, start
 from dathvd.training.batches import Batch, BatchPlan, plan_of
 from dathvd.training.guard import Guard
 from dathvd.training.loop import step_seed
@@ -348,7 +348,7 @@ def bytes_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
             sent.clear()
     finally:
         hvd.broadcast_ = broadcast
-    assert _PART < 2**31
+    assert PART < 2**31
 
 
 @law

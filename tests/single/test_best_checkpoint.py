@@ -12,7 +12,13 @@ from torch import nn
 
 import dathvd
 from dathvd import stop
-from dathvd.checkpoint import checkpoint_folder, find_checkpoints, load_file, resolve
+from dathvd.checkpoint import (
+    checkpoint_folder,
+    find_checkpoints,
+    load_file,
+    resolve,
+    step_of,
+)
 from dathvd.config import load_config
 from dathvd.errors import UserError
 from dathvd.hashing import parameters_sha256
@@ -59,7 +65,7 @@ def trained(folder: Path, runtime: Runtime, *overrides: str) -> dict[str, Any]:
 
 
 def kept(run: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in find_checkpoints(run)]
+    return [step_of(path) for path in find_checkpoints(run)]
 
 
 @pytest.mark.usefixtures("probed")

@@ -14,9 +14,10 @@ from dathvd.compression import Compression
 from dathvd.distributed.buckets import Bucket, fingerprint, plan_buckets
 from dathvd.distributed.exchange_choice import choose_exchange
 from dathvd.distributed.exchanges import chunk_cuts
-from dathvd.distributed.placement import PROCESS_SETS, Place, Placement, nodes_of
+from dathvd.distributed.placement import Place, Placement, nodes_of
 from dathvd.errors import UserError
 from dathvd.noise import codec_seed
+from dathvd.runtime import PROCESS_SETS
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple)
 models = st.lists(shapes, max_size=12)

@@ -132,41 +132,33 @@ def test_a_killed_cache_is_gone_on_with(
     assert decoded == []
 
 
-def test_workers_share_the_decoding(
-    root: Path, tmp_path: Path, decoded: list[str]
-) -> None:
-    """Four at once, as four ranks of a host: each image is decoded by one of them."""
-    place, found = str(tmp_path / "cache"), []  # type: str, list[torch.Tensor]
-    threads = [
-        threading.Thread(
-            target=lambda: found.append(everything(load(root, cache=place)))
-        )
-        for _ in range(4)
-    ]
+def four_at_once(root: Path, cache: Path) -> None:
+    """Four threads load one cached set, as four ranks of a host, and see the same."""
+    found: list[torch.Tensor] = []
+
+    def one() -> None:
+        found.append(everything(load(root, cache=str(cache))))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(found) == 4 and all(torch.equal(images, found[0]) for images in found)
+
+
+def test_workers_share_the_decoding(
+    root: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    """Four at once, as four ranks of a host: each image is decoded by one of them."""
+    four_at_once(root, tmp_path / "cache")
     assert len(decoded) == len(set(decoded))
 
 
 def test_workers_that_start_at_once_share_one_cache_file(
     root: Path, tmp_path: Path
 ) -> None:
-    found: list[torch.Tensor] = []
-    cache = str(tmp_path / "cache")
-    threads = [
-        threading.Thread(
-            target=lambda: found.append(everything(load(root, cache=cache)))
-        )
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 4 and all(torch.equal(images, found[0]) for images in found)
+    four_at_once(root, tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*/*.npy"))) == 2
 
 

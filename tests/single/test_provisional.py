@@ -135,3 +135,15 @@ def test_a_backup_remembers_tensors_and_all_else() -> None:
     torch.testing.assert_close(now, kept, rtol=0, atol=0)
     assert optimizer.state[weight]["step"] == 1
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_backup_keeps_its_memory_for_the_next_step() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    backup, places = UpdateBackup(optimizer), []
+    for _ in range(3):
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        backup.take()
+        places.append([each.data_ptr() for each in backup._copies.values()])
+    assert len(places[0]) == 2 and places[0] == places[1] == places[2]

@@ -27,24 +27,25 @@ RATE = 20e6
 VALUES = 64 * 512 + 512 * 512 + 512 * 10 + 512 + 512 + 10
 
 
+def measured(folder: Path, *words: str) -> list[dict[str, Any]]:
+    """The rows of a short benchmark of a small network on a rig."""
+    quick = ["--config", "digits", "--set", "model.name=mlp"]
+    quick += ["--set", "model.width=64", "--warmup", "1", "--repeats", "3"]
+    command = [DATHVD, "benchmark-speedup", *quick, *words, "--output", str(folder)]
+    done = run(command, timeout=280)
+    assert done.code == 0, done.output
+    report = json.loads((folder / "speedup.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = report["rows"]
+    return rows
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
     folder = tmp_path_factory.mktemp("rig")
     words = ["--np", "2", "--rig-rates", "20mbit", "--codecs", "horovod,none,sign"]
-    words += [
-        "--config",
-        "digits",
-        "--set",
-        "model.name=mlp",
-        "--set",
-        "model.width=64",
-    ]
     words += ["--set", "attack.num_steps=100", "--batch-size-per-worker", "256"]
-    words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
-    done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
-    assert done.code == 0, done.output
-    report = json.loads((folder / "speedup.json").read_text(encoding="utf-8"))
-    return {(r["codec"], r["overlap"]): r for r in report["rows"]}
+    found = measured(folder, *words)
+    return {(row["codec"], row["overlap"]): row for row in found}
 
 
 def test_a_step_takes_at_least_what_the_link_takes(rows: Any) -> None:
@@ -83,20 +84,8 @@ def on_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("nodes")
     words = ["--np", "4", "--per-host", "2", "--rig-rates", "unlimited"]
     words += ["--codecs", "sign:two-way,sign:hierarchical", "--overlap", "none"]
-    words += [
-        "--config",
-        "digits",
-        "--set",
-        "model.name=mlp",
-        "--set",
-        "model.width=64",
-    ]
     words += ["--set", "attack.num_steps=1", "--batch-size-per-worker", "4"]
-    words += ["--warmup", "1", "--repeats", "3", "--output", str(folder)]
-    done = run([DATHVD, "benchmark-speedup", *words], timeout=280)
-    assert done.code == 0, done.output
-    report = json.loads((folder / "speedup.json").read_text(encoding="utf-8"))
-    return {row["exchange"]: row for row in report["rows"]}
+    return {row["exchange"]: row for row in measured(folder, *words)}
 
 
 def test_nodes_send_one_compressed_exchange(on_nodes: Any) -> None:

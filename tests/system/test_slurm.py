@@ -110,16 +110,22 @@ def undisturbed(cluster: Cluster) -> str:
     return parameters(run_dir)
 
 
-def test_a_preempted_job_saves_requeues_and_ends_the_same(
-    cluster: Cluster, undisturbed: str
-) -> None:
-    run_dir = cluster.folder / "preempted"
+def submit_and_wait_for_steps(cluster: Cluster, run_dir: Path) -> str:
+    """A job that has taken its first steps."""
     job = cluster.submit(run_dir)
     metrics = run_dir / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
         assert time.monotonic() < deadline, cluster.output(job)
         time.sleep(0.05)
+    return job
+
+
+def test_a_preempted_job_saves_requeues_and_ends_the_same(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    run_dir = cluster.folder / "preempted"
+    job = submit_and_wait_for_steps(cluster, run_dir)
     # what --signal=B:USR1 sends before the time limit and at preemption
     cluster.call("scancel", "--batch", "--signal=USR1", job)
     output = cluster.wait(job)
@@ -130,12 +136,7 @@ def test_a_preempted_job_saves_requeues_and_ends_the_same(
 
 def test_a_stopped_job_saves_and_does_not_come_back(cluster: Cluster) -> None:
     run_dir = cluster.folder / "stopped"
-    job = cluster.submit(run_dir)
-    metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
-        assert time.monotonic() < deadline, cluster.output(job)
-        time.sleep(0.05)
+    job = submit_and_wait_for_steps(cluster, run_dir)
     cluster.call("scancel", "--batch", "--signal=USR2", job)
     output = cluster.wait(job)
     assert "saved and stopped" in output, output

@@ -15,11 +15,11 @@ from random import Random
 
 import psutil
 
+from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.rig.chaos.job import Job
-from dathvd.rig.chaos.victim import order_flip
+from dathvd.rig.chaos.victim import ORDER, order_flip
 
 _FROZEN = 2.0  # seconds for which something is stopped that then goes on
-_SAVED = 75
 
 
 def _nothing(job: Job, random: Random) -> None:
@@ -155,16 +155,16 @@ _KILL, _TERM, _USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 FAULTS: Mapping[str, Fault] = {
     "kill-rank": _signal("rank", _KILL),
     "stop-rank": _signal("rank", signal.SIGSTOP),
-    "term-rank": _signal("rank", _TERM, _SAVED),
+    "term-rank": _signal("rank", _TERM, TEMPORARY_FAILURE),
     "kill-companion": _signal("companion", _KILL),
     "stop-companion": Fault("SIGSTOP to a companion, 2 s", _freeze("companion")),
-    "term-companion": _signal("companion", _TERM, _SAVED),
+    "term-companion": _signal("companion", _TERM, TEMPORARY_FAILURE),
     "kill-mpirun": _signal("mpirun", _KILL),
     "stop-mpirun": _signal("mpirun", signal.SIGSTOP),
     "kill-launcher": _signal("launcher", _KILL, -_KILL),
     "stop-launcher": Fault("SIGSTOP to the launcher, 2 s", _freeze("launcher")),
-    "term-launcher": _signal("launcher", _TERM, _SAVED, 1),
-    "usr1-launcher": _signal("launcher", _USR1, _SAVED, 1),
+    "term-launcher": _signal("launcher", _TERM, TEMPORARY_FAILURE, 1),
+    "usr1-launcher": _signal("launcher", _USR1, TEMPORARY_FAILURE, 1),
     "kill-keeper": _signal("keeper", _KILL),
     "power-cut": Fault(
         "all processes killed at once",
@@ -198,7 +198,7 @@ FAULTS: Mapping[str, Fault] = {
         "a flipped bit in one rank's weights",
         _flip,
         phases=("step",),
-        environment=lambda folder: {"DATHVD_CHAOS_FLIP": str(folder / "flip")},
+        environment=lambda folder: {ORDER: str(folder / "flip")},
     ),
     "host-leaves": Fault(
         "fewer slots in the hostfile",

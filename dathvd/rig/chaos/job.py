@@ -75,14 +75,15 @@ class Job:
         """Start, or start again: the same command."""
         settings = [f"{name}={value}" for name, value in SETTINGS.items()]
         words = [word for each in settings for word in ("--set", each)]
+        launch = ["launch", *self._ranks(), *self.options, "--"]
+        train = ["train", "--run-dir", str(self.run_dir), *words]
+        self.process = self._begin([*launch, *train])
+
+    def _begin(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A command of dathvd, marked as this job's, whose words go to ``output``."""
         with self.output.open("ab") as file:
-            self.process = subprocess.Popen(
-                [
-                    *self.prefix,
-                    *[sys.executable, "-P", "-m", "dathvd", "launch"],
-                    *[*self._ranks(), *self.options, "--"],
-                    *["train", "--run-dir", str(self.run_dir), *words],
-                ],
+            return subprocess.Popen(
+                [*self.prefix, sys.executable, "-P", "-m", "dathvd", *words],
                 env={**_clean(os.environ), **self.environment, TOKEN: self.token},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -112,18 +113,12 @@ class Job:
         """What a replay of the job's history ends with; None where it does not."""
         run = self.folder / "replayed"
         words = ["train", "--replay-history", str(self.run_dir), "--run-dir", str(run)]
-        with self.output.open("ab") as file, contextlib.suppress(
-            subprocess.TimeoutExpired
-        ):
-            subprocess.run(
-                [*self.prefix, sys.executable, "-P", "-m", "dathvd", *words],
-                env={**_clean(os.environ), **self.environment, TOKEN: self.token},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
-            )
+        process = self._begin(words)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         return _read_result(run)
 
     @property

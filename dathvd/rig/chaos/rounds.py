@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.rig.chaos.faults import FAULTS, Fault
 from dathvd.rig.chaos.job import STEPS, Job
 
@@ -143,19 +144,18 @@ def _judge_end(job: Job, code: int, fault: Fault, struck: bool) -> list[str]:
     problems = []
     if code not in (fault.codes if struck else {0}):
         problems.append(f"exit code {code}")
-    if code == 75 and not job.checkpoints():
-        problems.append("exit code 75 without a checkpoint")
+    if code == TEMPORARY_FAILURE and not job.checkpoints():
+        problems.append(f"exit code {code} without a checkpoint")
     if code != 0 and job.result() is not None:
         problems.append(f"exit code {code} though the run is finished")
-    if code in (1, 2) and "dathvd: error: " not in job.said() and not _told(job):
+    told = any(
+        start in job.said() for start in ("dathvd: error: ", "dathvd: stopped by ")
+    )
+    if code in (1, 2) and not told:
         problems.append(f"exit code {code} without a word")
     if "Traceback" in job.said():
         problems.append("a traceback instead of one line")
     return problems
-
-
-def _told(job: Job) -> bool:
-    return "dathvd: stopped by " in job.said()
 
 
 def _judge_result(job: Job, known: Reference) -> list[str]:

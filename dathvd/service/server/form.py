@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -85,6 +86,7 @@ def fields_by_name() -> dict[str, dict[str, Any]]:
     }
 
 
+@functools.cache
 def form_sections() -> list[dict[str, Any]]:
     """The sections of the configuration's schema as sections of a form."""
     schema = Config.model_json_schema()

@@ -6,25 +6,20 @@ import io
 import os
 import socket
 import threading
-import time
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from dathvd import checkpoint
 from dathvd.distributed.between_hosts import send_to_partner
+from dathvd.ranks import HOT_EVERY
 from dathvd.runtime import Runtime, gather_json
 from dathvd.training.hot.store import SHARED, Moment, Store
 from dathvd.training.state import Saved, TrainingState
 
-EVERY = "DATHVD_HOT_EVERY"
-"""The environment variable by which the launcher asks for it: a number of steps."""
-
 
 def wanted_every() -> int:
     """Steps between hot states; 0 where none are asked for."""
-    text = os.environ.get(EVERY, "")
+    text = os.environ.get(HOT_EVERY, "")
     return int(text) if text.isdigit() else 0
 
 
@@ -48,8 +43,6 @@ class HotState:
         self._hosts = [""] * runtime.size
         if self._every:
             self._hosts = gather_json(socket.gethostname(), "hot.hosts", runtime.size)
-        self.pauses: list[float] = []
-        """Seconds for which each copy stopped training."""
 
     def keep_if_due(self) -> None:
         """Keep this step's state if it is one of every few. A collective then."""
@@ -62,20 +55,18 @@ class HotState:
         Raises:
             ReplicasDiverged: workers hold different weights; nothing is kept then.
         """
-        started = time.perf_counter()
         self.wait()
         state, runtime = self._state, self._runtime
         state.check()
         moment = Moment(state.step, runtime.size, self._attempt)
         shared = state.shared_dict(runtime.size)
-        parts = {str(runtime.rank): _copied(own_state(state))}
+        parts = {str(runtime.rank): checkpoint.copied(own_state(state))}
         if runtime.local_rank == 0:
-            parts[SHARED] = _copied(shared)
+            parts[SHARED] = checkpoint.copied(shared)
         self._thread = threading.Thread(
             target=self._write, args=(moment, parts), daemon=True
         )
         self._thread.start()
-        self.pauses.append(time.perf_counter() - started)
 
     def wait(self) -> None:
         """Wait for what is being written."""
@@ -127,17 +118,6 @@ def open_store(run_id: str) -> Store | None:
 def own_state(state: TrainingState) -> Saved:
     """What differs between ranks, the sums for the next row of metrics included."""
     return {**state.own_dict(), "totals": state.trainer.totals.sums}
-
-
-def _copied(value: Any) -> Any:
-    """The same with tensors of its own on the host."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_copied(each) for each in value)
-    return value
 
 
 def _serialised(part: Saved) -> bytes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dathvd import checkpoint
-from dathvd.distributed.between_hosts import from_rank
 from dathvd.run_history import Attempt, is_current
-from dathvd.runtime import Runtime, gather_json, together
+from dathvd.runtime import Runtime, bytes_from_root, gather_json, together
 from dathvd.training.hot.keeping import open_store, wanted_every
 from dathvd.training.hot.store import SHARED, Moment, Store
 from dathvd.training.saving import same_batches
@@ -66,15 +65,13 @@ def _read_whole(
         data = None if store is None else store.read(moment, name)
         if data is not None:
             own[name] = data
-    sizes = {name: len(data) for name, data in own.items()}
-    everyone = gather_json(sizes, "hot.parts", runtime.size)
-    lengths = {name: size for sizes in everyone for name, size in sizes.items()}
-    if set(lengths) != moment.parts:
+    everyone = gather_json(sorted(own), "hot.parts", runtime.size)
+    if set().union(*everyone) != moment.parts:
         return None
     missing = gather_json(sorted(needed - set(own)), "hot.missing", runtime.size)
     for name in sorted({name for names in missing for name in names}):
         holder = min(rank for rank in range(runtime.size) if name in everyone[rank])
-        data = from_rank(holder, own.get(name), lengths[name])
+        data = bytes_from_root(own.get(name, b""), "hot.from", root=holder)
         if name in needed:
             own[name] = data
     return {name: own[name] for name in needed}
