@@ -42,6 +42,7 @@ SETTINGS = {
     "compression.warmup": "0",
     "evaluation.batch_size": "8",
     "evaluation.attack.num_steps": "4",
+    "evaluation.pictures": "false",
 }
 """A run of 60 short steps in which all kinds of state matter: batch norm, what error
 feedback owes, images prepared a step ahead."""
