@@ -253,4 +253,6 @@ def _clean(environ: Mapping[str, str]) -> dict[str, str]:
     ours = ("OMPI_", "PMIX_", "PMI_", "HOROVOD_", "DATHVD_HEARTBEAT")
     kept = {name: text for name, text in environ.items() if not name.startswith(ours)}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**kept, **root, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    # several jobs share the cores: ranks that wait leave them to the others
+    shared = ("OMPI_MCA_rmaps_base_oversubscribe", "OMPI_MCA_mpi_yield_when_idle")
+    return {**kept, **root, **dict.fromkeys(shared, "1")}
