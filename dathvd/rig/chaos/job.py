@@ -81,7 +81,9 @@ class Job:
 
     def start(self) -> None:
         """Start, or start again: the same command."""
-        settings = [f"{name}={value}" for name, value in SETTINGS.items()]
+        # hosts with several ranks would else sum node by node, which no replay does
+        on_hosts = {} if self.rig is None else {"compression.exchange": "two-way"}
+        settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
         words = [word for each in settings for word in ("--set", each)]
         launch = ["launch", *self._ranks(), *self.options, "--"]
         train = ["train", "--run-dir", str(self.run_dir), *words]
