@@ -23,7 +23,10 @@ from dathvd.training.ema import WeightAverage
 from tests.host_reads import META, HostReads
 
 DECISION = "distributed/provisional.py:read"
-SMALL = ["model.name=small_resnet", "model.width=8", "train.batch_size=8"]
+SMALL = [
+    "model.name=small_resnet", "model.width=8", "train.batch_size=8",
+    "attack.num_steps=2",
+]  # fmt: skip
 VARIANTS = {
     "default": [],
     "fgsm_rs": ["attack.name=fgsm_rs"],

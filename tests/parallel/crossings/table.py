@@ -101,6 +101,7 @@ def make_table() -> Table:
     def is_refused(one: Place, other: Place) -> bool:
         return frozenset((one, other)) in refused
 
+    @functools.cache
     def or_depends(one: Place, other: Place) -> bool:
         return is_refused(one, other) or depends_on_workers(dict((one, other)))
 
