@@ -51,7 +51,8 @@ _SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|_KEY$|^KEY$|AUTH", re.IGNOR
 SSH_OPTIONS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "accept-new",
-    "ConnectTimeout": "8",
+    "ConnectTimeout": "5",
+    "ConnectionAttempts": "1",
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
 }
