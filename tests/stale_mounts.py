@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,20 +35,26 @@ def build(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def mounted(program: Path, folder: Path, seconds: float) -> Iterator[list[Path]]:
+def mounted(
+    program: Path,
+    folder: Path,
+    seconds: float,
+    names: Sequence[str] = ("one", "other"),
+) -> Iterator[list[Path]]:
     """Two views of ``folder/disk``, for the length of a ``with`` block.
 
     Args:
         program: what ``build`` gave.
         folder: where the disk and the mount points are made.
         seconds: how long each view trusts what it knows.
+        names: the mount points, in ``folder``.
     """
     disk = folder / "disk"
     disk.mkdir()
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(_view(program, disk, folder / name, seconds))
-            for name in ("one", "other")
+            for name in names
         ]
 
 
