@@ -97,7 +97,16 @@ def watched(value: str, run_dir: Path) -> Iterator[Seen]:
 
 
 def launched_over_gloo(run_dir: Path, env: dict[str, str]) -> str:
-    words = [DATHVD, "launch", "-np", "2", "--gloo", "--max-restarts", "1", "--"]
+    words: list[str | Path] = [
+        DATHVD,
+        "launch",
+        "-np",
+        "2",
+        "--gloo",
+        "--max-restarts",
+        "1",
+        "--",
+    ]
     done = run([*words, *QUICK, "--run-dir", run_dir], env=env)
     assert done.code == 0, done.output
     return done.output
@@ -105,7 +114,16 @@ def launched_over_gloo(run_dir: Path, env: dict[str, str]) -> str:
 
 def submitted_here(run_dir: Path, env: dict[str, str]) -> str:
     """To this machine's queue, which launches over MPI."""
-    words = [DATHVD, "submit", "-np", "2", "--run-dir", run_dir, "--", *QUICK]
+    words: list[str | Path] = [
+        DATHVD,
+        "submit",
+        "-np",
+        "2",
+        "--run-dir",
+        run_dir,
+        "--",
+        *QUICK,
+    ]
     env = {**env, "DATHVD_STATE": str(run_dir.parent / "queue"), "DATHVD_SLOTS": "2"}
     env["XDG_DATA_HOME"] = str(run_dir.parent / "data")
     # the index of runs is a file here: it would be looked for in PostgreSQL
