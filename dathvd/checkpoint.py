@@ -2,17 +2,18 @@
 
 A checkpoint is a folder ``checkpoints/step-00001234``: ``model.pt`` with what all ranks
 share, and ``rank-00000.pt`` … with what differs by rank. It is written under
-a temporary name and renamed when every rank has finished its file.
+a temporary name and renamed when every rank has finished its file. The files of one
+checkpoint carry the same id, by which a host sees that they belong together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from dathvd import dealing
+from dathvd import dealing, shared_disk
 from dathvd.config import Config, explain
 from dathvd.errors import UserError
 from dathvd.files import (
@@ -44,7 +45,10 @@ Weights = Literal["raw", "ema"]
 Trust = bool | Collection[str]
 """Which components outside of dathvd a checkpoint may have imported: all, none, or
 those of these places. Importing one runs its module's code."""
+WRITE_ID = "write_id"
+"""The key of a checkpoint's id in each of its files, of which older ones have none."""
 _NAME = re.compile(r"step-(\d{8})")
+_STAGED = re.compile(r"\.(step-\d{8})(?:\.[0-9a-f-]+)?\.writing")
 
 
 class Unreadable(UserError):
@@ -138,12 +142,13 @@ def load_whole(path: Path) -> dict[str, Any]:
     """
     state = load_file(path)
     if state["format"] == DEALT:
-        parts = [
-            load_file(path.with_name(name))["tensors"]
-            for name in dealing.files(state["optimizer"])
-        ]
+        names = dealing.files(state["optimizer"])
+        parts = [load_file(path.with_name(name)) for name in names]
+        tensors = [part["tensors"] for part in parts]
+        if {part.get(WRITE_ID) for part in parts} - {state.get(WRITE_ID)}:
+            raise Unreadable(f"checkpoint {path.parent}: its parts do not fit")
         try:
-            state["optimizer"] = dealing.gathered(state["optimizer"], parts)
+            state["optimizer"] = dealing.gathered(state["optimizer"], tensors)
         except KeyError:
             raise Unreadable(
                 f"checkpoint {path.parent}: its parts do not fit"
@@ -169,9 +174,13 @@ def find_checkpoints(run: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))
 
 
-def staging_folder(final: Path) -> Path:
-    """Where a checkpoint is written before it is renamed to ``final``."""
-    return final.with_name(f".{final.name}.writing")
+def staging_folder(final: Path, write_id: str = "") -> Path:
+    """Where a checkpoint is written before it is renamed to ``final``.
+
+    With an id the name is one that no host's cache knows.
+    """
+    middle = f".{write_id}" if write_id else ""
+    return final.with_name(f".{final.name}{middle}.writing")
 
 
 def write_rank_files(
@@ -181,6 +190,7 @@ def write_rank_files(
     rank: int,
     best: dict[str, Any] | None = None,
     dealt: dict[str, Any] | None = None,
+    write_id: str = "",
 ) -> None:
     """This rank's part of a checkpoint, in the staging folder.
 
@@ -192,17 +202,19 @@ def write_rank_files(
         best: the best checkpoint's ``step`` and ``robust_accuracy``, written with what
             is shared.
         dealt: what this rank writes of what ``shared`` says is elsewhere.
+        write_id: the same on all ranks, and no other checkpoint's.
     """
-    staging = staging_folder(final)
+    staging = staging_folder(final, write_id)
     make_folder(staging)
+    head = {"format": FORMAT, **({WRITE_ID: write_id} if write_id else {})}
     if shared is not None:
-        save_file(staging / "model.pt", {"format": FORMAT, **shared})
+        save_file(staging / "model.pt", {**head, **shared})
         if best is not None:
             write_json(staging / BEST, best)
     if dealt:
         file = staging / dealing.file_name(rank)
-        save_file(file, {"format": FORMAT, "tensors": dealt})
-    save_file(staging / f"rank-{rank:05d}.pt", {"format": FORMAT, **own})
+        save_file(file, {**head, "tensors": dealt})
+    save_file(staging / f"rank-{rank:05d}.pt", {**head, **own})
 
 
 def aside(final: Path) -> Path:
@@ -216,41 +228,58 @@ def set_aside(final: Path) -> None:
     Raises:
         UserError: it cannot be renamed.
     """
-    with explain_os_errors("rename", final):
-        shutil.rmtree(aside(final), ignore_errors=True)
+    shared_disk.remove(aside(final))
+    with explain_os_errors("rename", final), contextlib.suppress(FileNotFoundError):
         os.replace(final, aside(final))
 
 
-def publish(final: Path, keep: int, spare: Iterable[int] = ()) -> None:
+def publish(
+    final: Path, keep: int, spare: Iterable[int] = (), write_id: str = ""
+) -> None:
     """Rename the staging folder and drop older checkpoints beyond ``keep``.
 
     Args:
         final: the checkpoint.
         keep: how many of the newest stay.
         spare: steps whose checkpoints stay at any age.
+        write_id: that it was written with.
+
+    Raises:
+        UserError: it is not there or cannot be renamed; nothing is removed then.
     """
     run = final.parent.parent
-    staging = staging_folder(final)
     with explain_os_errors("write", final):
-        if final.exists():  # of the same step, by a run that went back
-            shutil.rmtree(final)
-        os.replace(staging, final)
-    kept = {checkpoint_folder(run, step) for step in spare}
+        # one of the same step is there where a run went back
+        shared_disk.put_in_place(staging_folder(final, write_id), final)
+    kept = {checkpoint_folder(run, step) for step in spare} | {final}
     for old in find_checkpoints(run)[:-keep]:
         if old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+            shared_disk.remove(old)
 
 
 def discard_after(final: Path) -> None:
     """Drop the checkpoints of later steps than this one's."""
     for newer in find_checkpoints(final.parent.parent):
         if newer.name > final.name:
-            shutil.rmtree(newer, ignore_errors=True)
+            shared_disk.remove(newer)
 
 
-def discard_staging(final: Path) -> None:
+def discard_staging(final: Path, write_id: str = "") -> None:
     """Remove a checkpoint that could not be finished."""
-    shutil.rmtree(staging_folder(final), ignore_errors=True)
+    shared_disk.remove(staging_folder(final, write_id))
+
+
+def tidy(run: Path) -> None:
+    """Remove what earlier attempts left unfinished; one process at a time calls it.
+
+    Whoever lists the checkpoints afterwards sees what other hosts have done to them.
+    """
+    folder = run / "checkpoints"
+    shared_disk.refresh(folder)
+    shared_disk.tidy(folder)
+    for left in sorted(folder.glob(".step-*")):
+        if _STAGED.fullmatch(left.name):
+            shared_disk.remove(left)
 
 
 def resolve(path: str | Path, which: Which = "last") -> Path:

@@ -82,7 +82,8 @@ class Job:
         """Start, or start again: the same command."""
         settings = [f"{name}={value}" for name, value in SETTINGS.items()]
         words = [word for each in settings for word in ("--set", each)]
-        launch = ["launch", *self._ranks(), *self.options, "--"]
+        forward = [f"--env={name}" for name in (TOKEN, *self.environment)]
+        launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
         train = ["train", "--run-dir", str(self.run_dir), *words]
         command = [*_DATHVD, *launch, *train]
         if self.rig is not None:
