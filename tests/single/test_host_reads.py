@@ -30,6 +30,7 @@ SMALL = [
 VARIANTS = {
     "default": [],
     "fgsm_rs": ["attack.name=fgsm_rs"],
+    "apgd": ["attack.name=apgd", "attack.restarts=2"],
     "free": ["attack.name=free", "attack.replays=2"],
     "l2 with momentum": ["attack.norm=l2", "attack.momentum=0.9"],
     "restarts and early stop": ["attack.restarts=2", "attack.early_stop=true"],
