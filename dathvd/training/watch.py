@@ -9,7 +9,7 @@ from dathvd.attacks import build_attack
 from dathvd.training.guard import Guard
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
-from dathvd.training.saver import Saver
+from dathvd.training.saver import Saver, looks_after_disk
 from dathvd.training.saving import restore
 from dathvd.training.state import TrainingState
 
@@ -82,7 +82,7 @@ class Watch:
         self.saver.finish()
         restore(self.state, good, self.job.runtime)
         guard.actions, guard.collapses = actions, collapses
-        if self.job.runtime.local_rank == 0:
+        if looks_after_disk(self.job.runtime):
             checkpoint.discard_after(good)
         self.log.start_after(self.state.step)
         return True

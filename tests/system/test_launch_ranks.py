@@ -16,7 +16,6 @@ import pytest
 
 from dathvd.launch import LaunchOptions, installed_launchers, launch_command
 from dathvd.launch.options import Controller
-from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
 
 ROOT = Path(__file__).parents[2]
@@ -256,27 +255,3 @@ def test_the_command_runs_ranks_and_prefixes_their_output() -> None:
     for rank in (0, 1):
         assert f"[{rank}] attack:" in done.stdout.splitlines()
     assert all(line.startswith(("[0] ", "[1] ")) for line in done.stdout.splitlines())
-
-
-def test_secrets_stay_off_command_lines(job: Job, tmp_path: Path) -> None:
-    secret = f"hush-{os.getpid()}-{time.monotonic_ns()}"
-    process = subprocess.Popen(
-        [DATHVD, "launch", "-np", "2", "--gloo", "--", "doctor"],
-        env=environment({"WANDB_API_KEY": secret, "DATABASE_URL": secret}),
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    ranks = 0
-    try:
-        while process.poll() is None:
-            for other in psutil.process_iter(["cmdline"]):
-                words = other.info["cmdline"] or []
-                assert secret not in " ".join(words)
-                ranks += words[1:4] == WORKER
-            time.sleep(0.1)
-    finally:
-        process.terminate()
-        process.wait(30)
-    assert ranks  # they were seen while they ran
