@@ -190,7 +190,12 @@ def chaos_command(
     place = Path(folder or tempfile.mkdtemp(prefix="dathvd-chaos-")).resolve()
     campaign = chaos.Campaign(seed, list(chosen) or names, place, numbers)
 
+    verdicts: list[chaos.Verdict] = []
+
     def tell(verdict: chaos.Verdict) -> None:
+        verdicts.append(verdict)
+        if json_file:  # after each round: a campaign may be cut short
+            write_json(Path(json_file), chaos.summary(seed, verdicts))
         state = "; ".join(verdict.problems) or "as if nothing had been"
         pause = verdict.pause
         click.echo(
@@ -200,10 +205,8 @@ def chaos_command(
             + ")"
         )
 
-    verdicts = campaign.run(rounds, jobs, tell)
+    campaign.run(rounds, jobs, tell)
     chaos.print_report(verdicts)
-    if json_file:
-        write_json(Path(json_file), chaos.summary(seed, verdicts))
     bad = any(verdict.problems for verdict in verdicts)
     if bad:
         click.echo(f"see {place}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Campaign:
     folder: Path
     sizes: Sequence[int] = (2, 3)
     _known: dict[int, Reference] = field(default_factory=dict, init=False)
+    _telling: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(
         self, rounds: int, jobs: int, tell: Callable[[Verdict], None]
@@ -42,7 +44,7 @@ class Campaign:
         Args:
             rounds: how many.
             jobs: how many at a time.
-            tell: is called after each round.
+            tell: is called after each round, for one at a time.
         """
         plans = [self.plan(number) for number in range(rounds)]
         # what an elastic job ends with is held against its own replay
@@ -52,7 +54,8 @@ class Campaign:
 
         def one(number: int) -> Verdict:
             verdict = self._round(number, *plans[number])
-            tell(verdict)
+            with self._telling:
+                tell(verdict)
             return verdict
 
         with ThreadPoolExecutor(max_workers=jobs) as pool:

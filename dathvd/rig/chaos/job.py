@@ -85,7 +85,7 @@ class Job:
         on_hosts = {} if self.rig is None else {"compression.exchange": "two-way"}
         settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
         words = [word for each in settings for word in ("--set", each)]
-        forward = [f"--env={name}" for name in (TOKEN, *self.environment)]
+        forward = [f"--env={name}" for name in (TOKEN, HOLD, *self.environment)]
         launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
         train = ["train", "--run-dir", str(self.run_dir), *words]
         command = [*_DATHVD, *launch, *train]

@@ -54,5 +54,7 @@ def summary(seed: int, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "seed": seed,
         "rounds": len(verdicts),
         "rounds_with_problems": sum(bool(each.problems) for each in verdicts),
-        "verdicts": [asdict(each) for each in verdicts],
+        "verdicts": [
+            asdict(each) for each in sorted(verdicts, key=lambda each: each.number)
+        ],
     }
