@@ -22,7 +22,7 @@ wheels = $(if $(WHEELS),python3 -m pip install -q --no-index --no-deps --upgrade
 gpu_python = export $(run); $(wheels) PYTHONPATH="build/wheels:$(CURDIR):$$PYTHONPATH" python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-fast test-tools gpu-test gpu-benchmark lint format docs clean docker-build docker-train docker-test
+.PHONY: help setup train test test-fast test-tools gpu-test gpu-benchmark lint format lock docs clean docker-build docker-train docker-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: setup ## check formatting, style and types
 
 format: setup ## format the code
 	$(run) black -q . && $(run) isort -q .
+
+lock: ## write launchers/locks anew, after a change of what set-up installs
+	launchers/lock.sh
 
 docs: setup ## render the documentation into site/
 	$(run) python -m docs.tools.write && $(run) python -m mkdocs build -q && echo "open site/index.html"
