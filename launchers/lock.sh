@@ -7,6 +7,7 @@
 #   base.txt       what training needs, but for  torch.txt  torch and what PyPI's builds of
 #                                                           it need, such as NVIDIA's libraries
 #   dev.txt, test.txt, …                         what an extra of setup.cfg adds
+#   tools.txt      what make sbom and make audit run (tools.in)
 #
 #   PYTHON   interpreter that runs uv            (python3)
 set -euo pipefail
@@ -22,8 +23,11 @@ trap 'rm -rf "$work"' EXIT
 
 compile() { # compile OUTPUT SOURCE [OPTION...]
     "$work/venv/bin/uv" pip compile -q --universal --python-version "$oldest_python" \
-        --generate-hashes --no-annotate --no-header \
-        -c "$root/launchers/constraints.txt" -o "$work/$1" "${@:2}"
+        --generate-hashes --no-annotate --no-header -o "$work/$1" "${@:2}"
+}
+
+pinned() { # the same, at the versions of constraints.txt
+    compile "$@" -c "$root/launchers/constraints.txt"
 }
 
 names() { sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' "$@"; }
@@ -35,22 +39,23 @@ without() { # without FILE...: the options that leave out the packages of these 
 of_torch() { names "$1" | grep -E '^(torch|torchvision|triton|nvidia-.*|cuda-.*)$'; }
 
 cd "$root"
-compile whole.txt setup.cfg
+pinned whole.txt setup.cfg
 mapfile -t torch < <(of_torch "$work/whole.txt" | sed 's/^/--no-emit-package=/')
-compile base.txt setup.cfg "${torch[@]}"
+pinned base.txt setup.cfg "${torch[@]}"
 mapfile -t base < <(without "$work/base.txt")
-compile torch.txt setup.cfg "${base[@]}"
+pinned torch.txt setup.cfg "${base[@]}"
 echo pip setuptools wheel | tr ' ' '\n' >"$work/bootstrap.in"
-compile bootstrap.txt "$work/bootstrap.in"
+pinned bootstrap.txt "$work/bootstrap.in"
 echo 'cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]' >"$work/cuda.in"
-compile cuda.txt "$work/cuda.in"
+pinned cuda.txt "$work/cuda.in"
+compile tools.txt launchers/tools.in
 mapfile -t has < <(without "$work/whole.txt")
 extras=$(sed -n '/^\[options.extras_require\]/,/^\[options.packages/s/^\([a-z]*\) =$/\1/p' setup.cfg)
 for extra in $extras; do
     options=("${has[@]}")
     # tests need triton where a build of torch for CPUs brings none
     [ "$extra" != test ] || options=("${options[@]/#*=triton/--no-emit-package=torch}")
-    [ "$extra" = horovod ] || compile "$extra.txt" setup.cfg --extra "$extra" "${options[@]}"
+    [ "$extra" = horovod ] || pinned "$extra.txt" setup.cfg --extra "$extra" "${options[@]}"
 done
 
 mkdir -p "$locks"
