@@ -11,7 +11,8 @@ from dathvd.launch.options import LaunchOptions
 SSH_OPTIONS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "accept-new",
-    "ConnectTimeout": "8",
+    "ConnectTimeout": "5",
+    "ConnectionAttempts": "1",
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
 }

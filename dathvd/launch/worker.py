@@ -158,7 +158,7 @@ def _wait(child: subprocess.Popen[bytes], watch: StallWatch, output: Output) -> 
             problem = watch.look(now - looked, is_stopped(child.pid))
             looked = now
             if problem is not None:
-                end_stalled(child, output, problem, watch.pulse)
+                end_stalled(child, output, problem, watch)
     finally:
         os.close(ended)
     child.wait()

@@ -54,6 +54,7 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
         )
         owed = [part["exchange"] for part in parts]
     state.exchanger.load_state_dict(owed)
+    state.load_totals(own if same_size or runtime.is_root else [])
     if same_size:
         saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
         state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))

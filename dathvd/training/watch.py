@@ -69,7 +69,8 @@ class Watch:
         went_back = self._go_back(guard)
         guard.actions += 1
         self.state.trainer.use_attack(build_attack(guard.attack()))
-        self.state.trainer.totals.sums.zero_()
+        if not went_back:  # else the sums are the earlier step's
+            self.state.trainer.totals.sums.zero_()
         return went_back
 
     def _go_back(self, guard: Guard) -> bool:

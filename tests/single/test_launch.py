@@ -303,7 +303,8 @@ def test_ssh_never_asks() -> None:
     options = LaunchOptions(num_proc=1, ssh_port=2222, ssh_identity_file="/k")
     assert ssh_command("a", options, "true") == [
         *["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"],
-        *["-o", "ConnectTimeout=8", "-o", "ServerAliveInterval=5"],
+        *["-o", "ConnectTimeout=5", "-o", "ConnectionAttempts=1"],
+        *["-o", "ServerAliveInterval=5"],
         *["-o", "ServerAliveCountMax=3", "-p", "2222", "-i", "/k", "a", "true"],
     ]
 
