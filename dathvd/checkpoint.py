@@ -3,7 +3,7 @@
 A checkpoint is a folder ``checkpoints/step-00001234``: ``model.pt`` with what all ranks
 share, and ``rank-00000.pt`` … with what differs by rank. It is written under
 a temporary name and renamed when every rank has finished its file. The files of one
-checkpoint carry the same id, by which a host sees that they belong together.
+checkpoint name the same state, by which a host sees that they belong together.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ Weights = Literal["raw", "ema"]
 Trust = bool | Collection[str]
 """Which components outside of dathvd a checkpoint may have imported: all, none, or
 those of these places. Importing one runs its module's code."""
-WRITE_ID = "write_id"
-"""The key of a checkpoint's id in each of its files, of which older ones have none."""
+STATE_ID = "state_id"
+"""The key, in each file of a checkpoint, of the state that it is a part of; older files
+have none. Equal states have equal ids, however they were reached."""
 _NAME = re.compile(r"step-(\d{8})")
 _STAGED = re.compile(r"\.(step-\d{8})(?:\.[0-9a-f-]+)?\.writing")
 
@@ -145,7 +146,7 @@ def load_whole(path: Path) -> dict[str, Any]:
         names = dealing.files(state["optimizer"])
         parts = [load_file(path.with_name(name)) for name in names]
         tensors = [part["tensors"] for part in parts]
-        if {part.get(WRITE_ID) for part in parts} - {state.get(WRITE_ID)}:
+        if {part.get(STATE_ID) for part in parts} - {state.get(STATE_ID)}:
             raise Unreadable(f"checkpoint {path.parent}: its parts do not fit")
         try:
             state["optimizer"] = dealing.gathered(state["optimizer"], tensors)
@@ -191,6 +192,7 @@ def write_rank_files(
     best: dict[str, Any] | None = None,
     dealt: dict[str, Any] | None = None,
     write_id: str = "",
+    state_id: str = "",
 ) -> None:
     """This rank's part of a checkpoint, in the staging folder.
 
@@ -202,11 +204,12 @@ def write_rank_files(
         best: the best checkpoint's ``step`` and ``robust_accuracy``, written with what
             is shared.
         dealt: what this rank writes of what ``shared`` says is elsewhere.
-        write_id: the same on all ranks, and no other checkpoint's.
+        write_id: the same on all ranks, and never used before; for the staging folder.
+        state_id: of the state that all files are of; the same on all ranks.
     """
     staging = staging_folder(final, write_id)
     make_folder(staging)
-    head = {"format": FORMAT, **({WRITE_ID: write_id} if write_id else {})}
+    head = {"format": FORMAT, **({STATE_ID: state_id} if state_id else {})}
     if shared is not None:
         save_file(staging / "model.pt", {**head, **shared})
         if best is not None:
