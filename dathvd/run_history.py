@@ -49,6 +49,8 @@ class Attempt:
     """Workers."""
     guard_actions: int = 0
     """How often the guard had changed the run's way by then."""
+    by_nodes: bool = False
+    """Whether gradients went by the hierarchical exchange, which sums node by node."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,16 @@ def segments(attempts: Sequence[Attempt]) -> list[Segment]:
     """The stretches that the final weights are of, without what was undone.
 
     Raises:
-        UserError: the guard changed the run's way, which is no function of the step.
+        UserError: the guard changed the run's way, which is no function of the step; or
+            gradients were summed node by node, which workers on one machine do not.
     """
     if any(each.guard_actions for each in attempts):
         raise UserError("history: the guard acted in this run; it cannot be replayed")
+    if any(each.by_nodes for each in attempts):
+        raise UserError(
+            "history: this run exchanged gradients node by node, which a replay on one "
+            "machine does not (compression.exchange: two-way can be replayed)"
+        )
     kept: list[Attempt] = []
     for attempt in attempts:
         kept = [each for each in kept if each.step < attempt.step]

@@ -192,11 +192,12 @@ def chaos_command(
 
     def tell(verdict: chaos.Verdict) -> None:
         state = "; ".join(verdict.problems) or "as if nothing had been"
-        back = verdict.to_next_step
+        pause = verdict.pause
         click.echo(
             f"{verdict.number:4d} {verdict.fault} of {verdict.size} ranks, "
             f"{verdict.moment}: {state} ({verdict.seconds:.0f} s"
-            + (f", {back:.1f} s to a step)" if back is not None else ")")
+            + ("" if pause is None else f", {pause:.1f} s without a step")
+            + ")"
         )
 
     verdicts = campaign.run(rounds, jobs, tell)

@@ -40,6 +40,9 @@ class EvaluationConfig(Section):
     """Images that one worker evaluates at once."""
     max_samples: Natural = 0
     """Evaluate the first so many images; 0 takes all."""
+    pictures: bool = True
+    """Whether a run ends by drawing training.png, trust_ratios.png and examples.png,
+    which takes two seconds."""
 
     @field_validator("attack")
     @classmethod

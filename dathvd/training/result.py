@@ -55,7 +55,8 @@ def conclude(
         "parameters_sha256": parameters_sha256(model),
         "versions": run_folder.versions(),
     }
-    _draw(model, job)
+    if job.config.evaluation.pictures:
+        _draw(model, job)
     run_folder.write_result(job.folder, result)
     shutil.rmtree(judged, ignore_errors=True)
     print_accuracy(result, title=str(job.folder))

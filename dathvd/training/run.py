@@ -10,6 +10,7 @@ from typing import Any
 from dathvd import checkpoint, run_folder, run_history
 from dathvd.compression import build_compressor
 from dathvd.config import Config
+from dathvd.distributed.hierarchical import Hierarchical
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, together
@@ -98,7 +99,8 @@ def _history(job: Job) -> tuple[str, list[run_history.Attempt]]:
 def _enter(state: TrainingState, job: Job) -> None:
     """Note in the run's history who goes on from which step."""
     actions = 0 if state.guard is None else state.guard.actions
-    attempt = run_history.Attempt(state.step, job.runtime.size, actions)
+    by_nodes = any(isinstance(each, Hierarchical) for each in state.exchanger.exchanges)
+    attempt = run_history.Attempt(state.step, job.runtime.size, actions, by_nodes)
     root = job.runtime.is_root
     together(
         job.runtime,

@@ -86,3 +86,8 @@ def test_a_folder_made_anew_is_another_run(tmp_path: Path) -> None:
     (tmp_path / ".id").write_text("../elsewhere")
     with pytest.raises(UserError, match="not a run's name"):
         identify(tmp_path)
+
+
+def test_what_workers_on_one_machine_would_sum_otherwise_is_not_replayed() -> None:
+    with pytest.raises(UserError, match="node by node"):
+        segments([Attempt(0, 4, by_nodes=True), Attempt(8, 2)])

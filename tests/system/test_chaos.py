@@ -20,26 +20,34 @@ def chaos(folder: Path, *options: str) -> list[dict[str, object]]:
     report = folder / "report.json"
     words = [DATHVD, "rig", "chaos", "--folder", str(folder / "jobs")]
     words += ["--json", str(report)]
-    done = run([*words, "--jobs", "2", *options], env=QUICK, timeout=900)
+    # much of a round is waiting for limits to pass: several overlap
+    done = run([*words, "--jobs", "3", *options], env=QUICK, timeout=900)
     assert done.code == 0, done.output
     verdicts: list[dict[str, object]] = json.loads(report.read_text())["verdicts"]
     assert not any(verdict["problems"] for verdict in verdicts)
     return verdicts
 
 
-def test_ten_random_faults_leave_no_trace(tmp_path: Path) -> None:
+def of(names: list[str]) -> list[str]:
+    return [word for name in names for word in ("--fault", name)]
+
+
+def test_random_faults_leave_no_trace(tmp_path: Path) -> None:
     simple = [name for name in available()[0] if not FAULTS[name].elastic]
-    words = [word for name in simple for word in ("--fault", name)]
-    verdicts = chaos(tmp_path, "--seed", "3", "--rounds", "10", "--sizes", "2", *words)
-    assert len(verdicts) == 10
+    options = ["--seed", "5", "--rounds", "8", "--sizes", "2"]
+    verdicts = chaos(tmp_path, *options, *of(simple))
+    assert len(verdicts) == 8
     assert len({verdict["fault"] for verdict in verdicts}) > 3
 
 
-@pytest.mark.parametrize("fault", ["host-joins", "host-lost"])
 def test_the_history_of_an_elastic_job_is_replayed_to_the_same_bits(
-    tmp_path: Path, fault: str
+    tmp_path: Path,
 ) -> None:
-    (verdict,) = chaos(
-        tmp_path, "--seed", "1", "--rounds", "1", "--sizes", "2", "--fault", fault
-    )
-    assert verdict["struck"]
+    """Ranks come and go; and where hosts can be made, one is cut off and is back."""
+    names = ["host-joins", "host-lost"]
+    names += [name for name in available()[0] if name == "link-black-hole"]
+    rounds = str(len(names))
+    options = ["--seed", "9", "--rounds", rounds, "--sizes", "1,2"]  # draws each once
+    verdicts = chaos(tmp_path, *options, *of(names))
+    assert {verdict["fault"] for verdict in verdicts} == set(names)
+    assert all(verdict["struck"] for verdict in verdicts)

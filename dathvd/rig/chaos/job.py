@@ -42,6 +42,7 @@ SETTINGS = {
     "compression.warmup": "0",
     "evaluation.batch_size": "8",
     "evaluation.attack.num_steps": "4",
+    "evaluation.pictures": "false",
 }
 """A run of 60 short steps in which all kinds of state matter: batch norm, what error
 feedback owes, images prepared a step ahead."""
@@ -80,7 +81,9 @@ class Job:
 
     def start(self) -> None:
         """Start, or start again: the same command."""
-        settings = [f"{name}={value}" for name, value in SETTINGS.items()]
+        # hosts with several ranks would else sum node by node, which no replay does
+        on_hosts = {} if self.rig is None else {"compression.exchange": "two-way"}
+        settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
         words = [word for each in settings for word in ("--set", each)]
         forward = [f"--env={name}" for name in (TOKEN, *self.environment)]
         launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
@@ -253,4 +256,6 @@ def _clean(environ: Mapping[str, str]) -> dict[str, str]:
     ours = ("OMPI_", "PMIX_", "PMI_", "HOROVOD_", "DATHVD_HEARTBEAT")
     kept = {name: text for name, text in environ.items() if not name.startswith(ours)}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**kept, **root, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    # several jobs share the cores: ranks that wait leave them to the others
+    shared = ("OMPI_MCA_rmaps_base_oversubscribe", "OMPI_MCA_mpi_yield_when_idle")
+    return {**kept, **root, **dict.fromkeys(shared, "1")}

@@ -13,7 +13,14 @@ from rich.table import Table
 from dathvd.rig.chaos.faults import FAULTS
 from dathvd.rig.chaos.rounds import Verdict
 
-_HEADINGS = ("fault", "rounds", "in time", "problems", "s to a step: median", "most")
+_HEADINGS = (
+    "fault",
+    "rounds",
+    "in time",
+    "problems",
+    "s without a step: median",
+    "most",
+)
 
 
 def print_report(verdicts: Sequence[Verdict]) -> None:
@@ -24,7 +31,7 @@ def print_report(verdicts: Sequence[Verdict]) -> None:
     for name in FAULTS:
         rounds = [each for each in verdicts if each.fault == name]
         if rounds:
-            seconds = [each.to_next_step for each in rounds]
+            seconds = [each.pause for each in rounds]
             known = [each for each in seconds if each is not None]
             table.add_row(
                 FAULTS[name].what,

@@ -51,8 +51,8 @@ class Verdict:
     """Whether the job still ran at that moment."""
     codes: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    to_next_step: float | None = None
-    """Seconds from the fault to the second step after it, by when all work again; None
+    pause: float | None = None
+    """The longest time after the fault in which the run came no step further; None
     where none was to come."""
     problems: list[str] = field(default_factory=list)
     """Empty where all was as it should be."""
@@ -116,7 +116,7 @@ def _play(
     if not verdict.struck:
         _see_to_end(job, fault, verdict, random, known, limit)
         return
-    with _next_step_timed(job, verdict):
+    with _pause_noted(job, verdict):
         fault.strike(job, random)
         _see_to_end(job, fault, verdict, random, known, limit)
 
@@ -148,25 +148,26 @@ def _see_to_end(
 
 
 @contextlib.contextmanager
-def _next_step_timed(job: Job, verdict: Verdict) -> Iterator[None]:
-    """Note within the block when the second step from now is done."""
-    struck, before, over = time.monotonic(), job.steps(), threading.Event()
+def _pause_noted(job: Job, verdict: Verdict) -> Iterator[None]:
+    """Note how long the run comes no step further within the block, at the longest."""
+    struck, farthest, over = time.monotonic(), job.steps(), threading.Event()
 
     def look() -> None:
-        while not over.wait(_LOOK):
-            if job.steps() > before + 1:
-                verdict.to_next_step = time.monotonic() - struck
-                return
+        longest, since, best = 0.0, struck, farthest
+        while best < STEPS and not over.wait(_LOOK):
+            # ranks whose launcher is gone may take a few more steps before they end
+            if (steps := job.steps()) > best:
+                now = time.monotonic()
+                longest, since, best = max(longest, now - since), now, steps
+                verdict.pause = longest
 
     thread = threading.Thread(target=look, daemon=True)
-    if 0 < before < STEPS - 1:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        if thread.ident is not None:
-            thread.join()
+        thread.join()
 
 
 def _wait_for_moment(
