@@ -65,7 +65,8 @@ def _filtering(layer: nn.Conv2d, dtype: torch.dtype) -> Callable[[Tensor], Tenso
                 images, layer.weight, layer.bias
             )  # type: ignore[no-untyped-call]
             return found
-        return directly(images)
+        # where weights are most of what is read, oneDNN is slower in channels last
+        return directly(images.contiguous())
 
     return forward
 
