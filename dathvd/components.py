@@ -16,6 +16,7 @@ ATTACKS: Registry[Any] = Registry(
     {
         "none": "dathvd.attacks.attack:NoAttack",
         "pgd": "dathvd.attacks.build:pgd",
+        "apgd": "dathvd.attacks.build:apgd",
         "fgsm": "dathvd.attacks.build:fgsm",
         "fgsm_rs": "dathvd.attacks.build:fgsm_rs",
         "n_fgsm": "dathvd.attacks.build:n_fgsm",
@@ -138,6 +139,7 @@ EVALUATION_ATTACKS: Places[Any] = Places(
         "fgsm_rs": "dathvd.evaluation.attacks:FGSM_RS",
         "pgd": "dathvd.evaluation.attacks:PGD",
         "pgd-margin": "dathvd.evaluation.attacks:PGD_MARGIN",
+        "apgd": "dathvd.evaluation.attacks:APGD",
         "autoattack": "dathvd.evaluation.autoattack:AUTOATTACK",
         "noise": "dathvd.evaluation.random_points:NOISE",
     }

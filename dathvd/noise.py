@@ -17,6 +17,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
+_SHARED = 0x5A
+"""Keeps shared draws apart from those of a sample."""
 
 
 def _signed(value: int) -> int:
@@ -85,6 +87,10 @@ class SampleNoise:
         steps = torch.arange(1, count + 1, device=self._ids.device)
         bits = _mix(keys[:, None] + steps * _signed(_GOLDEN))
         return _shift(bits, 40).to(torch.float32).mul_(2.0**-24).reshape(shape)
+
+    def shared(self, stream: int) -> int:
+        """A 63-bit seed of draws that all samples share, in any batch."""
+        return mix_seed(self._seed, stream, _SHARED)
 
     def select(self, indices: Tensor) -> SampleNoise:
         """The draws of some of the samples, by their int64 places in this batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,12 @@ class Attack(ABC):
     @description.setter
     def description(self, words: str) -> None:
         self._description = words
+
+    @property
+    def stages(self) -> Mapping[str, Attack]:
+        """Attacks by name that make up an evaluation's, each for what is left by those
+        before it: between them images may be regrouped."""
+        return {"": self}
 
     def undo(self) -> None:
         """Forget the calls of the last step, which was skipped."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from dathvd.attacks.apgd import APGD
 from dathvd.attacks.attack import Attack
 from dathvd.attacks.balls import BALLS, Ball
 from dathvd.attacks.forward import Forward
@@ -17,7 +18,7 @@ from dathvd.attacks.pgd import PGD
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
 from dathvd.components import ATTACKS as _ATTACKS
 from dathvd.config.attack import AttackConfig
-from dathvd.errors import choose
+from dathvd.errors import UserError, choose
 
 ATTACKS: Mapping[str, Callable[..., Attack]] = _ATTACKS
 """Makers of attacks by name; their places are in ``dathvd.components``."""
@@ -96,6 +97,21 @@ def pgd(config: AttackConfig) -> Attack:
     step = f" step {config.step_size:.4g}"
     label = f"PGD{loss}-{config.num_steps}"
     return _called(attack, label, config, _restarts(config), step=step)
+
+
+def apgd(config: AttackConfig) -> Attack:
+    """Auto-PGD, whose steps begin at twice epsilon and are halved as they fail.
+
+    Raises:
+        UserError: a target is set, which it does not aim at.
+    """
+    if config.target != "none":
+        raise UserError("attack apgd: aims at no class: take target none, or pgd")
+    common = _common(config)
+    chosen = {name: common[name] for name in ("restarts", "loss", "forward")}
+    attack = APGD(_ball(config), num_steps=config.num_steps, **chosen)
+    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    return _called(attack, f"APGD{loss}-{config.num_steps}", config, _restarts(config))
 
 
 def fgsm(config: AttackConfig) -> Attack:

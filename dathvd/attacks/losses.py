@@ -8,8 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_TINY = 1e-12
+"""Keeps equal logits from dividing by 0."""
+
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(logits ``[batch, classes]``, labels ``[batch]``, clean logits) to ``[batch]``."""
+"""(logits ``[batch, classes]``, labels ``[batch]``, what else the loss needs of each
+image, such as its clean logits) to ``[batch]``."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
@@ -41,6 +45,21 @@ def kl_divergence(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tenso
         reduction="none",
         log_target=True,
     ).sum(dim=1)
+
+
+def dlr_to_target(logits: Tensor, labels: Tensor, aims: Tensor | None) -> Tensor:
+    """The targeted difference of logits ratio (Croce and Hein, ICML 2020, equation 7).
+
+    It depends neither on a shift of the logits nor on their scale.
+
+    Args:
+        aims: int64 ``[batch]``, the wrong classes to reach.
+    """
+    assert aims is not None
+    ranked = logits.topk(4, dim=1).values
+    ahead = logits.gather(1, aims[:, None]) - logits.gather(1, labels[:, None])
+    spread = ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3])
+    return ahead.squeeze(1) / (spread + _TINY)
 
 
 LOSSES: dict[str, AttackLoss] = {

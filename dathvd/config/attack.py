@@ -22,7 +22,8 @@ class AttackConfig(ComponentSection):
     """An attack on images in [0, 1] within a ball of radius ``epsilon``."""
 
     name: Annotated[str, named_in(ATTACKS)] = "pgd"
-    """none (plain training), pgd, fgsm (one step of epsilon from the image), fgsm_rs
+    """none (plain training), pgd, apgd (which sets its own steps: num_steps, restarts
+    and loss alone count), fgsm (one step of epsilon from the image), fgsm_rs
     (one step of 1.25 epsilon from a random start), n_fgsm (one step of epsilon from
     noise of twice epsilon, options.spread, which is not clipped to the ball: in
     training only), free (replayed batches), or the place of another one,

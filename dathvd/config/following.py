@@ -23,7 +23,7 @@ def attack_of_objective(attack: AttackConfig, objective: str) -> AttackConfig:
     the image, aim at a class, or do not look at a loss of their own.
     """
     own = OWN_ATTACKS.get(objective, {})
-    able = attack.name in ("fgsm_rs", "n_fgsm") or (
+    able = attack.name in ("apgd", "fgsm_rs", "n_fgsm") or (
         attack.name == "pgd" and attack.random_start
     )
     if not able or attack.target != "none":

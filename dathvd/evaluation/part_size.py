@@ -14,7 +14,7 @@ LARGEST = 512
 share."""
 _ACTIVATIONS = 2**26
 """Values of all layers' outputs together that a part may have; 256 MB in float32."""
-_PARTS = 16
+_PARTS = 4
 """Parts that a test set is cut into at least, for the workers to share."""
 
 
@@ -45,5 +45,5 @@ def part_size(model: nn.Module, image: Tensor, least: int, count: int) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    fits = min(_ACTIVATIONS // max(values, 1), LARGEST, count // _PARTS)
+    fits = min(_ACTIVATIONS // max(values, 1), LARGEST, -(-count // _PARTS))
     return max(least, fits)

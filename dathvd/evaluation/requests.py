@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dathvd import checkpoint
-from dathvd.attacks import describe_attack
+from dathvd.attacks import Attack, describe_attack
 from dathvd.attacks.network import in_mode
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
@@ -36,7 +36,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, together
+from dathvd.runtime import Runtime, gather_json, together
 from dathvd.tasks import load_task, task_of
 
 
@@ -147,7 +147,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
-        config = _with_large_parts(config, model, dataset, runtime.device)
+        config = with_large_parts(config, model, dataset, runtime.device)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     if not runtime.is_root:
         return
@@ -168,7 +168,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         _write(request.output, results, result)
 
 
-def _with_large_parts(
+def with_large_parts(
     config: Config, model: nn.Module, dataset: Dataset, device: torch.device
 ) -> Config:
     """The configuration with larger parts where the network is cheap."""
@@ -196,8 +196,9 @@ def evaluate_cells(
     num_classes = len(dataset.classes)
     attacks = together(runtime, lambda: [cell.build(num_classes) for cell in cells])
     probes: dict[str, Probe] = {CLEAN: right_on_clean}
+    after: dict[str, str] = {}
     for cell, attack in zip(cells, attacks, strict=True):
-        probes[cell.key] = survives(attack)
+        _add_stages(probes, after, cell.key, attack)
     store = None
     if request.output is not None:
         named = list(probes) if request.only_survivors else None
@@ -214,9 +215,25 @@ def evaluate_cells(
             only_survivors=request.only_survivors,
             on_part=on_part,
         )
-        flags = judge(model, probes)
+        flags = dict(zip(probes, judge(model, probes, after), strict=True))
+    right = torch.stack([flags[cell.key] for cell in cells])
     labels = dataset.test.labels[: judge.num_samples]
-    return Results(cells, flags[0], flags[1:], labels, request.only_survivors)
+    busy = gather_json(round(sum(judge.seconds), 3), "busy seconds", runtime.size)
+    return Results(
+        cells, flags[CLEAN], right, labels, request.only_survivors, busy_seconds=busy
+    )
+
+
+def _add_stages(
+    probes: dict[str, Probe], after: dict[str, str], key: str, attack: Attack
+) -> None:
+    """The probes of one cell: each stage for what those before it have left."""
+    before, last = CLEAN, list(attack.stages)[-1]
+    for name, stage in attack.stages.items():
+        own = key if name == last else f"{key}/{name}"
+        probes[own] = survives(stage)
+        if len(attack.stages) > 1:
+            after[own], before = before, own
 
 
 def _test_data(config: Config, run: str) -> Dataset:

@@ -26,6 +26,8 @@ class Results:
     """int64 ``[num_samples]``."""
     only_survivors: bool = False
     """A cell saw only the samples that were right in all cells before it."""
+    busy_seconds: Sequence[float] = ()
+    """How long each worker judged, by rank; what a store gave back took no time."""
 
     def worst_case(self) -> list[dict[str, float]]:
         """The accuracy at each radius under all attacks that stay within it."""
@@ -64,6 +66,7 @@ class Results:
             "attack": attack,
             "num_samples": len(self.clean),
             "only_survivors": self.only_survivors,
+            "busy_seconds": list(self.busy_seconds),
             "cells": rows,
             "worst_case": self.worst_case(),
         }

@@ -1,9 +1,9 @@
 """What an evaluation has judged so far, kept on disk a part at a time.
 
-``FOLDER/evaluation.json`` says of what, ``FOLDER/parts/START.json`` holds the samples
-from place START on: for each cell a string of 1 (right) and 0. A part is replaced
-whole after each cell, so that an evaluation that was interrupted loses one cell of one
-part at most, and goes on with any number of workers.
+``FOLDER/evaluation.json`` says of what, ``FOLDER/parts/START-STOP.json`` holds the
+samples from place START to before STOP: for each attack a string of 1 (right) and 0. A
+part is replaced whole after each attack, so that an evaluation that was interrupted
+loses one attack on one part at most, and goes on with any number of workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_json, write_text
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -81,9 +81,8 @@ class Store:
         make_folder(self.folder / "parts")  # on a host that does not share rank 0's
         right = {key: _pack(flags) for key, flags in part.right.items()}
         value = {"start": part.start, "stop": part.stop, "right": right}
-        write_text(
-            self.folder / "parts" / f"{part.start:08d}.json", json.dumps(value) + "\n"
-        )
+        name = f"{part.start:08d}-{part.stop:08d}.json"
+        write_text(self.folder / "parts" / name, json.dumps(value) + "\n")
 
 
 def _pack(flags: Sequence[bool]) -> str:

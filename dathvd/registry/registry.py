@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from dathvd.errors import UserError, choose, nearest
 from dathvd.registry.places import PLACE, attribute, import_component
-from dathvd.registry.signature import Signature
+from dathvd.registry.signature import signature_of
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Registry(Places[T]):
     def takes(self, name: str) -> set[str]:
         """The names of a registered component's parameters."""
         component: Any = self[name]
-        return set(Signature(component).names)
+        return set(signature_of(component).names)
 
     def check(self, choice: Choice) -> None:
         """Import the chosen component and check its options, without calling it.
@@ -140,7 +140,7 @@ class Registry(Places[T]):
         else:
             component = attribute(choose(field, choice.name, self.places))
         try:
-            signature = Signature(component)
+            signature = signature_of(component)
         except ValueError as error:
             raise UserError(
                 f"{field}: {choice.name} cannot be called by name: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import typing
@@ -11,6 +12,16 @@ from typing import Any
 from dathvd.errors import UserError, nearest
 
 Component = Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=None)
+def signature_of(component: Component) -> Signature:
+    """The signature of a component, read once: annotations are slow to evaluate.
+
+    Raises:
+        ValueError: as ``Signature``.
+    """
+    return Signature(component)
 
 
 class Signature:

@@ -42,7 +42,7 @@ def describe_attacks(config: Config) -> Iterator[str]:
     """Two lines: training's attack with what it maximises, and the evaluation's."""
     attack = config.attack
     line = f"trained on {describe_attack(attack)}"
-    if attack.name in ("pgd", "fgsm", "fgsm_rs", "n_fgsm"):
+    if attack.name in ("pgd", "apgd", "fgsm", "fgsm_rs", "n_fgsm"):
         line += f", which maximises {attack.loss}"
         if attack.name == "pgd" and attack.random_start:
             line += f" from a {attack.start} start"

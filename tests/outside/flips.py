@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
@@ -17,16 +17,15 @@ TAKEN = "steps taken by this process"
 
 
 class FlipsABit(SignDescent):
-    """Flips one bit of one rank's memory after a step, the first time only.
+    """Flips one bit of one rank's memory after a step, each fault once.
 
     Args:
         params: parameters or groups.
         lr: learning rate.
         decay: decay of the average, in [0, 1).
-        rank: whose memory; -1 is nobody's.
-        after: which step of a process.
-        where: ``weight`` or ``average``, of the first parameter.
-        mark: a file that is made then.
+        faults: of each, ``rank`` (whose memory), ``after`` (which step of a process),
+            ``where`` (``weight`` or ``average``, of the first parameter) and ``mark``
+            (a file that is made then).
     """
 
     def __init__(
@@ -35,14 +34,11 @@ class FlipsABit(SignDescent):
         lr: float = 0.01,
         *,
         decay: float = 0.5,
-        rank: int = -1,
-        after: int = 3,
-        where: str = "weight",
-        mark: str = "",
+        faults: list[dict[str, Any]] | None = None,
     ) -> None:
         # in the groups, from which Horovod builds its own optimizer
-        fault = {"rank": rank, "after": after, "where": where, "mark": mark}
-        Optimizer.__init__(self, params, {"lr": lr, "decay": decay, **fault})
+        settings = {"lr": lr, "decay": decay, "faults": faults or []}
+        Optimizer.__init__(self, params, settings)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -55,11 +51,13 @@ class FlipsABit(SignDescent):
         super().step(closure)
         group = self.param_groups[0]
         taken = self.__dict__[TAKEN] = self.__dict__.get(TAKEN, 0) + 1
-        here = launched_rank() == group["rank"] and taken == group["after"]
-        if here and not Path(group["mark"]).exists():
-            Path(group["mark"]).touch()
-            weight = group["params"][0]
-            state = self.state[weight]
-            hit = weight if group["where"] == "weight" else state["average"]
-            hit.view(torch.int32).view(-1)[0] ^= 1 << 20
+        for fault in group["faults"]:
+            mark = Path(fault["mark"])
+            now = (launched_rank(), taken) == (fault["rank"], fault["after"])
+            if now and not mark.exists():
+                mark.touch()
+                weight = group["params"][0]
+                average = self.state[weight]["average"]
+                hit = weight if fault["where"] == "weight" else average
+                hit.view(torch.int32).view(-1)[0] ^= 1 << 20
         return None

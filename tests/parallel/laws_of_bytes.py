@@ -44,7 +44,7 @@ def payload(codec: str) -> int:
     }[codec]
 
 
-@EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-8")
+@EXCHANGE_LAWS.on(*FEW, "mpi-4", "mpi-5")
 def bytes_equal_the_closed_formulas() -> None:
     size = hvd.size()
     share = (size - 1) / size

@@ -11,11 +11,13 @@ from tests.parallel.commands import run_commands
 
 STRONG = [
     "--epsilon", "0.15", "--step-size", str(0.15 / 8),
-    "--num-steps", "50", "--restarts", "5",
+    "--num-steps", "50", "--restarts", "2", "--max-samples", "200",
 ]  # fmt: skip
-MILD = ["--epsilon", "0.15", "--num-steps", "20", "--restarts", "1"]
+MILD = [
+    "--epsilon", "0.15", "--num-steps", "20", "--restarts", "1", "--max-samples", "200",
+]  # fmt: skip
 """An attack that finds fewer adversarial images than the strong one."""
-PLAIN = ["attack.name=none", "objective.name=plain", "train.epochs=15"]
+PLAIN = ["attack.name=none", "objective.name=plain", "train.epochs=10"]
 
 
 @pytest.mark.timeout(900)  # where several suites share the machine

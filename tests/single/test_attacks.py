@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"name": "pgd", "target": "random", "restarts": 2},
     {"name": "pgd", "target": "least_likely", "model_mode": "train"},
     {"name": "fgsm_rs", "restarts": 2, "norm": "l2"},
+    {"name": "apgd", "restarts": 2, "norm": "l2"},
+    {"name": "apgd", "loss": "kl"},
     {"name": "pgd", "channels_last": False, "fold_batch_norm": False},
 ]
 
@@ -423,3 +426,26 @@ def test_a_gradient_that_is_not_finite_is_no_step_of_length_zero(
     worst, _ = attack.worst_case(Flat(), images, labels % 3, noise)
     if options.get("norm") != "l2":
         assert worst.isfinite().all()
+
+
+def test_auto_pgd_aims_at_no_class() -> None:
+    with pytest.raises(UserError, match="attack apgd: aims at no class"):
+        build_attack(config(name="apgd", target="random"))
+
+
+def test_auto_pgd_keeps_its_highest_loss_and_more_restarts_raise_it() -> None:
+    model = network()
+    images, labels, noise = batch(32)
+
+    def loss(**changes: Any) -> Tensor:
+        attack = build_attack(config(name="apgd", num_steps=12, **changes))
+        points = attack(model, images, labels, noise)
+        with torch.no_grad():
+            return F.cross_entropy(model.eval()(points), labels, reduction="none")
+
+    one, three = loss(), loss(restarts=3)
+    assert (three >= one - 1e-6).all() and three.sum() > one.sum()
+    fixed = build_attack(config(step_size=0.1, num_steps=12))
+    points = fixed(model, images, labels, noise)
+    plain = F.cross_entropy(model.eval()(points), labels, reduction="none")
+    assert one.mean() >= plain.mean()

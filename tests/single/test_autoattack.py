@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.errors import UserError
 from dathvd.evaluation.autoattack import AutoAttack
-from dathvd.evaluation.grid import Grid
+from dathvd.evaluation.autoattack.doubts import doubts_of
 from dathvd.noise import SampleNoise
 from tests.single.small_models import nothing_changes
-
-pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
 
 EPSILON = 0.05
 SHAPE = (1, 6, 6)
@@ -62,11 +60,26 @@ def test_it_finds_exactly_what_there_is_in_a_linear_model() -> None:
     assert all(weight.requires_grad for weight in model.parameters())
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    cell = Grid(("autoattack",)).cells(EvaluationAttackConfig())[0]
-    with pytest.raises(UserError, match=r"pip install 'dathvd\[autoattack\]'"):
-        cell.build(num_classes=10)
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (lambda logits: logits + torch.rand_like(logits), "outputs are random"),
+        (lambda logits: logits.softmax(dim=1), "probabilities, not logits"),
+        (lambda logits: logits.round(), "gradient of zero"),
+    ],
+)
+def test_what_misleads_its_attacks_is_told(
+    change: Callable[[Tensor], Tensor], warning: str
+) -> None:
+    model = linear()
+    with pytest.warns(UserWarning, match=warning):
+        doubts_of(lambda images: change(model(images)), torch.rand(4, *SHAPE))
+
+
+def test_nothing_is_told_of_a_network_that_is_sound() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        doubts_of(linear(), torch.rand(4, *SHAPE))
 
 
 def test_too_few_classes_are_refused() -> None:

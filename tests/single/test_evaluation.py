@@ -17,7 +17,7 @@ from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
-from dathvd.evaluation.judge import CLEAN, Judge
+from dathvd.evaluation.judge import CLEAN, Judge, regrouped
 from dathvd.evaluation.random_points import RandomPoints
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
@@ -172,6 +172,52 @@ def test_more_samples_may_follow(tmp_path: Path) -> None:
     assert counts == [4] * 4  # the first part of 8 is kept, the cut one made anew
 
 
+def test_what_is_left_is_regrouped_into_equal_parts_of_any_number() -> None:
+    alive = torch.zeros(1000, dtype=torch.bool)
+    alive[torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:330]] = True
+    ranges = regrouped(alive, 100)
+    counts = [int(alive[start:stop].sum()) for start, stop in ranges]
+    assert sum(counts) == 330 and len(counts) == 4
+    assert max(counts) - min(counts) <= 1
+    assert regrouped(torch.zeros(9, dtype=torch.bool), 4) == []
+    assert regrouped(alive, 400) == [(ranges[0][0], ranges[-1][1])]
+
+
+def test_a_stage_sees_only_what_those_before_it_left_in_its_own_attack() -> None:
+    """Stages of two attacks side by side; parts of stages are kept as well."""
+    seen: dict[str, int] = dict.fromkeys(["a", "b", "alone"], 0)
+
+    def failing(name: str, every: int) -> Probe:
+        def probe(
+            model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+        ) -> Tensor:
+            seen[name] += len(images)
+            return labels % every != 0
+
+        return probe
+
+    chosen = {"a": failing("a", 2), "b": failing("b", 3), "alone": failing("alone", 4)}
+    a, b, alone = judge()(MODEL, chosen, after={"b": "a"})
+    labels = IMAGES.labels
+    assert torch.equal(a, labels % 2 != 0)
+    assert torch.equal(b, a & (labels % 3 != 0))
+    assert torch.equal(alone, labels % 4 != 0)
+    assert seen == {"a": len(labels), "b": int(a.sum()), "alone": len(labels)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_workers_have_equal_shares_of_ten_thousand_images(size: int) -> None:
+    """A simulation: calls are counted, nothing is attacked."""
+    flags = torch.rand(4, 10_000, generator=torch.Generator().manual_seed(0)) < 0.7
+    alive = torch.ones(10_000, dtype=torch.bool)
+    shares = torch.zeros(size)
+    for held in flags:
+        alive = alive & held
+        for place, (start, stop) in enumerate(regrouped(alive, 512)):
+            shares[place % size] += int(alive[start:stop].sum())
+    assert shares.max() / shares.mean() <= 1.01
+
+
 def test_samples_of_another_network_or_seed_are_not_mixed_in(tmp_path: Path) -> None:
     Store(tmp_path, identify(MODEL, IMAGES, Config())).open()
     other = network(seed=5).float()
@@ -193,8 +239,10 @@ def test_samples_of_another_network_or_seed_are_not_mixed_in(tmp_path: Path) -> 
 def test_a_damaged_part_is_named(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path, {})
     store.open()
-    (tmp_path / "parts" / "00000000.json").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match="00000000.json: not a .*of an evaluation"):
+    (tmp_path / "parts" / "00000000-00000008.json").write_text(text, encoding="latin-1")
+    with pytest.raises(
+        UserError, match="00000000-00000008.json: not a .*of an evaluation"
+    ):
         store.read()
 
 

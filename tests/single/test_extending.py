@@ -126,6 +126,7 @@ def within(tree: Path, *arguments: str) -> Finished:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("DATHVD_COPY" in os.environ, reason="this is the copy")
 def test_the_tables_of_laws_hold_every_new_component(tree: Path) -> None:
     names = [row.name for row in ROWS]
@@ -141,6 +142,7 @@ def test_the_tables_of_laws_hold_every_new_component(tree: Path) -> None:
     assert all(counts[name] >= 3 for name in several), counts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("DATHVD_COPY" in os.environ, reason="this is the copy")
 def test_a_run_is_made_of_the_new_components_alone(tree: Path) -> None:
     chosen = {

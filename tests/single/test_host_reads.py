@@ -23,10 +23,14 @@ from dathvd.training.ema import WeightAverage
 from tests.host_reads import META, HostReads
 
 DECISION = "distributed/provisional.py:read"
-SMALL = ["model.name=small_resnet", "model.width=8", "train.batch_size=8"]
+SMALL = [
+    "model.name=small_resnet", "model.width=8", "train.batch_size=8",
+    "attack.num_steps=2",
+]  # fmt: skip
 VARIANTS = {
     "default": [],
     "fgsm_rs": ["attack.name=fgsm_rs"],
+    "apgd": ["attack.name=apgd", "attack.restarts=2"],
     "free": ["attack.name=free", "attack.replays=2"],
     "l2 with momentum": ["attack.norm=l2", "attack.momentum=0.9"],
     "restarts and early stop": ["attack.restarts=2", "attack.early_stop=true"],

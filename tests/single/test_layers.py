@@ -24,6 +24,7 @@ LAYERS = [
         "native",
         "heartbeat",
         "devices",
+        "shared_disk",
         "dealing",
     },
     {"winograd"},

@@ -22,5 +22,5 @@ def test_cheap_networks_get_many_images_and_none_fewer_than_before() -> None:
 
 
 def test_a_small_test_set_is_still_shared_by_workers() -> None:
-    assert size_for("small_cnn", 8, count=359) == 64
-    assert size_for("small_cnn", 8, count=4_000) == 250
+    assert size_for("small_cnn", 8, count=359) == 90
+    assert size_for("small_cnn", 8, count=1_000) == 250

@@ -127,14 +127,16 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value("perturbed", ("objective.weight_perturbation=0.01",), False),
         ],
         "optimizer": [Value(name, (f"optimizer.name={name}",)) for name in OPTIMIZERS],
+        # every codec by every exchange is under the laws of the exchanges
         "codec": [
-            Value(
-                f"{name} by {exchange}",
-                (f"compression.name={name}", f"compression.exchange={exchange}"),
-                name == "none",
+            Value(name, (f"compression.name={name}",), name == "none")
+            for name in COMPRESSORS
+        ],
+        "exchange": [
+            Value(name, (f"compression.exchange={name}",))
+            for name in dict.fromkeys(
+                name for codec in COMPRESSORS.values() for name in codec().exchanges
             )
-            for name, codec in COMPRESSORS.items()
-            for exchange in codec().exchanges
         ],
         "overlap": [
             Value(name, (f"train.overlap={name}",))

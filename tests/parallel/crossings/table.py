@@ -6,6 +6,9 @@ import functools
 import itertools
 from dataclasses import dataclass
 
+from dathvd.compression.registry import build_compressor
+from dathvd.distributed.exchange_choice import choose_exchange
+from dathvd.distributed.placement import Placement
 from dathvd.errors import UserError
 from tests.parallel.crossings.covering import (
     Group,
@@ -17,6 +20,8 @@ from tests.parallel.crossings.covering import (
 )
 from tests.parallel.crossings.features import configure, features
 
+ONE_NODE = Placement(0, ((0, 1),))
+"""Where the ranks of all rows are."""
 TRIPLES = (("overlap", "guard", "life"),)
 """Three features whose values all meet, too: going back uses what the others left."""
 
@@ -37,7 +42,10 @@ class Table:
 def refusal(row: Row) -> str | None:
     """What is said against a row's values; None where they are taken."""
     try:
-        configure(row)
+        compression = configure(row).compression
+        if "exchange" in row:
+            codec = build_compressor(compression)
+            choose_exchange(codec, compression.exchange, ONE_NODE)
     except UserError as error:
         return str(error)
     return None
@@ -86,7 +94,8 @@ def depends_on_workers(row: Row) -> bool:
 def plainest(row: Row) -> Row:
     """The row whose result this one must have: one worker that never stops, and takes
     each batch whole."""
-    return {**row, "life": "1", "codec": "none by allreduce", "passes": "1"}
+    alone = {"life": "1", "codec": "none", "exchange": "allreduce", "passes": "1"}
+    return {**row, **alone}
 
 
 @functools.cache
@@ -101,6 +110,7 @@ def make_table() -> Table:
     def is_refused(one: Place, other: Place) -> bool:
         return frozenset((one, other)) in refused
 
+    @functools.cache
     def or_depends(one: Place, other: Place) -> bool:
         return is_refused(one, other) or depends_on_workers(dict((one, other)))
 

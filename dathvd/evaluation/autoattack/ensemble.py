@@ -1,0 +1,232 @@
+"""The four attacks of the standard version, and the order that they come in.
+
+Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of
+Diverse Parameter-free Attacks, ICML 2020: APGD on the cross-entropy, targeted APGD on
+the DLR loss, targeted FAB, and Square with 5,000 queries, each on what is left. What
+is here is this package's own code of it: an image leaves an attack as soon as it falls
+and its random numbers are its own, so that images may be grouped in any way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.attacks import BALLS, Attack
+from dathvd.attacks.apgd import APGD, fallen, surface_point
+from dathvd.attacks.attack import correct_on
+from dathvd.attacks.balls import Ball
+from dathvd.attacks.forward import Forward
+from dathvd.attacks.losses import dlr_to_target
+from dathvd.attacks.network import Network, attacked
+from dathvd.errors import UserError, choose
+from dathvd.evaluation.attack_kind import EvaluationAttack, place
+from dathvd.evaluation.autoattack.doubts import doubts_of
+from dathvd.evaluation.autoattack.fab import fab
+from dathvd.evaluation.autoattack.square import square
+from dathvd.noise import SampleNoise
+
+NUM_STEPS = 100
+_STREAM = 20_000
+_STREAMS_APART = 20_000
+_TARGETS = 9
+"""Classes that the targeted attacks aim at, where there are so many wrong ones."""
+_MIN_CLASSES = 4
+"""The targeted DLR loss divides by a difference of the four highest logits."""
+_EXACT = Forward(channels_last=True, fold_batch_norm=True, winograd=True)
+"""The same function up to rounding, faster."""
+
+Found = Iterator[tuple[Tensor, Tensor]]
+"""Places of images in a batch, and points that fool the network there."""
+Search = Callable[[Network, Tensor, Tensor, SampleNoise], Found]
+"""One attack of the four on images that the network gets right."""
+
+
+class Stage(Attack):
+    """One of the four attacks on its own.
+
+    Args:
+        name: as its authors call it.
+        search: the attack.
+        ball: the norm and the radius.
+        forward: how the network runs while it is attacked; verdicts are its own.
+    """
+
+    def __init__(self, name: str, search: Search, ball: Ball, forward: Forward) -> None:
+        self.name = name
+        self.search = search
+        self.ball = ball
+        self.forward = forward
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The first adversarial image that it finds, else the image."""
+        return self.worst_case(model, images, labels, noise)[0]
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """What the search finds, put into the ball, and judged there."""
+        worst = images.detach().clone()
+        correct = correct_on(model, images, labels)
+        left = correct.nonzero().squeeze(1)
+        if len(left) == 0:
+            return worst, correct
+        targets = images[left].detach(), labels[left]
+        with attacked(model, self.forward) as network:
+            for places, points in self.search(network, *targets, noise.select(left)):
+                own = left[places]
+                worst[own] = self.ball.project(points, worst[own])
+                correct[own] = False
+        fell = left[~correct[left]]
+        if len(fell):
+            correct[fell] = correct_on(model, worst[fell], labels[fell])
+        return worst, correct
+
+    def __repr__(self) -> str:
+        return f"Stage({self.name}, {self.ball})"
+
+
+class AutoAttack(Attack):
+    """The standard version.
+
+    Args:
+        norm: linf or l2.
+        epsilon: the radius, in pixel units, above 0.
+        num_classes: of the task, at least 4.
+        forward: how the network runs while it is attacked; verdicts are its own.
+
+    Raises:
+        UserError: there are too few classes.
+    """
+
+    def __init__(
+        self,
+        norm: str,
+        epsilon: float,
+        *,
+        num_classes: int,
+        forward: Forward = _EXACT,
+    ) -> None:
+        if num_classes < _MIN_CLASSES:
+            raise UserError(
+                f"attack autoattack: the targeted DLR loss needs {_MIN_CLASSES} "
+                f"classes, this task has {num_classes}; use pgd and pgd-margin"
+            )
+        self.ball = choose("attack.norm", norm, BALLS)(epsilon)
+        self.num_targets = min(_TARGETS, num_classes - 1)
+        searches: dict[str, Search] = {
+            "apgd-ce": self._apgd_ce,
+            "apgd-t": self._apgd_t,
+            "fab-t": self._fab_t,
+            "square": self._square,
+        }
+        self._stages = {
+            name: Stage(name, search, self.ball, forward)
+            for name, search in searches.items()
+        }
+
+    @property
+    def stages(self) -> Mapping[str, Attack]:
+        """The four attacks by name; each is for what is left by those before it."""
+        return self._stages
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The first adversarial image that one of its attacks finds, else the image."""
+        return self.worst_case(model, images, labels, noise)[0]
+
+    def worst_case(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> tuple[Tensor, Tensor]:
+        """All four on one batch, each on what is left."""
+        worst = images.detach().clone()
+        correct = correct_on(model, images, labels)
+        for stage in self._stages.values():
+            left = correct.nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            worst[left], correct[left] = stage.worst_case(
+                model, images[left], labels[left], noise.select(left)
+            )
+        return worst, correct
+
+    def _apgd_ce(
+        self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Found:
+        doubts_of(network, images)
+        start = surface_point(self.ball, images, noise, _STREAM)
+        attack = APGD(self.ball, num_steps=NUM_STEPS)
+        yield from fallen(network, images, labels, None, start, attack)
+
+    def _apgd_t(
+        self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Found:
+        attack = APGD(self.ball, num_steps=NUM_STEPS, loss=dlr_to_target)
+
+        def search(
+            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
+        ) -> Found:
+            start = surface_point(self.ball, images, noise, _STREAM + 1 + rank)
+            yield from fallen(network, images, labels, aims, start, attack)
+
+        yield from self._each_target(network, images, labels, noise, search)
+
+    def _fab_t(
+        self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Found:
+        def search(
+            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
+        ) -> Found:
+            yield from fab(
+                network, images, labels, aims, self.ball, num_steps=NUM_STEPS
+            )
+
+        yield from self._each_target(network, images, labels, noise, search)
+
+    def _square(
+        self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Found:
+        stream = _STREAM + _STREAMS_APART
+        yield from square(network, images, labels, self.ball, noise, stream)
+
+    def _each_target(
+        self,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        noise: SampleNoise,
+        search: Callable[[Tensor, Tensor, Tensor, SampleNoise, int], Found],
+    ) -> Found:
+        """The search for each of the next classes, on what is left by those before."""
+        with torch.no_grad():
+            ranks = network(images).argsort(dim=1, descending=True)
+        places = torch.arange(len(images), device=images.device)
+        for rank in range(1, self.num_targets + 1):
+            aims = ranks[places, rank]
+            standing = torch.ones_like(places, dtype=torch.bool)
+            own = noise.select(places)
+            for found, points in search(
+                images[places], labels[places], aims, own, rank
+            ):
+                yield places[found], points
+                standing[found] = False
+            places = places[standing]
+            if len(places) == 0:
+                return
+
+    def __repr__(self) -> str:
+        return f"AutoAttack({self.ball})"
+
+
+AUTOATTACK = EvaluationAttack(
+    build=lambda settings, num_classes: AutoAttack(
+        settings.norm, settings.epsilon, num_classes=num_classes
+    ),
+    describe=lambda settings: f"AutoAttack {place(settings)}",
+    fixed={"num_steps": 1, "restarts": 1},
+)
