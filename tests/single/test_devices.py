@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -97,3 +101,35 @@ def test_channels_last_is_the_same_function() -> None:
 def test_a_tensor_that_is_there_is_not_copied() -> None:
     tensor = torch.zeros(3)
     assert to_device(tensor, CPU) is tensor
+
+
+FAULTS = """
+import resource, sys
+import torch
+from dathvd.devices import keep_pages
+
+if sys.argv[1] == "keep":
+    keep_pages()
+torch.set_num_threads(1)
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(10 << 20).fill_(1)  # 40 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("ask", "environ", "kept"),
+    [("keep", {}, True), ("keep", {"MALLOC_ARENA_MAX": "8"}, False), ("no", {}, False)],
+)
+def test_freed_memory_is_kept(ask: str, environ: dict[str, str], kept: bool) -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, ask],
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (int(done.stdout) < 100) is kept  # else 10,240 pages
