@@ -43,6 +43,22 @@ CODECS: Registry[Any] = Registry(
 )
 """Classes of codecs, of the section ``compression``."""
 
+ERASURES: Places[Any] = Places(
+    {
+        "cutout": "dathvd.data.erasing:cutout",
+        "random_erasing": "dathvd.data.erasing:random_erasing",
+    }
+)
+"""What ``data.erase`` takes: functions of images and noise."""
+
+MIXES: Places[Any] = Places(
+    {
+        "mixup": "dathvd.data.mixing:mixup",
+        "cutmix": "dathvd.data.mixing:cutmix",
+    }
+)
+"""What ``data.mix`` takes; each is a ``dathvd.data.mixing.Mix``."""
+
 DATASETS: Registry[Any] = Registry(
     "data",
     "dathvd.data.sets:Dataset",

@@ -17,8 +17,14 @@ image, such as its clean logits) to ``[batch]``."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
-    """-log softmax(logits) at the label."""
+    """-log softmax(logits) at the label, or its mean over the shares of labels."""
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def classes_of(labels: Tensor) -> Tensor:
+    """The classes, int64 ``[batch]``, of labels that may be shares ``[batch, classes]``
+    of several."""
+    return labels.argmax(dim=1) if labels.is_floating_point() else labels
 
 
 def margin(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:

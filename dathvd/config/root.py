@@ -79,6 +79,23 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mixed_labels_fit(self) -> Config:
+        mix = self.data.mix
+        if mix is None:
+            return self
+        if self.objective.is_self_supervised or self.objective.name == "mart":
+            raise ValueError(
+                f"data.mix: {mix} gives an image two labels, and objective.name "
+                f"{self.objective.name} wants one; set data.mix to null"
+            )
+        if self.attack.loss == "margin" or self.attack.target != "none":
+            raise ValueError(
+                f"data.mix: {mix} gives an image two labels, and the attack wants one; "
+                "set attack.loss to cross_entropy or kl, and attack.target to none"
+            )
+        return self
+
     def foreign(self) -> dict[str, str]:
         """The components that lie outside of dathvd: field, such as ``model.name``, to
         place. Building one of them runs its module's code."""
