@@ -16,10 +16,10 @@ from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball, LinfBall
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import (
+    FROM_CLEAN,
     AttackLoss,
     classes_of,
     cross_entropy,
-    kl_divergence,
 )
 from dathvd.attacks.network import Network, attacked
 from dathvd.noise import SampleNoise
@@ -132,7 +132,7 @@ class APGD(Attack):
         yield from fallen(network, images, labels, clean, points, self)
 
     def _clean(self, network: Network, images: Tensor) -> Tensor | None:
-        if self.loss is not kl_divergence:
+        if self.loss not in FROM_CLEAN:
             return None
         with torch.no_grad():
             return network(images)

@@ -16,10 +16,10 @@ from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import (
+    FROM_CLEAN,
     AttackLoss,
     classes_of,
     cross_entropy,
-    kl_divergence,
 )
 from dathvd.attacks.network import Network, attacked
 from dathvd.attacks.problem import Problem
@@ -123,7 +123,7 @@ class PGD(Attack):
     ) -> Problem:
         images, clean = images.detach(), None
         flaw = images.new_zeros(())
-        if self.target is not None or self.loss is kl_divergence:
+        if self.target is not None or self.loss in FROM_CLEAN:
             with torch.no_grad():
                 clean = network(images)
         if self.target is None or clean is None:

@@ -70,7 +70,7 @@ class Config(Section):
                 "none"
             )
         if not self.objective.has_classes and (
-            self.attack.loss == "kl" or self.attack.target != "none"
+            self.attack.from_clean or self.attack.target != "none"
         ):
             raise ValueError(
                 f"objective.name: {self.objective.name} has no classes to diverge from "
@@ -92,7 +92,7 @@ class Config(Section):
         if self.attack.loss == "margin" or self.attack.target != "none":
             raise ValueError(
                 f"data.mix: {mix} gives an image two labels, and the attack wants one; "
-                "set attack.loss to cross_entropy or kl, and attack.target to none"
+                "set attack.loss to cross_entropy, and attack.target to none"
             )
         return self
 

@@ -118,7 +118,7 @@ def test_a_sample_is_mixed_alike_on_any_number_of_workers_and_passes(mix: str) -
     assert ((labels > 0).sum(dim=1) == 2).sum() > 40
 
 
-@pytest.mark.parametrize("name", ["adversarial", "trades"])
+@pytest.mark.parametrize("name", ["adversarial", "trades", "score"])
 @pytest.mark.parametrize("attack", ["pgd", "fgsm_rs", "apgd"])
 def test_one_class_in_a_mixed_label_is_that_class(name: str, attack: str) -> None:
     """Objectives and attacks by soft labels of one class equal those by the class."""

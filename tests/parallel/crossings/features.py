@@ -179,6 +179,10 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
                 for name, erase in zip(MIXES, ERASURES, strict=False)
             ),
         ],
+        "clipping": [
+            Value("none"),
+            Value("short", ("optimizer.max_gradient_norm=0.1",)),
+        ],
         "step": [Value("all finite"), Value("one skipped")],
         "life": [Value(life) for life in LIVES],
         "network": network_kinds(),
