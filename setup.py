@@ -25,7 +25,7 @@ KERNELS = Extension(
 WINOGRAD = Extension(
     "dathvd.attacks._winograd",
     sources=["dathvd/attacks/native/winograd.cpp"],
-    depends=["dathvd/attacks/native/winograd.h"],
+    depends=sorted(glob("dathvd/attacks/native/*.h")),
     extra_compile_args=[*OPTIONS, "-ffp-contract=fast"],
     optional=True,
 )

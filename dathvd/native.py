@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TARGETS = ("plain", "avx2", "avx512")
+TARGETS = ("plain", "avx2", "avx512", "avx512_bf16")
+_DTYPES = (torch.float32, torch.bfloat16, torch.uint8)
 _OWN = {"lower_target": "i", "kernel_target": ""}
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
@@ -98,5 +99,5 @@ class Native:
 def _argument(value: Tensor | int | float | None) -> int | float | None:
     if not isinstance(value, Tensor):
         return value
-    assert value.dtype in (torch.float32, torch.uint8) and value.device.type == "cpu"
+    assert value.dtype in _DTYPES and value.device.type == "cpu"
     return value.data_ptr()

@@ -64,6 +64,8 @@ missing_test_tools() { # of those that tests drive; without them these tests are
     missing_of ip=iproute2 tc=iproute2 sshd=openssh-server ssh=openssh-client \
         slurmctld=slurm-wlm slurmd=slurm-wlm sbatch=slurm-wlm munged=munge \
         shellcheck=shellcheck pgrep=procps pg_ctlcluster=postgresql chromium=chromium
+    # a file system by inode, which two hosts' old views of a shared disk are made with
+    [ -e /usr/include/fuse3/fuse_lowlevel.h ] || echo libfuse3-dev
 }
 
 listed() { sort -u | tr '\n' ' '; }

@@ -75,9 +75,7 @@ def _common(config: AttackConfig) -> dict[str, Any]:
             bf16=config.precision == "bf16",
             channels_last=config.channels_last,
             fold_batch_norm=config.fold_batch_norm,
-            winograd=config.winograd
-            and config.precision == "fp32"
-            and not config.compile,
+            winograd=config.winograd and not config.compile,
             compile=config.compile,
             cuda_graph=config.cuda_graph,
         ),

@@ -24,8 +24,8 @@ class Forward:
     fold_batch_norm: bool = False
     """Batch norm folded into the convolution before it."""
     winograd: bool = False
-    """On CPUs, float32 3x3 convolutions by Winograd's minimal filtering; not beside
-    bf16 and compile."""
+    """On CPUs, 3x3 convolutions by Winograd's minimal filtering; not beside compile,
+    and beside bf16 where the processor has avx512_bf16 and no AMX."""
     compile: bool = False
     """``torch.compile``; costs up to a minute at the first attack."""
     cuda_graph: bool = False

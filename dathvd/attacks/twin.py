@@ -22,7 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.graphs import Replayed, can_capture, new_pool
-from dathvd.attacks.winograd import WinogradConv2d, suits
+from dathvd.attacks.winograd import WinogradConv2d
+from dathvd.winograd import suits
 
 Network = Callable[[Tensor], Tensor]
 """A function of images: their logits."""
@@ -112,9 +113,10 @@ class Twin:
                 self._put(target, nn.Identity())
             elif not _has_hooks(original):  # a hook may set the layer's weights
                 norm = layers[folded[target]] if target in folded else None
-                if self._options.winograd and suits(original):
+                dtype = torch.bfloat16 if self._options.bf16 else torch.float32
+                if self._options.winograd and suits(original, dtype):
                     assert isinstance(original, nn.Conv2d)
-                    faster = WinogradConv2d(original)
+                    faster = WinogradConv2d(original, dtype)
                     self._put(target, faster)
                     self._refresh.append(partial(_transform, faster, original, norm))
                     continue

@@ -1,9 +1,4 @@
-"""3x3 convolutions with 36 products where 144 were: for the attack on processors.
-
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016: outputs in
-patches of 4x4, by Winograd's minimal filtering F(4x4, 3x3). The weights are transformed
-once an attack; rounding errors are about ten times those of the direct sum.
-"""
+"""Winograd's minimal filtering for the attack: weights transformed once an attack."""
 
 from __future__ import annotations
 
@@ -13,79 +8,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dathvd.native import Native
+from dathvd.winograd import convolve, fills_patches, native, num_patches, room
+from dathvd.winograd import transform as write_transformed
 
-_PATCH = 4
-_CHANNELS = 32
-"""Channels of one panel of weights; both numbers of channels are multiples of it."""
-native = Native(
-    "dathvd.attacks._winograd",
-    {"winograd_transform": "ppnnii", "winograd_convolve": "ppppnnnnni"},
-)
-direct_sums = native.switched_off
-"""A block in which all convolutions are summed directly."""
-
-
-def suits(layer: nn.Module) -> bool:
-    """Whether this convolution may run so, where the images' size fits it too."""
-    return (
-        type(layer) is nn.Conv2d
-        and layer.kernel_size == (3, 3)
-        and layer.stride == layer.dilation == (1, 1)
-        and layer.padding == (1, 1)
-        and layer.padding_mode == "zeros"
-        and layer.groups == 1
-        and layer.in_channels % _CHANNELS == layer.out_channels % _CHANNELS == 0
-        and layer.weight.dtype is torch.float32
-        and native.takes(layer.weight)
-        and native.target() != "plain"  # slower than torch's direct sum
-    )
+_FEWEST = 8
+"""Patches below which reading the transformed weights costs more than it saves."""
 
 
 class WinogradConv2d(nn.Module):
-    """A convolution that ``suits``; its weights get no gradient."""
+    """A convolution that ``suits``; its weights get no gradient.
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    Args:
+        layer: whose shape it has.
+        dtype: of images and factors, float32 or bfloat16.
+    """
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        shape = layer.weight.shape
-        self.weight = torch.empty(shape)
+        self.dtype = dtype
+        self.weight = torch.empty(layer.weight.shape)
         self.bias: Tensor | None = None
-        size = (_PATCH + 2) ** 2 * shape[0] * shape[1]
-        self.transformed = torch.empty(size)
-        self.adjoint = torch.empty(size)
+        self.transformed = room(layer.weight, dtype)
+        self.adjoint = room(layer.weight, dtype)
+        self._is_transformed = False
 
     def set(self, weight: Tensor, bias: Tensor | None) -> None:
         """Take new weights ``[out, in, 3, 3]`` and a bias ``[out]``."""
         self.weight, self.bias = weight.contiguous(), bias
-        outputs, inputs = weight.shape[:2]
-        threads = torch.get_num_threads()
-        for to, channels, adjoint in (
-            (self.transformed, (inputs, outputs), 0),
-            (self.adjoint, (outputs, inputs), 1),
-        ):
-            native.call(
-                "winograd_transform", self.weight, to, *channels, adjoint, threads
-            )
+        self._is_transformed = False
 
     def forward(self, images: Tensor) -> Tensor:
         """``[N, in, H, W]`` to ``[N, out, H, W]``."""
+        if torch.is_autocast_enabled("cpu"):
+            images = images.to(self.dtype)
         if not (
-            images.dtype is torch.float32
+            images.dtype is self.dtype
             and native.takes(images)
-            and _fills_patches(images)
+            and fills_patches(images)
+            and num_patches(images) >= _FEWEST
         ):
             return F.conv2d(images, self.weight, self.bias, padding=1)
+        if not self._is_transformed:
+            write_transformed(self.weight, self.transformed)
+            write_transformed(self.weight, self.adjoint, adjoint=True)
+            self._is_transformed = True
         found: Tensor = _Convolution.apply(
             images, self.transformed, self.adjoint, self.bias, len(self.weight)
         )  # type: ignore[no-untyped-call]
         return found
-
-
-def _fills_patches(images: Tensor) -> bool:
-    """Whether at least half of what the patches compute lies in the image."""
-    height, width = images.shape[2:]
-    whole = -(-height // _PATCH) * -(-width // _PATCH) * _PATCH**2
-    return bool(whole <= 2 * height * width)
 
 
 class _Convolution(torch.autograd.Function):
@@ -99,22 +69,9 @@ class _Convolution(torch.autograd.Function):
         channels: int,
     ) -> Tensor:
         ctx.adjoint, ctx.channels = adjoint, images.shape[1]
-        return _convolve(images, weights, bias, channels)
+        return convolve(images, weights, bias, channels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        found = _convolve(gradients[0], ctx.adjoint, None, ctx.channels)
+        found = convolve(gradients[0], ctx.adjoint, None, ctx.channels)
         return found, None, None, None, None
-
-
-def _convolve(
-    images: Tensor, weights: Tensor, bias: Tensor | None, channels: int
-) -> Tensor:
-    count, own, height, width = images.shape
-    layout = torch.channels_last
-    images = images.contiguous(memory_format=layout)
-    out = torch.empty(count, channels, height, width, memory_format=layout)
-    sizes = (count, height, width, own, channels)
-    threads = torch.get_num_threads()
-    native.call("winograd_convolve", images, weights, bias, out, *sizes, threads)
-    return out

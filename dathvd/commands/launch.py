@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     "forward",
     multiple=True,
     metavar="NAME",
-    help="A further environment variable that ranks need over Gloo. May be repeated.",
+    help="A further environment variable that ranks need. May be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the command and do nothing.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

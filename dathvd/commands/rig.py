@@ -55,13 +55,25 @@ def list_command() -> None:
 
 
 @command.command("rate")
+@click.option("--host", help="Whose link.  [default: all]")
 @click.argument("name")
 @click.argument("rate")
-def rate_command(name: str, rate: str) -> None:
+def rate_command(name: str, rate: str, host: str | None) -> None:
     """Change the rate of the rig NAME's links."""
     from dathvd.rig.rig import find
 
-    find(name).set_rate(rate)
+    find(name).set_rate(rate, host)
+
+
+@command.command("link")
+@click.argument("name")
+@click.argument("host")
+@click.argument("state")
+def link_command(name: str, host: str, state: str) -> None:
+    """Bring a host's link up, down, or into a black-hole, which swallows all."""
+    from dathvd.rig.rig import find
+
+    find(name).set_link(host, state)
 
 
 # what follows the rig's name belongs to the command that is run there
@@ -180,9 +192,11 @@ def chaos_command(
 
     def tell(verdict: chaos.Verdict) -> None:
         state = "; ".join(verdict.problems) or "as if nothing had been"
+        back = verdict.to_next_step
         click.echo(
             f"{verdict.number:4d} {verdict.fault} of {verdict.size} ranks, "
-            f"{verdict.moment}: {state} ({verdict.seconds:.0f} s)"
+            f"{verdict.moment}: {state} ({verdict.seconds:.0f} s"
+            + (f", {back:.1f} s to a step)" if back is not None else ")")
         )
 
     verdicts = campaign.run(rounds, jobs, tell)

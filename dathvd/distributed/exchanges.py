@@ -94,7 +94,11 @@ class BucketExchange(ABC):
         return None
 
     def cut(self) -> Cut:
-        """How the bucket is cut: a checkpoint's residuals fit where this is equal."""
+        """How the bucket is cut: a checkpoint's residuals fit where this is equal.
+
+        A rank's own part may be cut as before where others' are not, so this holds all
+        that the cuts of all ranks follow from.
+        """
         return {"owned": list(self.owned)}
 
     def ends(self) -> dict[str, Feedback]:
@@ -291,6 +295,9 @@ class TwoWay(CodedExchange):
 
     def ends(self) -> dict[str, Feedback]:
         return {"worker": self.worker, "owner": self.owner}
+
+    def cut(self) -> Cut:
+        return {**super().cut(), "blocks": [self.codec.block]}
 
     def steps(self, seeds: Seeds) -> Steps:
         codec = self.codec

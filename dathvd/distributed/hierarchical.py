@@ -147,7 +147,9 @@ class Hierarchical(FeedbackExchange):
 
     def cut(self) -> Cut:
         nodes = [list(ranks) for ranks in self.nodes.placement.nodes]
-        return {**super().cut(), "shard": list(self.shard), "nodes": nodes}
+        blocks = [self.codec.block, self.inner.block]
+        shard = list(self.shard)
+        return {**super().cut(), "blocks": blocks, "shard": shard, "nodes": nodes}
 
     def sent_bytes(self) -> float:
         inside, across = self.nodes.inside, self.nodes.across

@@ -30,7 +30,7 @@ from dathvd.errors import UserError
 
 State = dict[str, Any]
 """Tensors, integers, strings, lists and dictionaries only."""
-_LAYOUT = ("slots", "owned", "shard", "nodes")
+_LAYOUT = ("slots", "owned", "blocks", "shard", "nodes")
 """The keys of a bucket's layout; the last two are the hierarchical exchange's alone."""
 
 

@@ -191,8 +191,8 @@ def mpi4py_library() -> Finding:
 
 def kernels() -> Finding:
     """The compiled loops of codecs and attacks."""
-    from dathvd.attacks.winograd import native
     from dathvd.compression.kernels import target
+    from dathvd.winograd import native
 
     found = {"codecs": target(), "convolutions": native.target()}
     if None in found.values():

@@ -158,7 +158,7 @@ class Job:
         with Watcher(self.members, options) as watcher:
             outcome = self._start(plan, options, watcher.changed).wait()
         if outcome.cause is not None and outcome.stopped_by is None:
-            self.members.probation.failed(outcome.cause.host)
+            self.members.suspect(outcome.cause.host)
         return outcome
 
     def _start(
@@ -190,9 +190,11 @@ class Job:
     def _pause(self, progress: Progress) -> bool:
         """Wait before another attempt; False where there is to be none."""
         while progress.failures <= self.restarts:
-            pause = min(2.0 ** (progress.failures - 1), _LONGEST_PAUSE)
+            # the first at once: most faults pass
+            pause = min(2.0 ** (progress.failures - 1) - 1, _LONGEST_PAUSE)
+            when = f" in {pause:.0f} s" if pause else ""
             say(
-                f"restart {progress.failures} of {self.restarts} in {pause:.0f} s, "
+                f"restart {progress.failures} of {self.restarts}{when}, "
                 f"from {progress.describe()}"
             )
             if self.stop.wait(pause) or not progress.folder_is_lost():
@@ -210,8 +212,9 @@ class Job:
         """The same plan, or one without the hosts that do not answer now."""
         if self.replan is None or not self.options.hosts or self.members is not None:
             return plan, options
-        answer, problems = hosts_that_answer(self.options)
-        for problem in problems:
+        answers = hosts_that_answer(self.options)
+        answer = answers.hosts
+        for problem in answers.problems.values():
             say(f"warning: {problem}; going on without it")
         slots = sum(host.slots for host in answer)
         if not slots or answer == options.hosts:

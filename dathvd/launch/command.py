@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from dathvd.errors import UserError
+from dathvd.launch.environment import check_forwarded, for_launcher
 from dathvd.launch.launchers import LAUNCHERS, choose_launcher
 from dathvd.launch.options import LaunchOptions
-
-# What a rank may need, by exact name: horovodrun writes every variable's value on each
-# rank's command line under Gloo, where all users of a host can read it, and a pattern
-# of names would let a secret through. mpirun sends the values over its own connection.
-FORWARDED = frozenset("""
-    PATH HOME USER LOGNAME SHELL TZ TMPDIR LD_LIBRARY_PATH LD_PRELOAD
-    LANG LC_ALL LC_CTYPE LC_NUMERIC LC_TIME LC_COLLATE LC_MESSAGES
-    VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONUNBUFFERED PYTHONHASHSEED PYTHONWARNINGS
-    PYTHONFAULTHANDLER PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONSAFEPATH
-    PYTHONIOENCODING PYTHONUTF8 PYTHONNOUSERSITE PYTHONTRACEMALLOC
-    OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES OMP_SCHEDULE OMP_DYNAMIC OMP_WAIT_POLICY
-    KMP_AFFINITY KMP_BLOCKTIME GOMP_CPU_AFFINITY GOMP_SPINCOUNT
-    MKL_NUM_THREADS MKL_DYNAMIC MKL_ENABLE_INSTRUCTIONS OPENBLAS_NUM_THREADS
-    MALLOC_ARENA_MAX MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
-    CUDA_HOME CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER CUDA_LAUNCH_BLOCKING
-    CUDA_CACHE_PATH CUDA_MODULE_LOADING CUBLAS_WORKSPACE_CONFIG
-    NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES NVIDIA_TF32_OVERRIDE
-    NCCL_DEBUG NCCL_DEBUG_SUBSYS NCCL_DEBUG_FILE NCCL_SOCKET_IFNAME NCCL_SOCKET_FAMILY
-    NCCL_SOCKET_NTHREADS NCCL_NSOCKS_PERTHREAD NCCL_IB_DISABLE NCCL_IB_HCA
-    NCCL_IB_GID_INDEX NCCL_IB_TC NCCL_IB_SL NCCL_IB_TIMEOUT NCCL_IB_RETRY_CNT
-    NCCL_NET NCCL_NET_GDR_LEVEL NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE
-    NCCL_ALGO NCCL_PROTO NCCL_BUFFSIZE NCCL_NTHREADS NCCL_MIN_NCHANNELS
-    NCCL_MAX_NCHANNELS NCCL_TOPO_FILE NCCL_CROSS_NIC NCCL_LAUNCH_MODE
-    GLOO_SOCKET_IFNAME UCX_TLS UCX_NET_DEVICES UCX_IB_GID_INDEX
-    FI_PROVIDER FI_EFA_USE_DEVICE_RDMA
-    HOROVOD_AUTOTUNE HOROVOD_AUTOTUNE_LOG HOROVOD_CACHE_CAPACITY HOROVOD_CYCLE_TIME
-    HOROVOD_FUSION_THRESHOLD HOROVOD_HIERARCHICAL_ALLREDUCE
-    HOROVOD_HIERARCHICAL_ALLGATHER HOROVOD_LOG_LEVEL HOROVOD_LOG_HIDE_TIME
-    HOROVOD_MPI_THREADS_DISABLE HOROVOD_NUM_NCCL_STREAMS
-    HOROVOD_STALL_CHECK_DISABLE HOROVOD_STALL_CHECK_TIME_SECONDS
-    HOROVOD_STALL_SHUTDOWN_TIME_SECONDS HOROVOD_THREAD_AFFINITY HOROVOD_TIMELINE
-    HOROVOD_TIMELINE_MARK_CYCLES HOROVOD_GLOO_TIMEOUT_SECONDS HOROVOD_START_TIMEOUT
-    TORCH_HOME TORCH_NUM_THREADS TORCH_CPP_LOG_LEVEL TORCH_SHOW_CPP_STACKTRACES
-    TORCHINDUCTOR_CACHE_DIR TRITON_CACHE_DIR XDG_CACHE_HOME XDG_CONFIG_HOME
-    XDG_DATA_HOME MPLBACKEND MPLCONFIGDIR DATHVD_CACHE DATHVD_CIFAR10_JPEG
-    DATHVD_HOT_EVERY
-    """.split())
-"""The variables that ranks get over Gloo without being asked for by ``--env``."""
-_SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|_KEY$|^KEY$|AUTH", re.IGNORECASE)
 
 SSH_OPTIONS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "accept-new",
-    "ConnectTimeout": "8",
+    "ConnectTimeout": "5",
+    "ConnectionAttempts": "1",
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
 }
@@ -89,27 +50,17 @@ def launch_command(
 def launch_environment(
     environ: Mapping[str, str], options: LaunchOptions, *, cores: int
 ) -> dict[str, str]:
-    """The environment of the launcher and with it of the ranks.
+    """The environment of the program that starts the ranks, and with it of the ranks.
+
+    Of what is set here only what ``dathvd.launch.environment`` lists, and what
+    ``--env`` names.
 
     Raises:
         UserError: a variable to forward is not set, or its value is a secret that
             would stand on command lines.
     """
-    for name in options.forward:
-        if name not in environ:
-            raise UserError(f"--env {name}: this variable is not set")
-        if options.controller == "gloo" and _SECRET.search(name):
-            raise UserError(
-                f"--env {name}: over Gloo its value would stand on command lines "
-                "that other users can read (use --mpi)"
-            )
-    environment = dict(environ)
-    if options.controller == "gloo":
-        environment = {
-            name: value
-            for name, value in environ.items()
-            if name in options.forward or name in FORWARDED
-        }
+    check_forwarded(environ, options)
+    environment = for_launcher(environ, options)
     return {**_defaults(options, cores), **environment}
 
 

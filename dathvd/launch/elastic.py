@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from dathvd.errors import UserError
 from dathvd.launch.hosts import Host, parse_hosts
 from dathvd.launch.options import LaunchOptions
-from dathvd.launch.reach import hosts_that_answer
+from dathvd.launch.reach import Answers, hosts_that_answer
 
 _WINDOW = 600.0
 """Seconds within which a second failure has a host left out, and for how long."""
@@ -56,10 +56,18 @@ class Membership:
     most: int
     find: Callable[[], tuple[Host, ...]]
     say: Callable[[str], None]
-    answering: Callable[[LaunchOptions], tuple[tuple[Host, ...], list[str]]] = (
-        hosts_that_answer
-    )
+    answering: Callable[[LaunchOptions], Answers] = hosts_that_answer
     probation: Probation = field(default_factory=Probation)
+    _suspect: str | None = field(default=None, init=False)
+    _used: tuple[Host, ...] = field(default=(), init=False)
+
+    def suspect(self, host: str) -> None:
+        """Note the host of the rank by which an attempt failed.
+
+        It counts as the one that failed unless another one of that attempt turns out
+        not to answer: where a link is lost, both its ends report.
+        """
+        self._suspect = host
 
     def choose(self, options: LaunchOptions) -> LaunchOptions | None:
         """The options for the hosts that serve now; None where they are too few."""
@@ -74,13 +82,26 @@ class Membership:
         if not used:
             return None
         asked = replace(options, hosts=used, num_proc=1)
-        hosts, problems = self.answering(asked)
-        for problem in problems:
+        answers = self.answering(asked)
+        for problem in answers.problems.values():
             self.say(f"warning: {problem}; going on without it")
+        self._blame(answers)
+        hosts = tuple(h for h in answers.hosts if not self.probation.holds(h.name))
+        hosts = hosts if _slots(hosts) >= self.least else answers.hosts
         number = min(self.most, _slots(hosts))
         if number < self.least:
             return None
-        return replace(options, hosts=hosts, num_proc=number)
+        self._used = hosts
+        network = options.network_interface or answers.interface
+        return replace(options, hosts=hosts, num_proc=number, network_interface=network)
+
+    def _blame(self, answers: Answers) -> None:
+        """Note whose failure ended the attempt before, if any did."""
+        suspect, self._suspect = self._suspect, None
+        if suspect is not None:
+            silent = [h.name for h in self._used if h.name in answers.problems]
+            for name in silent or [answers.names.get(suspect, suspect)]:
+                self.probation.failed(name)
 
     def wait(
         self, options: LaunchOptions, stopped: Callable[[float], bool]
@@ -115,7 +136,7 @@ class Membership:
         used = {(host.name, host.slots) for host in current.hosts}
         new = tuple(h for h in good if (h.name, h.slots) not in used)
         asked = replace(current, hosts=new, num_proc=1)
-        return not new or bool(self.answering(asked)[0])
+        return not new or bool(self.answering(asked).hosts)
 
 
 class Watcher:

@@ -30,7 +30,7 @@ class LaunchOptions:
     ssh_port: int | None = None
     ssh_identity_file: str | None = None
     forward: tuple[str, ...] = ()
-    """Further environment variables, by name, that ranks get over Gloo."""
+    """Further environment variables, by name, that ranks get."""
 
     def __post_init__(self) -> None:
         slots = sum(host.slots for host in self.hosts)

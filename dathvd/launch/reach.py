@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dathvd.errors import UserError
 from dathvd.launch.command import SSH_OPTIONS
 from dathvd.launch.hosts import Host, interface_of, is_local
 from dathvd.launch.options import LaunchOptions
 
-_TIMEOUT = int(SSH_OPTIONS["ConnectTimeout"]) + 7
+_TIMEOUT = int(SSH_OPTIONS["ConnectTimeout"]) + 10
 _MARK = "dathvd-interfaces "
-# prints the interface of this end of the ssh connection, and the address of the other
+# prints the interface of this end of the ssh connection, the address of the other, and
+# what the host calls itself
 _INTERFACE = (
-    "import os; from dathvd.launch.hosts import interface_of; "
+    "import os, socket; from dathvd.launch.hosts import interface_of; "
     "c = (os.environ.get('SSH_CONNECTION') or '- - - -').split(); "
-    f"print('{_MARK}', interface_of(c[2]), c[0])"
+    f"print('{_MARK}', interface_of(c[2]), c[0], socket.gethostname())"
 )
 
 
@@ -33,6 +36,22 @@ class Probe:
     """One line on why it cannot be used; None where it can."""
     interfaces: tuple[str | None, str | None] = (None, None)
     """The interfaces that the connection uses there and here, where they are known."""
+    own_name: str | None = None
+    """What the host calls itself, which may be no name in a list of hosts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a list of hosts said when they were asked."""
+
+    hosts: tuple[Host, ...]
+    """Those that can be used now."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """A line about each other one, by its name."""
+    interface: str | None = None
+    """What all talk over, where that has one name everywhere."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The names in the list by those that the hosts call themselves."""
 
 
 def ssh_command(host: str, options: LaunchOptions, remote: str) -> list[str]:
@@ -65,9 +84,8 @@ def check_hosts(options: LaunchOptions) -> LaunchOptions:
         raise UserError(bad[0] + more)
     if not probes or options.network_interface:
         return options
-    found = {name for probe in probes for name in probe.interfaces}
-    if len(found) == 1 and None not in found:
-        return replace(options, network_interface=found.pop())
+    if (interface := _common_interface(probes)) is not None:
+        return replace(options, network_interface=interface)
     if options.controller == "gloo":
         told = ", ".join(f"{p.host} over {p.interfaces[0]}" for p in probes[:4])
         raise UserError(
@@ -77,11 +95,22 @@ def check_hosts(options: LaunchOptions) -> LaunchOptions:
     return options
 
 
-def hosts_that_answer(options: LaunchOptions) -> tuple[tuple[Host, ...], list[str]]:
-    """The hosts that can be used now, and one line about each other one."""
-    problems = {p.host: p.problem for p in probe_hosts(options) if p.problem}
-    answer = tuple(host for host in options.hosts if host.name not in problems)
-    return answer, list(problems.values())
+def hosts_that_answer(options: LaunchOptions) -> Answers:
+    """The hosts that can be used now, and what is wrong with the others."""
+    probes = probe_hosts(options)
+    problems = {p.host: p.problem for p in probes if p.problem}
+    return Answers(
+        tuple(host for host in options.hosts if host.name not in problems),
+        problems,
+        _common_interface([p for p in probes if not p.problem]),
+        {p.own_name: p.host for p in probes if p.own_name}
+        | {socket.gethostname(): h.name for h in options.hosts if is_local(h.name)},
+    )
+
+
+def _common_interface(probes: Sequence[Probe]) -> str | None:
+    found = {name for probe in probes for name in probe.interfaces}
+    return found.pop() if len(found) == 1 else None
 
 
 def probe_hosts(options: LaunchOptions) -> list[Probe]:
@@ -112,7 +141,7 @@ def probe(host: str, options: LaunchOptions) -> Probe:
     except OSError as error:
         return _unreachable(host, options, f"ssh cannot be started: {error.strerror}")
     if done.returncode == 103:
-        return Probe(host, interfaces=_interfaces(done.stdout))
+        return _answered(host, done.stdout)
     if done.returncode == 101:
         problem = f"host {host}: no folder {folder} (use a shared or equal path)"
         return Probe(host, problem)
@@ -139,10 +168,11 @@ def _unreachable(host: str, options: LaunchOptions, said: str) -> Probe:
     )
 
 
-def _interfaces(said: str) -> tuple[str | None, str | None]:
-    """There and here, of the probe's line among what a login may print."""
+def _answered(host: str, said: str) -> Probe:
+    """What stands in the probe's line, among what a login may print."""
     for line in said.splitlines():
         if line.startswith(_MARK):
-            there, here = line.removeprefix(_MARK).split()
-            return (None if there == "None" else there), interface_of(here)
-    return None, None
+            there, here, own_name = line.removeprefix(_MARK).split()
+            known = None if there == "None" else there
+            return Probe(host, None, (known, interface_of(here)), own_name)
+    return Probe(host)

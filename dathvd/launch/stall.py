@@ -22,8 +22,12 @@ _LONGEST_TICK = 2.0
 """Seconds that count at most between two looks: this process may have been suspended
 together with the rank."""
 _PATIENCE = 10.0
-"""More seconds for a rank that waits for others: the one that hangs is to be named."""
+"""More seconds, the limit at most, for a rank that waits for others: the one that hangs
+is to be named."""
+_LEAST_PATIENCE = 3.0
+"""Seconds for that at least: companions look once a second."""
 _DUMP = 3.0  # seconds for the stack to arrive, also on a busy host
+_WHOLE = 0.3  # seconds without another line of it, after which it is all there
 
 
 @dataclass
@@ -87,23 +91,21 @@ def is_stopped(pid: int) -> bool:
 
 
 def end_stalled(
-    child: subprocess.Popen[bytes], output: Output, problem: str, pulse: Pulse
+    child: subprocess.Popen[bytes], output: Output, problem: str, watch: StallWatch
 ) -> None:
     """Print the rank's stack, see who is to blame, and kill it.
 
     A rank that waits for others waits a little longer before it is ended: the rank that
     hangs is heard of first, or all go on after all.
     """
+    pulse, patience = watch.pulse, max(_LEAST_PATIENCE, min(_PATIENCE, watch.limit))
     before = pulse.read()
     if not is_stopped(child.pid):
-        output.frames.clear()
-        os.kill(child.pid, signal.SIGUSR2)
-        time.sleep(_DUMP)
-        frames = list(output.frames)
+        frames = _dumped_frames(child, output)
         if any("/horovod/" in frame for frame in frames[:4]):
             problem += ", waiting for the other ranks"
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_PATIENCE)
+                child.wait(patience)
             if child.poll() is not None or pulse.read() != before:
                 return
         elif frames:
@@ -112,3 +114,15 @@ def end_stalled(
     output.error = f"{problem}; ended by its companion"
     child.kill()
     child.wait()  # else it would be looked at, and found to hang, once more
+
+
+def _dumped_frames(child: subprocess.Popen[bytes], output: Output) -> list[str]:
+    """Have the rank print its stack, and take the main thread's frames from it."""
+    output.frames.clear()
+    os.kill(child.pid, signal.SIGUSR2)
+    deadline, seen, since = time.monotonic() + _DUMP, 0, time.monotonic()
+    while (now := time.monotonic()) < deadline and not (seen and now > since + _WHOLE):
+        time.sleep(0.02)
+        if len(output.frames) != seen:
+            seen, since = len(output.frames), now
+    return list(output.frames)

@@ -21,9 +21,9 @@ from dathvd.launch.stall import is_stopped
 from dathvd.launch.tree import ask_to_save, end_tree
 
 _SETTLE = 1.0  # seconds for the other failed ranks to be heard of
-_END_BY_ITSELF = (
-    8.0  # seconds for mpirun or horovodrun to end the ranks after a failure
-)
+_END_BY_ITSELF = 4.0
+"""Seconds for mpirun or horovodrun to end the ranks after a failure; where a host has
+gone, they would wait for it."""
 _INTERRUPTED = 5.0  # seconds for the ranks to end after Ctrl-C
 _TICK = 0.2
 

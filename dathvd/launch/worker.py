@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.heartbeat import DESCRIPTOR, Pulse
+from dathvd.launch.environment import for_rank
 from dathvd.launch.output import Output
 from dathvd.launch.report import RankEnded, RankStarted
 from dathvd.launch.stall import StallWatch, end_stalled, is_stopped
@@ -62,7 +63,7 @@ def run(
         output = Output(rank, log)
         child = subprocess.Popen(
             command,
-            env={**os.environ, DESCRIPTOR: str(descriptor)},
+            env={**for_rank(os.environ), DESCRIPTOR: str(descriptor)},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -157,7 +158,7 @@ def _wait(child: subprocess.Popen[bytes], watch: StallWatch, output: Output) -> 
             problem = watch.look(now - looked, is_stopped(child.pid))
             looked = now
             if problem is not None:
-                end_stalled(child, output, problem, watch.pulse)
+                end_stalled(child, output, problem, watch)
     finally:
         os.close(ended)
     child.wait()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dathvd.errors import UserError
+from dathvd.errors import UserError, choose
 
 NETWORK = "10.231.0.0/24"
 """The hosts' network; it exists within a rig's namespaces only."""
 DEVICE = "eth0"
 UNLIMITED = "unlimited"
+LINK_STATES = {
+    "up": ("master br0", "up"),
+    "down": ("master br0", "down"),
+    "black-hole": ("nomaster", "up"),
+}
+"""What a link can be: the switch's port, and the host's end of it."""
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 HEADER_BYTES = 66
 """Ethernet 14, IPv4 20, TCP 20 with its time stamps 12: of each packet that the kernel
@@ -87,11 +93,37 @@ def create_commands(switch: str, hosts: Sequence[str]) -> list[list[str]]:
     return commands
 
 
-def rate_commands(switch: str, hosts: Sequence[str], rate: str) -> list[list[str]]:
-    """The commands that limit every link to ``rate``, each direction on its own."""
+def link_commands(switch: str, host: str, index: int, state: str) -> list[list[str]]:
+    """The commands that bring one host's link into a state.
+
+    Args:
+        switch: the namespace of the bridge.
+        host: the host's namespace.
+        index: the host's number.
+        state: ``up``; ``down``, which the host sees at once; or ``black-hole``, in
+            which both ends look well and what they send arrives nowhere.
+
+    Raises:
+        UserError: another state.
+    """
+    port, end = choose("link", state, LINK_STATES)
+    return [
+        ["ip", "-n", switch, "link", "set", f"port{index}", *port.split()],
+        ["ip", "-n", host, "link", "set", DEVICE, end],
+    ]
+
+
+def rate_commands(switch: str, hosts: Mapping[int, str], rate: str) -> list[list[str]]:
+    """The commands that limit links to ``rate``, each direction on its own.
+
+    Args:
+        switch: the namespace of the bridge.
+        hosts: the namespaces of the hosts that are meant, by their numbers.
+        rate: such as ``"200mbit"``, or ``"unlimited"``.
+    """
     bits = bits_per_second(rate)
-    ends = [(host, DEVICE) for host in hosts]
-    ends += [(switch, f"port{index}") for index in range(len(hosts))]
+    ends = [(host, DEVICE) for host in hosts.values()]
+    ends += [(switch, f"port{index}") for index in hosts]
     root = [
         ["tc", "-n", name, "qdisc", "replace", "dev", device, "root"]
         for name, device in ends

@@ -48,11 +48,39 @@ class Rig:
     def _namespaces(self) -> list[str]:
         return [self.namespace(host) for host in self.hosts]
 
-    def set_rate(self, rate: str) -> None:
-        """Limit every link to ``rate``, such as ``"200mbit"`` or ``"unlimited"``."""
+    def set_rate(self, rate: str, host: str | None = None) -> None:
+        """Limit every link, or one host's, to ``rate``.
+
+        Args:
+            rate: such as ``"200mbit"`` or ``"unlimited"``.
+            host: whose link; None means all.
+        """
+        chosen = self.hosts if host is None else [host]
+        named = {self._number(each): self.namespace(each) for each in chosen}
         switch = self.namespace("switch")
-        for command in network.rate_commands(switch, self._namespaces, rate):
+        for command in network.rate_commands(switch, named, rate):
             network.call(command)
+
+    def set_link(self, host: str, state: str) -> None:
+        """Bring a host's link ``up``, ``down``, or into a ``black-hole``.
+
+        Raises:
+            UserError: unknown host or state.
+        """
+        switch, number = self.namespace("switch"), self._number(host)
+        namespace = self.namespace(host)
+        for command in network.link_commands(switch, namespace, number, state):
+            network.call(command)
+
+    def _number(self, host: str) -> int:
+        """A host's number.
+
+        Raises:
+            UserError: there is no such host.
+        """
+        if host not in self.hosts:
+            raise UserError(f"rig: unknown host {host!r} {nearest(host, self.hosts)}")
+        return self.hosts.index(host)
 
     def counters(self) -> list[Counters]:
         """What each host has sent so far, by the kernel's counters."""
@@ -60,8 +88,7 @@ class Rig:
 
     def command(self, host: str, command: Sequence[str]) -> list[str]:
         """The arguments that run ``command`` on ``host``."""
-        if host not in self.hosts:
-            raise UserError(f"rig: unknown host {host!r} {nearest(host, self.hosts)}")
+        self._number(host)
         return entry.enter_command(self.folder, host, command)
 
     def mpirun(
@@ -122,7 +149,7 @@ class Rig:
     def kill(self, keep: Sequence[str] = ()) -> None:
         """End every process on the hosts but those of the names in ``keep``."""
         for ending in (signal.SIGTERM, signal.SIGKILL):
-            pids = [pid for pid in self._pids() if _process_name(pid) not in keep]
+            pids = self.pids(keep)
             if not pids:
                 return
             for pid in pids:
@@ -132,12 +159,15 @@ class Rig:
             while time.monotonic() < deadline and any(map(_is_running, pids)):
                 time.sleep(0.02)
 
-    def _pids(self) -> list[int]:
+    def pids(self, keep: Sequence[str] = (), host: str | None = None) -> list[int]:
+        """The processes on the hosts, or on one, but those of the names in ``keep``."""
+        chosen = self.hosts if host is None else [host]
         shown = ""
-        for name in self._namespaces:
+        for each in chosen:
             with contextlib.suppress(UserError):  # it may be half made or half gone
-                shown += network.call(["ip", "netns", "pids", name])
-        return [int(word) for word in shown.split() if int(word) != os.getpid()]
+                shown += network.call(["ip", "netns", "pids", self.namespace(each)])
+        found = [int(word) for word in shown.split() if int(word) != os.getpid()]
+        return [pid for pid in found if _process_name(pid) not in keep]
 
     @classmethod
     @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from dathvd.config import TrainConfig
+from dathvd.training.convolutions import filtered, filtered_layers
 from dathvd.training.recompute import recomputed, repeated_blocks
 
 
@@ -24,6 +26,7 @@ class TrainingPass(nn.Module):
         channels_last: images in channels-last layout; the weights should be, too.
         compiled: by ``torch.compile``.
         checkpointed: blocks keep their inputs alone, see ``recomputed``.
+        winograd: 3x3 convolutions on CPUs by minimal filtering, see ``filtered``.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class TrainingPass(nn.Module):
         channels_last: bool = False,
         compiled: bool = False,
         checkpointed: bool = False,
+        winograd: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -45,12 +49,16 @@ class TrainingPass(nn.Module):
         self._bf16 = bf16
         self._channels_last = channels_last
         self._blocks = tuple(repeated_blocks(network)) if checkpointed else ()
+        self._winograd = winograd
 
     def forward(self, images: Tensor) -> Tensor:
         """Float32 logits of a batch."""
         if self._channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        with recomputed(self._blocks):
+        dtype = torch.bfloat16 if self._bf16 else torch.float32
+        layers = filtered_layers(self.network, dtype) if self._winograd else ()
+        filtering = partial(filtered, layers, dtype)
+        with filtering(), recomputed(self._blocks, filtering):
             if not self._bf16:
                 return self._run[0](images)
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
@@ -60,14 +68,18 @@ class TrainingPass(nn.Module):
 
 def lay_out(model: nn.Module, config: TrainConfig) -> nn.Module:
     """Put the weights into the layout that training wants on the model's device."""
-    if _channels_last(model, config):
+    if config.channels_last and _is_on_gpu(model):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
 def training_pass(model: nn.Module, config: TrainConfig) -> nn.Module:
     """The model for training passes; itself where nothing is asked for."""
-    bf16, layout = config.precision == "bf16", _channels_last(model, config)
+    bf16, on_gpu = config.precision == "bf16", _is_on_gpu(model)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    winograd = config.winograd and not config.compile and not on_gpu
+    winograd = winograd and bool(filtered_layers(model, dtype))
+    layout = config.channels_last and (on_gpu or bf16) or winograd
     checkpointed = config.activation_checkpointing
     if not (bf16 or layout or config.compile or checkpointed):
         return model
@@ -77,9 +89,9 @@ def training_pass(model: nn.Module, config: TrainConfig) -> nn.Module:
         channels_last=layout,
         compiled=config.compile,
         checkpointed=checkpointed,
+        winograd=winograd,
     )
 
 
-def _channels_last(model: nn.Module, config: TrainConfig) -> bool:
-    weights = model.parameters()
-    return config.channels_last and any(weight.is_cuda for weight in weights)
+def _is_on_gpu(model: nn.Module) -> bool:
+    return any(weight.is_cuda for weight in model.parameters())

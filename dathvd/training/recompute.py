@@ -48,8 +48,15 @@ def _has_layers(module: nn.Module) -> bool:
 
 
 @contextmanager
-def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+def recomputed(
+    blocks: Sequence[nn.Module],
+    again: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[None]:
     """Let blocks keep their inputs alone in forward passes inside of this context.
+
+    Args:
+        blocks: modules of a network.
+        again: the context in which blocks run a second time.
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost (2016): the backward pass
     runs a block again when it needs what is inside. Gradients, running statistics and
@@ -58,7 +65,7 @@ def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
     is dropped.
     """
     for block in blocks:
-        block.forward = _checkpointed(block, block.forward)
+        block.forward = _checkpointed(block, block.forward, again)
     try:
         yield
     finally:
@@ -66,18 +73,22 @@ def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
             del block.forward  # uncovers the method of the block's class
 
 
-def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(
+    block: nn.Module,
+    forward: Callable[..., Any],
+    again: Callable[[], AbstractContextManager[None]],
+) -> Callable[..., Any]:
     def run(*inputs: Any) -> Any:
         weights = dict(block.named_parameters())
         buffers = {name: each.clone() for name, each in block.named_buffers()}
         tensors = weights | buffers
-        runs = iter((forward, lambda *again: functional_call(block, tensors, again)))
+        runs = iter((forward, lambda *given: functional_call(block, tensors, given)))
         draws = draws_go_on()
 
         def contexts() -> (
             tuple[AbstractContextManager[None], AbstractContextManager[None]]
         ):
-            return nullcontext(), draws
+            return nullcontext(), _both(again(), draws)
 
         return checkpoint(
             lambda *given: next(runs)(*given),
@@ -87,3 +98,11 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[...
         )
 
     return run
+
+
+@contextmanager
+def _both(
+    outer: AbstractContextManager[None], inner: AbstractContextManager[None]
+) -> Iterator[None]:
+    with outer, inner:
+        yield

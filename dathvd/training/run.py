@@ -21,6 +21,7 @@ from dathvd.training.loop import Loop
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job, prepare
 from dathvd.training.result import conclude
+from dathvd.training.saver import looks_after_disk
 from dathvd.training.saving import restore_newest
 from dathvd.training.state import TrainingState
 from dathvd.training.workers import build_state
@@ -112,6 +113,8 @@ def _go_on(
     attempts: list[run_history.Attempt],
 ) -> None:
     """Take over the newest state that is whole: in memory, else on disk."""
+    if looks_after_disk(job.runtime):
+        checkpoint.tidy(job.folder)
     names = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
     newest = from_root(job.runtime, checkpoint.step_of(names[-1]) if names else 0)
     moment = restore_hot(state, job.runtime, run_id, attempts, newest)

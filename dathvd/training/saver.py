@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dathvd import checkpoint, dealing, heartbeat, run_lock
+from dathvd import checkpoint, dealing, heartbeat, run_lock, shared_disk
 from dathvd.errors import UserError
-from dathvd.runtime import Runtime, gather_json, together
+from dathvd.runtime import Runtime, from_root, gather_json, together
 from dathvd.training.state import Saved, TrainingState
 
 
@@ -21,6 +21,8 @@ class Pending:
     final: Path
     keep: int
     spare: set[int]
+    write_id: str
+    """In the name of its staging folder and in its files; no other checkpoint's."""
     write: threading.Thread = field(init=False)
     error: BaseException | None = None
 
@@ -29,7 +31,7 @@ class Pending:
 
         def write() -> None:
             try:
-                checkpoint.write_rank_files(self.final, **parts)
+                checkpoint.write_rank_files(self.final, **parts, write_id=self.write_id)
             except BaseException as error:  # raised anew by ``wait``
                 self.error = error
             parts.clear()  # the copy's memory
@@ -67,6 +69,7 @@ class Saver:
         self._began = time.monotonic()
         self._asked = False
         self._writers: list[int] | None = None
+        self._id, self._begun = "", 0
 
     def votes(self) -> tuple[bool, bool]:
         """What this rank tells the others: it has written; a checkpoint is due.
@@ -105,9 +108,10 @@ class Saver:
             state.check()
             final = checkpoint.checkpoint_folder(self._run, state.step)
             spare = set() if state.guard is None else state.guard.spared_steps
-            pending = Pending(final, state.config.train.keep_checkpoints, spare)
+            keep = state.config.train.keep_checkpoints
+            pending = Pending(final, keep, spare, self._next_id())
             parts = self._copy()
-            together(runtime, lambda: self._make_room(final))
+            together(runtime, run_lock.check_held)
             pending.begin(parts)
         self._pending = pending
         return final
@@ -125,15 +129,17 @@ class Saver:
             together(self._runtime, pending.wait)
             together(self._runtime, run_lock.check_held)
         except UserError:
-            checkpoint.discard_staging(pending.final)
+            if looks_after_disk(self._runtime):
+                checkpoint.discard_staging(pending.final, pending.write_id)
             raise
         self._publish(pending)
 
-    def _make_room(self, final: Path) -> None:
-        """See that the folder is there, and free of what another attempt left."""
-        run_lock.check_held()
-        if self._runtime.is_root:
-            checkpoint.discard_staging(final)
+    def _next_id(self) -> str:
+        """An id that no checkpoint had before, the same on all ranks."""
+        if not self._id:
+            self._id = from_root(self._runtime, shared_disk.new_id())
+        self._begun += 1
+        return f"{self._id}-{self._begun}"
 
     def _copy(self) -> dict[str, Any]:
         """What this rank writes, in memory of its own."""
@@ -174,13 +180,20 @@ class Saver:
 
         def publish(here: bool) -> None:
             if here:
-                checkpoint.publish(pending.final, pending.keep, pending.spare)
+                checkpoint.publish(
+                    pending.final, pending.keep, pending.spare, pending.write_id
+                )
 
         together(runtime, lambda: publish(runtime.is_root))
-        # hosts with a disk of their own still hold their part; on a shared one root's
-        # turn has published all, though a cache may still show the staging folder
-        elsewhere = runtime.local_rank == 0 and not run_lock.shares_root_disk()
+        elsewhere = looks_after_disk(runtime) and not runtime.is_root
         together(runtime, lambda: publish(elsewhere))
+
+
+def looks_after_disk(runtime: Runtime) -> bool:
+    """Whether this rank publishes and removes on its disk: rank 0, and the first rank
+    of each host that has a disk of its own. Every other rank only adds files."""
+    first = runtime.local_rank == 0 and not run_lock.shares_root_disk()
+    return runtime.is_root or first
 
 
 def best(state: TrainingState) -> dict[str, Any] | None:

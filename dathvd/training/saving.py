@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from dathvd import checkpoint
 from dathvd.config import Config
 from dathvd.distributed.from_root import load_on_root
 from dathvd.runtime import AgreedError, Runtime, from_root, together
+from dathvd.training.reading import PATIENCE, load_whole, read_part, what_root_sees
 from dathvd.training.saver import Saver
-from dathvd.training.state import Saved, TrainingState
+from dathvd.training.state import TrainingState
 
 
 def save(state: TrainingState, run: Path, runtime: Runtime) -> Path:
@@ -36,20 +36,25 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
     Raises:
         UserError: on every rank, if the checkpoint cannot be used.
     """
+    patience = PATIENCE if runtime.size > runtime.local_size else 0.0
     name, shared = load_on_root(
-        runtime, lambda: folder / "model.pt", checkpoint.load_whole
+        runtime, lambda: folder / "model.pt", lambda file: load_whole(file, patience)
     )
+    seen = what_root_sees(runtime, folder, shared)
     same_size = shared["num_workers"] == runtime.size
     ranks = [runtime.rank] if same_size else range(shared["num_workers"])
-    own = together(runtime, lambda: _read_ranks(folder, ranks))
+    own = together(runtime, lambda: [read_part(folder, rank, seen) for rank in ranks])
     together(runtime, lambda: state.load_weights(shared, name))
     state.load_shared_dict(shared)
     owed = [part["exchange"] for part in own]
     if same_size and not state.exchanger.fits(owed[0]):
         everyone = range(runtime.size)
-        parts = together(runtime, lambda: _read_ranks(folder, everyone))
+        parts = together(
+            runtime, lambda: [read_part(folder, rank, seen) for rank in everyone]
+        )
         owed = [part["exchange"] for part in parts]
     state.exchanger.load_state_dict(owed)
+    state.load_totals(own if same_size or runtime.is_root else [])
     if same_size:
         saved = checkpoint.stored_config(shared, str(folder / "model.pt"))
         state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
@@ -61,8 +66,8 @@ def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | 
     Raises:
         UserError: none is intact; training does not begin again without being told.
     """
-    names = [str(path) for path in checkpoint.find_checkpoints(run)]
-    found = [Path(name) for name in from_root(runtime, names)]
+    listed = checkpoint.find_checkpoints(run) if runtime.is_root else []
+    found = [Path(name) for name in from_root(runtime, [str(path) for path in listed])]
     while found:
         newest = found.pop()
         try:
@@ -105,8 +110,3 @@ def same_batches(one: Config, other: Config) -> bool:
         return (config.seed, config.data, config.objective.name, *cut)
 
     return decides(one) == decides(other)
-
-
-def _read_ranks(folder: Path, ranks: Iterable[int]) -> list[Saved]:
-    """What those ranks alone had saved."""
-    return [checkpoint.load_file(folder / f"rank-{rank:05d}.pt") for rank in ranks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +105,10 @@ class TrainingState:
         check_weights(trainer.model, f"step {self.step}", [*average, *kept])
 
     def own_dict(self) -> Saved:
-        """What differs between ranks."""
+        """What differs between ranks, the sums for the next row of metrics included."""
         average = self.trainer.average
         return {
+            "totals": self.trainer.totals.sums,
             "buffers": _buffers(self.trainer.model),
             "ema_buffers": {} if average is None else _buffers(average.network),
             "exchange": self.exchanger.state_dict(),
@@ -135,7 +137,8 @@ class TrainingState:
         self.step = int(shared["step"])
 
     def load_own_dict(self, own: Saved, *, same_batches: bool) -> None:
-        """Take over what this rank alone had, apart from what its exchange owes.
+        """Take over what this rank alone had, apart from what its exchange owes and
+        the sums for the next row of metrics.
 
         Args:
             own: of this rank among as many workers as now.
@@ -149,6 +152,15 @@ class TrainingState:
         if same_batches:
             device = trainer.totals.sums.device
             trainer.prepared = [images.to(device) for images in own["prepared"]]
+
+    def load_totals(self, parts: Sequence[Saved]) -> None:
+        """Take over the sums for the next row of metrics, added up over ``parts``.
+
+        All ranks together must be given each old rank's part once.
+        """
+        sums = self.trainer.totals.sums.zero_()
+        for part in parts:
+            sums += part["totals"].to(sums.device)
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

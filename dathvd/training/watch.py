@@ -9,7 +9,7 @@ from dathvd.attacks import build_attack
 from dathvd.training.guard import Guard
 from dathvd.training.metrics import MetricsLog
 from dathvd.training.prepare import Job
-from dathvd.training.saver import Saver
+from dathvd.training.saver import Saver, looks_after_disk
 from dathvd.training.saving import restore
 from dathvd.training.state import TrainingState
 
@@ -69,7 +69,8 @@ class Watch:
         went_back = self._go_back(guard)
         guard.actions += 1
         self.state.trainer.use_attack(build_attack(guard.attack()))
-        self.state.trainer.totals.sums.zero_()
+        if not went_back:  # else the sums are the earlier step's
+            self.state.trainer.totals.sums.zero_()
         return went_back
 
     def _go_back(self, guard: Guard) -> bool:
@@ -81,7 +82,7 @@ class Watch:
         self.saver.finish()
         restore(self.state, good, self.job.runtime)
         guard.actions, guard.collapses = actions, collapses
-        if self.job.runtime.local_rank == 0:
+        if looks_after_disk(self.job.runtime):
             checkpoint.discard_after(good)
         self.log.start_after(self.state.step)
         return True

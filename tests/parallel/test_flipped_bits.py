@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_not_laundered_by_a_restart(
         (0, 4, "weight", "step 4"),  # before the checkpoint of that step
         (0, 8, "average", "step 8"),  # weights are equal, what is saved is not
     ]
-    faults = [
+    faults: list[dict[str, Any]] = [
         {"rank": rank, "after": after, "where": part, "mark": str(tmp_path / step)}
         for rank, after, part, step in where
     ]

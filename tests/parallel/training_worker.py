@@ -287,6 +287,8 @@ def images_prepared_for_another_step_are_dropped(
     state.trainer.objective = watched  # type: ignore[assignment]
     restore(state, find_checkpoints(folder.parent / "one")[-1], runtime)
     assert state.step == 2
+    counted = hvd.allreduce(state.trainer.totals.sums[0], op=hvd.Sum, name="counted")
+    assert int(counted) == plan.num_images(0) + plan.num_images(1)  # each once
     state.trainer.step(list(plan.step(2)), 0.01)
     ((images, adversarial),) = attacked
     assert float((adversarial - images).abs().max()) < 0.1 + 1e-6
@@ -419,8 +421,7 @@ def ranks_write_a_part_of_the_optimizer_each(runtime: Runtime, folder: Path) -> 
             )
     again, _ = started(runtime, "train.ema_decay=0.8", "compression.name=sign")
     restore(again, final, runtime)
-    found = {**digests(again), "totals": expected["totals"]}
-    assert found == expected
+    assert digests(again) == expected
     hvd.barrier()
     if runtime.is_root:
         (final / "optimizer-00001.pt").unlink()

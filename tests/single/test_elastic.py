@@ -12,6 +12,7 @@ from dathvd.errors import UserError
 from dathvd.launch import Host, LaunchOptions
 from dathvd.launch.attempts import Job, Plan
 from dathvd.launch.elastic import Membership, Probation, discover
+from dathvd.launch.reach import Answers
 from dathvd.launch.report import RankEnded
 from dathvd.launch.supervise import Outcome
 
@@ -28,9 +29,11 @@ class World:
     def find(self) -> tuple[Host, ...]:
         return tuple(Host(name, count) for name, count in self.slots.items())
 
-    def answering(self, options: LaunchOptions) -> tuple[tuple[Host, ...], list[str]]:
+    def answering(self, options: LaunchOptions) -> Answers:
         there = tuple(h for h in options.hosts if h.name not in self.silent)
-        return there, [f"host {h}" for h in options.hosts if h not in there]
+        silent = {h.name: f"host {h}" for h in options.hosts if h not in there}
+        names = {f"{h.name}.site": h.name for h in there}
+        return Answers(there, silent, "eth7", names)
 
     def members(self, least: int, most: int) -> Membership:
         probation = Probation(lambda: self.time)
@@ -96,6 +99,29 @@ def test_a_host_that_fails_twice_is_left_out_for_ten_minutes() -> None:
     assert members.should_change(current) and chosen(members) == (4, "a b")
     members.probation.failed("b")  # more than ten minutes after the one before
     assert chosen(members) == (4, "a b")
+
+
+def test_the_host_that_is_silent_is_blamed_else_the_one_that_reported() -> None:
+    """Both ends of a lost link report; a host calls itself by another name."""
+    world = World(a=2, b=2)
+    members = world.members(least=2, most=4)
+    for _ in range(2):
+        assert chosen(members) == (4, "a b")
+        members.suspect("a.site")
+        world.silent = {"b"}
+        assert chosen(members) == (2, "a")
+        world.silent = set()
+    assert members.probation.holds("b") and not members.probation.holds("a")
+    world.time += 601
+    for _ in range(2):
+        assert chosen(members) == (4, "a b")
+        members.suspect("a.site")
+    assert chosen(members) == (2, "b")  # though the first of them had been asked too
+
+
+def test_ranks_talk_over_the_interface_that_was_found() -> None:
+    options = World(a=1).members(least=1, most=1).choose(OPTIONS)
+    assert options is not None and options.network_interface == "eth7"
 
 
 def test_none_is_left_out_where_too_few_would_stay() -> None:

@@ -19,6 +19,7 @@ from dathvd.launch import (
     parse_hosts,
 )
 from dathvd.launch.attempts import Plan, with_run_dir
+from dathvd.launch.environment import for_rank
 from dathvd.launch.hosts import is_local
 from dathvd.launch.launchers import LAUNCHERS, choose_launcher
 from dathvd.launch.options import Controller
@@ -165,7 +166,7 @@ def test_gloo_needs_horovodrun() -> None:
         launch_command(options, WORKER, installed={"mpirun": "mpirun"}, environment={})
 
 
-def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
+def test_ranks_get_what_is_listed_and_what_is_asked_for() -> None:
     environ = {
         "PATH": "/bin",
         "HF_TOKEN": "hush",
@@ -179,13 +180,35 @@ def test_gloo_gets_no_secret_and_mpi_gets_all() -> None:
         "HOROVOD_SECRET": "hush",
         "MINE": "1",
     }
-    gloo = LaunchOptions(num_proc=2, controller="gloo", forward=("MINE",))
-    over_gloo = launch_environment(environ, gloo, cores=8)
     kept = {"PATH", "DATHVD_CIFAR10_JPEG", "NCCL_DEBUG", "MINE"}
-    assert kept <= over_gloo.keys()
-    assert "hush" not in " ".join(over_gloo.values())
-    over_mpi = launch_environment(environ, LaunchOptions(num_proc=2), cores=8)
-    assert over_mpi.items() >= environ.items()
+    controllers: tuple[Controller, ...] = ("gloo", "mpi")
+    for controller in controllers:
+        options = LaunchOptions(num_proc=2, controller=controller, forward=("MINE",))
+        environment = launch_environment(environ, options, cores=8)
+        assert kept <= environment.keys()
+        assert "hush" not in " ".join(environment.values())
+
+
+def test_mpirun_is_told_of_hosts_and_its_ranks_are_not() -> None:
+    """An agent's socket, an engine's list of hosts, MPI's own settings."""
+    environ = {
+        "SSH_AUTH_SOCK": "/agent",
+        "SLURM_JOB_ID": "7",
+        "OMPI_MCA_btl": "self",
+        "PATH": "/bin",
+        "SLURM_JWT": "hush",
+    }
+    options = LaunchOptions(num_proc=2)
+    environment = launch_environment(environ, options, cores=8)
+    assert environ.items() - environment.items() == {("SLURM_JWT", "hush")}
+    command = launch_command(
+        options, WORKER, installed={"mpirun": "mpirun"}, environment=environment
+    )
+    given = {after for word, after in zip(command, command[1:]) if word == "-x"}
+    assert "PATH" in given and not given & {*environ} - {"PATH"}
+    assert "SSH_AUTH_SOCK" not in for_rank(environment)
+    gloo = LaunchOptions(num_proc=2, controller="gloo")
+    assert "SSH_AUTH_SOCK" not in launch_environment(environ, gloo, cores=8)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +303,8 @@ def test_ssh_never_asks() -> None:
     options = LaunchOptions(num_proc=1, ssh_port=2222, ssh_identity_file="/k")
     assert ssh_command("a", options, "true") == [
         *["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"],
-        *["-o", "ConnectTimeout=8", "-o", "ServerAliveInterval=5"],
+        *["-o", "ConnectTimeout=5", "-o", "ConnectionAttempts=1"],
+        *["-o", "ServerAliveInterval=5"],
         *["-o", "ServerAliveCountMax=3", "-p", "2222", "-i", "/k", "a", "true"],
     ]
 

@@ -24,8 +24,10 @@ LAYERS = [
         "native",
         "heartbeat",
         "devices",
+        "shared_disk",
         "dealing",
     },
+    {"winograd"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim"},
     {"runtime", "report", "run_folder", "run_history", "run_lock", "stop"},
@@ -39,7 +41,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-LEAVES = LAYERS[4]
+LEAVES = LAYERS[5]
 SHARED_BY_ALL = {"torchvision_shim", "__init__"}
 HOROVOD_USERS = {
     "runtime",

@@ -61,8 +61,8 @@ def written_out(
             boosted = -q[i, label].log() - (1 - rival).log()
             losses.append(boosted + beta * divergence * (1 - p[i, label]))
         elif name == "score":
-            far = sum((p[i, k] - float(k == label)) ** 2 for k in range(p.shape[1]))
-            moved = sum((q[i, k] - p[i, k]) ** 2 for k in range(p.shape[1]))
+            goal = torch.eye(p.shape[1], dtype=p.dtype)[label]
+            far, moved = ((p[i] - goal) ** 2).sum(), ((q[i] - p[i]) ** 2).sum()
             losses.append(far + beta * moved)
         elif name in ("adversarial", "rotation"):
             losses.append(-beta * p[i, label].log() - q[i, label].log())

@@ -71,7 +71,8 @@ def test_examples_are_a_column_of_three_images_each(
             apart = other_left >= right or other_right <= left
             assert apart or other_top >= bottom or other_bottom <= top
     shown = numpy.moveaxis(clean[2].numpy(), 0, -1)
-    assert numpy.array_equal(axes.images[2].get_array(), shown)  # type: ignore[arg-type]
+    drawn = axes.images[2].get_array()
+    assert drawn is not None and numpy.array_equal(drawn, shown)
     texts = [text.get_text() for text in axes.texts]
     assert sum("read as read 3" in text for text in texts) == 1
     assert sum("within ±0.1" in text for text in texts) == 5

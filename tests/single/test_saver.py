@@ -55,7 +55,7 @@ def test_training_goes_on_while_the_copy_is_written(
         assert may_write.wait(60)
         good(path, values)
 
-    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(checkpoint.folders, "save_file", slow)
     saver, before = Saver(state, tmp_path, ALONE), parameters_sha256(
         state.trainer.model
     )

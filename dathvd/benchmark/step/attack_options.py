@@ -1,11 +1,11 @@
-"""What each way to run the attack's network is worth, on this machine.
+"""What each way to run the network is worth, on this machine.
 
     python -m dathvd.benchmark.step.attack_options --model preact_resnet18 --threads 2
 
 takes whole training steps (attack, both passes of the objective, update) of every
 variant in turn, so that what else the machine does hits all of them alike, and prints
 the median seconds and the speed-up over the plain eager loop, by the clock and by the
-processor time that the step used.
+processor time that the step used, beside the rates of large matrix products.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from dathvd.config import Config
 
 PLAIN = {"channels_last": False, "fold_batch_norm": False, "winograd": False}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": PLAIN,
-    "channels_last": PLAIN | {"channels_last": True},
-    "fold_batch_norm": PLAIN | {"fold_batch_norm": True},
-    "both": {"winograd": False},
-    "winograd": PLAIN | {"winograd": True},
-    "all (the default)": {},
-    "both, bf16": {"precision": "bf16"},
-    "both, compile": {"compile": True},
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (PLAIN, {"winograd": False}),
+    "channels last": (PLAIN | {"channels_last": True}, {"winograd": False}),
+    "folded batch norm": (PLAIN | {"fold_batch_norm": True}, {"winograd": False}),
+    "Winograd": (PLAIN | {"winograd": True}, {"winograd": False}),
+    "all of the attack": ({}, {"winograd": False}),
+    "the default": ({}, {}),
+    "bf16, direct": (
+        {"precision": "bf16", "winograd": False},
+        {"precision": "bf16", "winograd": False},
+    ),
+    "bf16": ({"precision": "bf16"}, {"precision": "bf16"}),
+    "compiled attack": ({"compile": True}, {}),
 }
-NETWORK_TOO = "all, network too"
-"""The update's network in channels-last layout as well."""
+"""Settings of the attack and of the training passes."""
 
 
 @click.command()
@@ -42,6 +45,7 @@ NETWORK_TOO = "all, network too"
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=False, show_default=True)
+@click.option("--only", multiple=True, help="A variant beside the plain loop; again.")
 def main(
     model: str,
     batch_size: int,
@@ -50,15 +54,20 @@ def main(
     repeats: int,
     threads: int,
     compiled: bool,
+    only: tuple[str, ...],
 ) -> None:
-    """Print a table of variants."""
+    """Print a table of variants, and the device's rates."""
     import torch
 
+    from dathvd.benchmark.step.timing import matmul_flops_per_second
+
     torch.set_num_threads(threads)
+    device = torch.device("cpu")
     takers = {
-        name: _step(_config(model, batch_size, image_size, steps, options), name)
-        for name, options in (VARIANTS | {NETWORK_TOO: {}}).items()
-        if compiled or not options.get("compile")
+        name: _step(_config(model, batch_size, image_size, steps, *options))
+        for name, options in VARIANTS.items()
+        if (not only or name in (*only, "plain"))
+        and (compiled or not options[0].get("compile"))
     }
     clock, processor = _measure(takers, repeats)
     click.echo(f"{'':22}{'seconds':>9}{'speed-up':>10}{'by processor time':>19}")
@@ -66,6 +75,10 @@ def main(
         by_clock = clock["plain"] / clock[name]
         by_processor = processor["plain"] / processor[name]
         click.echo(f"{name:22}{clock[name]:9.3f}{by_clock:10.2f}{by_processor:19.2f}")
+    for dtype in (torch.float32, torch.bfloat16):
+        rate = max(matmul_flops_per_second(device, dtype) for _ in range(3)) / 1e9
+        name = f"{str(dtype).removeprefix('torch.')} products"
+        click.echo(f"{name:22}{rate:9.0f}  GFLOP/s")
 
 
 def _measure(
@@ -91,11 +104,16 @@ def _measure(
 
 
 def _config(
-    model: str, batch_size: int, image_size: int, steps: int, options: dict[str, Any]
+    model: str,
+    batch_size: int,
+    image_size: int,
+    steps: int,
+    attack: dict[str, Any],
+    train: dict[str, Any],
 ) -> Config:
     from dathvd.config import Config
 
-    attack = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": steps}
+    usual = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": steps}
     return Config.model_validate(
         {
             "data": {
@@ -106,13 +124,13 @@ def _config(
                 "num_test": 1,
             },
             "model": {"name": model, "normalization": "batch"},
-            "attack": attack | options,
-            "train": {"batch_size": batch_size},
+            "attack": usual | attack,
+            "train": {"batch_size": batch_size} | train,
         }
     )
 
 
-def _step(config: Config, name: str) -> Callable[[], None]:
+def _step(config: Config) -> Callable[[], None]:
     """Takes one training step of a network of its own."""
     import torch
 
@@ -121,9 +139,6 @@ def _step(config: Config, name: str) -> Callable[[], None]:
 
     dataset, device = load_task(config), torch.device("cpu")
     trainer = build_trainer(config, dataset, device)
-    if name == NETWORK_TOO:
-        layout: dict[str, Any] = {"memory_format": torch.channels_last}
-        trainer.model.to(**layout)
     batches = list(batch_plan(config, dataset, device).step(0))
     return lambda: trainer.step(batches, config.optimizer.lr)
 

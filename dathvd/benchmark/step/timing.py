@@ -12,12 +12,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dathvd.attacks.winograd import direct_sums
 from dathvd.benchmark.step.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.training.batches import Batch
 from dathvd.training.step import Trainer
+from dathvd.winograd import direct_sums
 
 # The product of square matrices of this size tells what each kind of device can do.
 _MATRIX = {"cpu": 1536, "cuda": 8192}
@@ -139,10 +139,12 @@ class _FlopCounter(TorchDispatchMode):
         return result
 
 
-def matmul_flops_per_second(device: torch.device) -> float:
-    """The device's rate at one large float32 matrix product, now."""
+def matmul_flops_per_second(
+    device: torch.device, dtype: torch.dtype = torch.float32
+) -> float:
+    """The device's rate at one large matrix product, now."""
     size = _MATRIX[device.type]
-    left = torch.ones(size, size, device=device)
+    left = torch.ones(size, size, device=device, dtype=dtype)
     watch = Stopwatch(device)
     out = left @ left
     watch.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from dathvd.launch.environment import is_for_ranks
 from dathvd.launch.hosts import Host
 from dathvd.launch.launchers.launcher import Launcher
 from dathvd.launch.options import LaunchOptions
@@ -19,7 +20,7 @@ def _arguments(options: LaunchOptions, environment: Mapping[str, str]) -> list[s
         for component in ("btl_tcp_if_include", "oob_tcp_if_include"):
             words += ["-mca", component, options.network_interface]
     for name in sorted(environment):
-        if re.fullmatch(r"[A-Za-z_]\w*", name) and not name.startswith("OMPI_MCA_"):
+        if re.fullmatch(r"[A-Za-z_]\w*", name) and is_for_ranks(name):
             words += ["-x", name]
     return words
 

@@ -16,7 +16,11 @@ from typing import Any
 
 import psutil
 
-from dathvd.launch.tree import WORKER
+from dathvd import run_history
+from dathvd.errors import UserError
+from dathvd.rig.chaos.processes import kind_of, running, words_of
+from dathvd.rig.chaos.victim import HOLD
+from dathvd.rig.rig import Rig
 
 TOKEN = "DATHVD_CHAOS_JOB"
 """The environment variable by which all processes of a job are found."""
@@ -41,6 +45,7 @@ SETTINGS = {
 }
 """A run of 60 short steps in which all kinds of state matter: batch norm, what error
 feedback owes, images prepared a step ahead."""
+_DATHVD = (sys.executable, "-P", "-m", "dathvd")
 _POLL = 0.005
 
 
@@ -53,13 +58,15 @@ class Job:
     options: Sequence[str]
     """Of ``dathvd launch``, such as ``--max-restarts``."""
     environment: Mapping[str, str]
-    prefix: Sequence[str] = ()
-    """What comes before the command, such as entering a host of a rig."""
+    rig: Rig | None = None
+    """Whose hosts it runs on, the first one launching; None: on this machine."""
     elastic: bool = False
     """Whether the number of ranks follows a list of hosts."""
     process: subprocess.Popen[bytes] | None = None
     codes: list[int] = field(default_factory=list)
     """Exit codes of the starts so far."""
+    problems: list[str] = field(default_factory=list)
+    """What a fault has found wrong while it struck."""
 
     @property
     def run_dir(self) -> Path:
@@ -75,16 +82,21 @@ class Job:
         """Start, or start again: the same command."""
         settings = [f"{name}={value}" for name, value in SETTINGS.items()]
         words = [word for each in settings for word in ("--set", each)]
-        launch = ["launch", *self._ranks(), *self.options, "--"]
+        forward = [f"--env={name}" for name in (TOKEN, *self.environment)]
+        launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
         train = ["train", "--run-dir", str(self.run_dir), *words]
-        self.process = self._begin([*launch, *train])
+        command = [*_DATHVD, *launch, *train]
+        if self.rig is not None:
+            command = self.rig.command(self.rig.hosts[0], command)
+        self.process = self._begin(command)
 
-    def _begin(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
-        """A command of dathvd, marked as this job's, whose words go to ``output``."""
+    def _begin(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A command, marked as this job's, whose words go to ``output``."""
+        own = {TOKEN: self.token, HOLD: str(self._hold)}
         with self.output.open("ab") as file:
             return subprocess.Popen(
-                [*self.prefix, sys.executable, "-P", "-m", "dathvd", *words],
-                env={**_clean(os.environ), **self.environment, TOKEN: self.token},
+                command,
+                env={**_clean(os.environ), **self.environment, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -95,7 +107,7 @@ class Job:
         if not self.elastic:
             return ["-np", str(self.size)]
         if not self.hostfile.exists():
-            self.offer(self.size)
+            self._offer_all()
         return ["--min-np", "1", "--hostfile", str(self.hostfile)]
 
     @property
@@ -104,16 +116,51 @@ class Job:
         return self.folder / "hosts"
 
     def offer(self, slots: int) -> None:
-        """Let an elastic job have so many ranks."""
+        """Let an elastic job have so many ranks on this machine."""
+        self._list_hosts({"localhost": slots})
+
+    def offer_hosts(self, hosts: Sequence[str]) -> None:
+        """Let an elastic job have these hosts of its rig."""
+        assert self.rig is not None
+        each = self.size // len(self.rig.hosts)
+        self._list_hosts(dict.fromkeys(hosts, each))
+
+    def _offer_all(self) -> None:
+        if self.rig is None:
+            self.offer(self.size)
+        else:
+            self.offer_hosts(self.rig.hosts)
+
+    def _list_hosts(self, slots: Mapping[str, int]) -> None:
+        lines = [f"{host} slots={number}\n" for host, number in slots.items()]
         draft = self.hostfile.with_suffix(".draft")
-        draft.write_text(f"localhost slots={slots}\n", encoding="utf-8")
+        draft.write_text("".join(lines), encoding="utf-8")
         draft.rename(self.hostfile)
+
+    @property
+    def _hold(self) -> Path:
+        return self.folder / "hold"
+
+    def hold_steps(self) -> None:
+        """Have steps take a second each, until ``let_steps_go``."""
+        self._hold.touch()
+
+    def let_steps_go(self) -> None:
+        """Have steps take their own time again."""
+        self._hold.unlink(missing_ok=True)
+
+    def workers(self) -> int:
+        """How many train now; the job's size where none has begun."""
+        with contextlib.suppress(UserError):
+            if attempts := run_history.read(self.run_dir):
+                return attempts[-1].size
+        return self.size
 
     def replay(self, seconds: float) -> dict[str, Any] | None:
         """What a replay of the job's history ends with; None where it does not."""
         run = self.folder / "replayed"
         words = ["train", "--replay-history", str(self.run_dir), "--run-dir", str(run)]
-        process = self._begin(words)
+        process = self._begin([*_DATHVD, *words])
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -166,22 +213,16 @@ class Job:
         return self.codes[-1]
 
     def processes(self) -> list[psutil.Process]:
-        """All that run for this job, but those that have ended."""
-        mark, found = f"{TOKEN}={self.token}".encode(), []
-        for pid in psutil.pids():
-            with contextlib.suppress(OSError, psutil.Error):
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    process = psutil.Process(pid)
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process)
-        return found
+        """All that run for this job, on a rig too, but those that have ended."""
+        there = [] if self.rig is None else self.rig.pids(keep=("sshd",))
+        return running(f"{TOKEN}={self.token}", there)
 
     def of_kind(self, kind: str) -> list[psutil.Process]:
         """The processes of a kind: rank, companion, mpirun, keeper or launcher."""
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if _kind(process) == kind:
+                if kind_of(process) == kind:
                     found.append(process)
         return sorted(found, key=lambda process: process.pid)
 
@@ -190,7 +231,7 @@ class Job:
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return [f"{process.pid} {_words(process)[:60]}" for process in left]
+        return [f"{process.pid} {words_of(process)[:60]}" for process in left]
 
     def kill(self) -> None:
         """End all that runs for this job."""
@@ -213,23 +254,3 @@ def _clean(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: text for name, text in environ.items() if not name.startswith(ours)}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return {**kept, **root, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
-
-
-def _words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return "?"
-
-
-def _kind(process: psutil.Process) -> str:
-    words = process.cmdline()
-    if process.name() == "mpirun":
-        return "mpirun"
-    if words[1 : 1 + len(WORKER)] == WORKER:
-        return "companion"
-    if "dathvd.launch.keeper" in words:
-        return "keeper"
-    if words[2:4] == ["-m", "dathvd"]:
-        return "launcher" if words[4:5] == ["launch"] else "rank"
-    return "other"

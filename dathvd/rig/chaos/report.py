@@ -13,23 +13,25 @@ from rich.table import Table
 from dathvd.rig.chaos.faults import FAULTS
 from dathvd.rig.chaos.rounds import Verdict
 
+_HEADINGS = ("fault", "rounds", "in time", "problems", "s to a step: median", "most")
+
 
 def print_report(verdicts: Sequence[Verdict]) -> None:
     """A row a fault, then each problem."""
     table = Table(title="faults")
-    for heading in ("fault", "rounds", "in time", "problems", "median s", "longest s"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading == "fault" else "right")
     for name in FAULTS:
         rounds = [each for each in verdicts if each.fault == name]
         if rounds:
-            seconds = [each.seconds for each in rounds]
+            seconds = [each.to_next_step for each in rounds]
+            known = [each for each in seconds if each is not None]
             table.add_row(
                 FAULTS[name].what,
                 str(len(rounds)),
                 str(sum(each.struck for each in rounds)),
                 str(sum(bool(each.problems) for each in rounds)),
-                f"{median(seconds):.1f}",
-                f"{max(seconds):.1f}",
+                *(f"{of(known):.1f}" if known else "" for of in (median, max)),
             )
     console = Console()
     console.print(table)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from random import Random
 from typing import Any
 
 from dathvd.errors import TEMPORARY_FAILURE
-from dathvd.rig.chaos.faults import FAULTS, Fault
+from dathvd.rig.chaos.fault import Fault
+from dathvd.rig.chaos.faults import FAULTS
 from dathvd.rig.chaos.job import STEPS, Job
+from dathvd.rig.rig import Rig
 
 OPTIONS = ("--max-restarts", "3", "--stall-limit", "3", "--grace", "20")
 _HOT = ("--hot-every", "7")
@@ -23,6 +26,7 @@ _STARTS = 4
 """How often the same command is given before a job counts as one that cannot end."""
 _GONE = 12.0
 """Seconds after the end within which the last process must be gone."""
+_LOOK = 0.02  # seconds
 _KEYS = ("parameters_sha256", "clean_accuracy", "robust_accuracy", "num_workers")
 
 
@@ -47,6 +51,9 @@ class Verdict:
     """Whether the job still ran at that moment."""
     codes: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    to_next_step: float | None = None
+    """Seconds from the fault to the second step after it, by when all work again; None
+    where none was to come."""
     problems: list[str] = field(default_factory=list)
     """Empty where all was as it should be."""
 
@@ -82,10 +89,12 @@ def play(
         known: how a job of so many ranks ends undisturbed.
     """
     fault = FAULTS[name]
-    with _disk(folder, fault):
+    with _disk(folder, fault), _hosts(fault) as rig:
         options = (*OPTIONS, *random.choice([(), _HOT]))
         environment = fault.environment(folder)
-        job = Job(folder, size, options, environment, elastic=fault.elastic)
+        if rig is not None:
+            size = max(1, size // fault.hosts) * fault.hosts
+        job = Job(folder, size, options, environment, rig, elastic=fault.elastic)
         started = time.monotonic()
         phase = random.choice(fault.phases)
         verdict = Verdict(number, name, size, phase)
@@ -94,6 +103,7 @@ def play(
         finally:
             job.kill()
         verdict.codes, verdict.seconds = job.codes, time.monotonic() - started
+        verdict.problems += job.problems
     return verdict
 
 
@@ -102,9 +112,24 @@ def _play(
 ) -> None:
     limit = 60 + 8 * known.seconds
     job.start()
-    verdict.struck = _wait_for_moment(job, verdict, random, known, limit)
-    if verdict.struck:
+    verdict.struck = _wait_for_moment(job, fault, verdict, random, known, limit)
+    if not verdict.struck:
+        _see_to_end(job, fault, verdict, random, known, limit)
+        return
+    with _next_step_timed(job, verdict):
         fault.strike(job, random)
+        _see_to_end(job, fault, verdict, random, known, limit)
+
+
+def _see_to_end(
+    job: Job,
+    fault: Fault,
+    verdict: Verdict,
+    random: Random,
+    known: Reference,
+    limit: float,
+) -> None:
+    """Wait for the end, and give the same command again where that is called for."""
     for _ in range(_STARTS):
         code = job.end(limit)
         if code is None:
@@ -122,8 +147,35 @@ def _play(
     verdict.problems.append(f"unfinished after {_STARTS} starts")
 
 
+@contextlib.contextmanager
+def _next_step_timed(job: Job, verdict: Verdict) -> Iterator[None]:
+    """Note within the block when the second step from now is done."""
+    struck, before, over = time.monotonic(), job.steps(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK):
+            if job.steps() > before + 1:
+                verdict.to_next_step = time.monotonic() - struck
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    if 0 < before < STEPS - 1:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.ident is not None:
+            thread.join()
+
+
 def _wait_for_moment(
-    job: Job, verdict: Verdict, random: Random, known: Reference, limit: float
+    job: Job,
+    fault: Fault,
+    verdict: Verdict,
+    random: Random,
+    known: Reference,
+    limit: float,
 ) -> bool:
     """Whether the moment to strike has come before the job's end."""
     if verdict.moment == "start":
@@ -134,7 +186,8 @@ def _wait_for_moment(
     if verdict.moment == "evaluation":
         judged = job.run_dir / "judged"
         return job.wait_until(judged.exists, limit)
-    step = random.randrange(1, STEPS)
+    # a host that is to be taken again needs steps that are left to train
+    step = random.randrange(1, STEPS // 2 if fault.hosts else STEPS)
     verdict.moment = f"step {step}"
     return job.wait_until(lambda: job.steps() >= step, limit)
 
@@ -190,6 +243,16 @@ def _judge_replay(job: Job, limit: float) -> list[str]:
 
 def _kept(result: dict[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in _KEYS}
+
+
+@contextlib.contextmanager
+def _hosts(fault: Fault) -> Iterator[Rig | None]:
+    """Hosts of the job's own, where the fault needs them."""
+    if not fault.hosts:
+        yield None
+        return
+    with Rig.create(fault.hosts, ssh=True) as rig:
+        yield rig
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from dathvd.ranks import launched_rank
 
 ORDER = "DATHVD_CHAOS_FLIP"
 """The environment variable with the file that orders a flip."""
+HOLD = "DATHVD_CHAOS_HOLD"
+"""The environment variable with the file while which exists steps are slow."""
+_HELD = 1.0  # seconds
 
 
 def network(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -32,11 +36,13 @@ def network(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
 
 
 class Victim(nn.Sequential):
-    """Flips a bit of its own weights once, when a file says so."""
+    """Flips a bit of its own weights once, or takes its time, when files say so."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of a batch."""
         if self.training:
+            if os.path.exists(os.environ.get(HOLD, "")):
+                time.sleep(_HELD)
             _obey(self)
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         return logits

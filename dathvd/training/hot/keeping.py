@@ -60,7 +60,7 @@ class HotState:
         state.check()
         moment = Moment(state.step, runtime.size, self._attempt)
         shared = state.shared_dict(runtime.size)
-        parts = {str(runtime.rank): checkpoint.copied(own_state(state))}
+        parts = {str(runtime.rank): checkpoint.copied(state.own_dict())}
         if runtime.local_rank == 0:
             parts[SHARED] = checkpoint.copied(shared)
         self._thread = threading.Thread(
@@ -113,11 +113,6 @@ def open_store(run_id: str) -> Store | None:
     except OSError as error:
         print(f"WARNING: no state is kept in memory: {error}", flush=True)
         return None
-
-
-def own_state(state: TrainingState) -> Saved:
-    """What differs between ranks, the sums for the next row of metrics included."""
-    return {**state.own_dict(), "totals": state.trainer.totals.sums}
 
 
 def _serialised(part: Saved) -> bytes:

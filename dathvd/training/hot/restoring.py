@@ -112,11 +112,9 @@ def _take_over(
     together(runtime, lambda: state.load_weights(shared, name))
     state.load_shared_dict(shared)
     state.exchanger.load_state_dict([part["exchange"] for part in own])
-    if moment.size == runtime.size:
+    same_size = moment.size == runtime.size
+    if same_size:
         saved = checkpoint.stored_config(shared, name)
-        mine = own[ranks.index(str(runtime.rank))]
-        state.load_own_dict(mine, same_batches=same_batches(saved, state.config))
-        state.trainer.totals.sums.copy_(mine["totals"])
-    elif runtime.is_root:
-        # sums over workers: whoever has them, the next row counts them once
-        state.trainer.totals.sums.copy_(sum(part["totals"] for part in own))
+        own = [own[ranks.index(str(runtime.rank))]]
+        state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
+    state.load_totals(own if same_size or runtime.is_root else [])
