@@ -8,7 +8,7 @@ import os
 import torch
 from torch import Tensor
 
-from dathvd.config import TrainConfig
+from dathvd.config import Config, TrainConfig
 from dathvd.errors import UserError
 
 _MALLOC_OPTIONS = {-3: 1 << 30, -1: 1 << 30, -2: 64 << 20}
@@ -44,20 +44,26 @@ def keep_pages() -> None:
         set_option(option, value)
 
 
-def check_precision(device: torch.device, config: TrainConfig) -> None:
-    """Refuse ``train.precision`` bf16 on a CPU that would emulate it.
+def check_precision(device: torch.device, config: Config) -> None:
+    """Refuse ``train.precision`` and ``attack.precision`` bf16 on a CPU that would
+    emulate it.
 
     Raises:
         UserError: the CPU has neither avx512_bf16 nor AMX.
     """
-    if device.type != "cpu" or config.precision != "bf16":
+    asked = [
+        section
+        for section in ("train", "attack")
+        if getattr(config, section).precision == "bf16"
+    ]
+    if device.type != "cpu" or not asked:
         return
     if not (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     ):
         raise UserError(
-            "train.precision: this CPU has no instructions for bfloat16 (avx512_bf16 "
-            "or AMX) and would be many times slower with it; take fp32"
+            f"{asked[0]}.precision: this CPU has no instructions for bfloat16 "
+            "(avx512_bf16 or AMX) and would be many times slower with it; take fp32"
         )
 
 

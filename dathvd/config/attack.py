@@ -63,7 +63,7 @@ class AttackConfig(ComponentSection):
     """The model's mode during the attack; its statistics are untouched either way."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the attack's convolutions in bfloat16: pays on GPUs and on CPUs with
-    avx512_bf16 or AMX, and is many times slower on others."""
+    avx512_bf16 or AMX; others would be many times slower, and training refuses it."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
     and the next four apply in eval mode, to networks that torch.fx can trace."""

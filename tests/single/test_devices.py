@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from dathvd.config import TrainConfig
+from dathvd.config import Config, TrainConfig
 from dathvd.devices import check_precision, set_up_device, to_device
 from dathvd.errors import UserError
 from dathvd.training.passes import TrainingPass, lay_out, training_pass
@@ -29,17 +29,20 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("section", ["train", "attack"])
 def test_bf16_is_refused_where_it_is_emulated(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, section: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    check_precision(CPU, TrainConfig())
+    half = Config.model_validate({section: {"precision": "bf16"}})
+    check_precision(CPU, Config())
+    check_precision(torch.device("cuda"), half)
     if has_bf16:
-        check_precision(CPU, BF16)
+        check_precision(CPU, half)
     else:
-        with pytest.raises(UserError, match=r"train\.precision: this CPU has no"):
-            check_precision(CPU, BF16)
+        with pytest.raises(UserError, match=rf"{section}\.precision: this CPU has no"):
+            check_precision(CPU, half)
 
 
 def test_settings_of_gpus_leave_a_cpus_alone() -> None:
