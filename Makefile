@@ -22,7 +22,7 @@ wheels = $(if $(WHEELS),python3 -m pip install -q --no-index --no-deps --upgrade
 gpu_python = export $(run); $(wheels) PYTHONPATH="build/wheels:$(CURDIR):$$PYTHONPATH" python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-fast test-tools gpu-test gpu-benchmark lint format docs clean docker-build docker-train docker-test
+.PHONY: help setup train test test-fast test-tools gpu-test gpu-benchmark lint format lock sbom audit docs clean docker-build docker-train docker-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,11 +56,20 @@ lint: setup ## check formatting, style and types
 format: setup ## format the code
 	$(run) black -q . && $(run) isort -q .
 
+lock: ## write launchers/locks anew, after a change of what set-up installs
+	launchers/lock.sh
+
+sbom: setup ## list what is installed in sbom.json (CycloneDX)
+	launchers/inspect.sh sbom sbom.json
+
+audit: setup ## look for known vulnerabilities of what is installed
+	launchers/inspect.sh audit
+
 docs: setup ## render the documentation into site/
 	$(run) python -m docs.tools.write && $(run) python -m mkdocs build -q && echo "open site/index.html"
 
 clean: ## remove the environment and what tools and builds left (not runs/)
-	rm -rf "$(VENV)" build dist site *.egg-info .mypy_cache .pytest_cache .hypothesis
+	rm -rf "$(VENV)" build dist site sbom.json *.egg-info .mypy_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 docker-build: ## build the image IMAGE with CONTAINER_ENGINE=docker|podman|buildah

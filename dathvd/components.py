@@ -43,6 +43,22 @@ CODECS: Registry[Any] = Registry(
 )
 """Classes of codecs, of the section ``compression``."""
 
+ERASURES: Places[Any] = Places(
+    {
+        "cutout": "dathvd.data.erasing:cutout",
+        "random_erasing": "dathvd.data.erasing:random_erasing",
+    }
+)
+"""What ``data.erase`` takes: functions of images and noise."""
+
+MIXES: Places[Any] = Places(
+    {
+        "mixup": "dathvd.data.mixing:mixup",
+        "cutmix": "dathvd.data.mixing:cutmix",
+    }
+)
+"""What ``data.mix`` takes; each is a ``dathvd.data.mixing.Mix``."""
+
 DATASETS: Registry[Any] = Registry(
     "data",
     "dathvd.data.sets:Dataset",
@@ -73,6 +89,7 @@ NETWORKS: Registry[Any] = Registry(
         "resnet18_small": "dathvd.models.residual:resnet18_small",
         "wide_resnet_28_10": "dathvd.models.residual:wide_resnet_28_10",
         "wide_resnet_34_10": "dathvd.models.residual:wide_resnet_34_10",
+        "wide_resnet_70_16": "dathvd.models.residual:wide_resnet_70_16",
         "resnet18": "dathvd.models.imagenet:resnet18",
         "resnet34": "dathvd.models.imagenet:resnet34",
         "resnet50": "dathvd.models.imagenet:resnet50",
@@ -99,6 +116,7 @@ OBJECTIVES: Registry[Any] = Registry(
         "plain": "dathvd.objectives.supervised:Plain",
         "trades": "dathvd.objectives.trades:Trades",
         "mart": "dathvd.objectives.mart:Mart",
+        "score": "dathvd.objectives.score:Score",
         "contrastive": "dathvd.objectives.contrastive:Contrastive",
     },
     offers=("gather",),

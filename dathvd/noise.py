@@ -96,6 +96,10 @@ class SampleNoise:
         """The draws of some of the samples, by their int64 places in this batch."""
         return SampleNoise(self._seed, self._ids[indices])
 
+    def of(self, sample_ids: Tensor) -> SampleNoise:
+        """The draws of other samples by the same seed."""
+        return SampleNoise(self._seed, sample_ids)
+
     def reseeded(self, seed: int) -> SampleNoise:
         """Other draws for the same samples."""
         return SampleNoise(seed, self._ids)

@@ -11,6 +11,8 @@ of bfloat16 numbers has 0.24 %.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ _POINTS = (_PATCH + 2) ** 2
 _CHANNELS = 32
 """Channels of one panel of weights; both numbers of channels are multiples of it."""
 _LAYOUT = torch.channels_last
+_shared = threading.local()
 native = Native(
     "dathvd.attacks._winograd",
     {
@@ -78,6 +81,16 @@ def fills_patches(images: Tensor) -> bool:
 def room(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Memory for the transformed weights of ``[out, in, 3, 3]``."""
     return torch.empty(_POINTS * weight.shape[0] * weight.shape[1], dtype=dtype)
+
+
+def shared_room(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same, of this thread, which its next call writes over."""
+    wanted = _POINTS * weight.shape[0] * weight.shape[1]
+    kept: dict[str, Tensor] = vars(_shared)
+    held = kept.get(str(dtype))
+    if held is None or len(held) < wanted:
+        held = kept[str(dtype)] = room(weight, dtype)
+    return held
 
 
 def transform(weight: Tensor, to: Tensor, *, adjoint: bool = False) -> Tensor:

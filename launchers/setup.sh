@@ -8,6 +8,9 @@
 #   DATHVD_CACHE        where built wheels are kept               (~/.cache/dathvd)
 #   DATHVD_TORCH_INDEX  another wheel index for torch and torchvision alone, such as
 #                       https://download.pytorch.org/whl/cpu      (none)
+#   DATHVD_TORCH_LOCK   a lock file for these two, where they are not PyPI's   (none)
+#   DATHVD_HASHES       1: install only files whose hashes launchers/locks has, 0: go by
+#                       versions, as for an index that builds its own files    (1)
 #   DATHVD_EXTRAS       extras of the package to install          (dev,test,docs,service)
 #   DATHVD_CUDA         1: build Horovod for CUDA and NCCL, 0: not (1 where nvcc and a GPU are)
 #   CUDA_HOME           the CUDA toolkit                          (nvcc's on PATH, else the
@@ -23,6 +26,7 @@ cache=${DATHVD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dathvd}
 extras=${DATHVD_EXTRAS-dev,test,docs,service}
 stage=${DATHVD_STAGE:-all}
 constraints=$root/launchers/constraints.txt
+locks=$root/launchers/locks
 horovod_sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -140,16 +144,55 @@ pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"
 }
 
+# Packages at their pinned versions, with what they need; their files are not compared.
 pip_install() {
     pip install -q --constraint "$constraints" "$@"
 }
 
-# A build of torch from an index of its own. Each package comes from one index alone:
-# beside a second one, whoever publishes a name there could replace any package.
+# Exactly the packages of these lock files. Wheels alone: building one from sources would
+# bring packages that no lock file names.
+install_locked() { # install_locked LOCK... (files, or names in launchers/locks)
+    local lock files=() options=()
+    for lock in "$@"; do
+        [ -f "$lock" ] || lock=$locks/$lock.txt
+        [ -f "$lock" ] || fail "no lock file $lock; make lock writes launchers/locks"
+        files+=("$lock")
+    done
+    if [ "${DATHVD_HASHES:-1}" = 1 ]; then
+        options=(--only-binary :all: --require-hashes)
+        for lock in "${files[@]}"; do options+=(-r "$lock"); done
+    else # name==version and, where a package is not for all systems, a marker
+        mapfile -t options < <(sed -n 's/^\([a-zA-Z0-9].*[^ ]\) *\\$/\1/p' "${files[@]}")
+    fi
+    pip install -q --no-deps "${options[@]}" ||
+        fail "packages of launchers/locks could not be installed (see above); for an index that builds its own files, DATHVD_HASHES=0 goes by versions alone"
+}
+
+# Whether pip is told of files beside an index's, among which torch may be another build.
+has_other_places() {
+    pip config list | grep -qE '(find-links|extra-index-url)='
+}
+
+# torch and what its build needs. Each package comes from one index alone: beside a second
+# one, whoever publishes a name there could replace any package.
 install_torch() {
-    [ -n "${DATHVD_TORCH_INDEX:-}" ] || return 0
-    pip_install --no-deps --index-url "$DATHVD_TORCH_INDEX" \
-        "$(pinned torch)" "$(pinned torchvision)"
+    local names
+    names=("$(pinned torch)" "$(pinned torchvision)")
+    if [ -n "${DATHVD_TORCH_LOCK:-}" ]; then
+        [ -f "$DATHVD_TORCH_LOCK" ] || fail "DATHVD_TORCH_LOCK=$DATHVD_TORCH_LOCK: no such file"
+        (
+            [ -z "${DATHVD_TORCH_INDEX:-}" ] || export PIP_INDEX_URL=$DATHVD_TORCH_INDEX
+            install_locked "$DATHVD_TORCH_LOCK"
+        )
+    elif [ -n "${DATHVD_TORCH_INDEX:-}" ]; then
+        pip_install --no-deps --index-url "$DATHVD_TORCH_INDEX" "${names[@]}"
+    elif ! has_other_places; then
+        install_locked torch
+        return
+    fi
+    [ -n "${DATHVD_TORCH_LOCK:-}" ] ||
+        say "torch may be another build than PyPI's: its files are not compared with hashes (DATHVD_TORCH_LOCK names a lock file for them)"
+    pip_install "${names[@]}" # and what that build needs and launchers/locks/base.txt lacks
 }
 
 # The CUDA toolkit: CUDA_HOME, or that of the nvcc on PATH, or the one that NVIDIA's
@@ -176,12 +219,11 @@ build_cuda() {
 
 # Installs NVIDIA's wheels of the compiler where the build needs one and none is found.
 install_cuda_toolkit() {
-    local home version
+    local home
     build_cuda || return 0
     if ! cuda_home >/dev/null; then
         say "installing the CUDA compiler from PyPI"
-        version=$(pinned cuda-toolkit)
-        pip_install "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]${version#cuda-toolkit}"
+        install_locked cuda
     fi
     home=$(cuda_home) || fail "DATHVD_CUDA=1 needs nvcc (the CUDA toolkit), which was not found"
     case $home in
@@ -285,7 +327,7 @@ install_horovod() {
 fingerprint() { # of all that decides what the environment holds
     local files=()
     mapfile -t files < <(find "$root/setup.py" "$root/dathvd" -name '*.cpp' -o -name '*.h' -o -name setup.py 2>/dev/null | sort)
-    cat "$root/launchers/setup.sh" "$constraints" "$root/setup.cfg" "$root/pyproject.toml" \
+    cat "$root/launchers/setup.sh" "$constraints" "$locks"/*.txt "$root/setup.cfg" "$root/pyproject.toml" \
         "${files[@]}" | sha256sum | cut -c 1-16
     echo "$root $extras ${DATHVD_EDITABLE:-1} $(horovod_key)"
 }
@@ -313,15 +355,15 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 say "installing Python packages"
-pip_install pip setuptools wheel
+install_locked bootstrap
+install_locked base
 install_torch
-pip_install "$(pinned torch)" "$(pinned numpy)" cloudpickle psutil pyyaml packaging
 install_horovod
 [ "$stage" != wheel ] || exit 0
-if [ "${DATHVD_EDITABLE:-1}" = 1 ]; then
-    pip_install --no-build-isolation -e "$root${extras:+[$extras]}"
-else
-    pip_install --no-build-isolation "$root${extras:+[$extras]}"
-fi
+read -ra wanted <<<"${extras//,/ }"
+[ ${#wanted[@]} = 0 ] || install_locked "${wanted[@]}"
+editable=()
+[ "${DATHVD_EDITABLE:-1}" != 1 ] || editable=(-e)
+pip install -q --no-deps --no-build-isolation "${editable[@]}" "$root"
 fingerprint >"$venv/.setup"
 say "done: $venv"

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball, LinfBall
 from dathvd.attacks.forward import Forward
-from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
+from dathvd.attacks.losses import (
+    FROM_CLEAN,
+    AttackLoss,
+    classes_of,
+    cross_entropy,
+)
 from dathvd.attacks.network import Network, attacked
 from dathvd.noise import SampleNoise
 
@@ -127,7 +132,7 @@ class APGD(Attack):
         yield from fallen(network, images, labels, clean, points, self)
 
     def _clean(self, network: Network, images: Tensor) -> Tensor | None:
-        if self.loss is not kl_divergence:
+        if self.loss not in FROM_CLEAN:
             return None
         with torch.no_grad():
             return network(images)
@@ -314,7 +319,11 @@ def ascent(
         logits = network(inputs)
         values = loss(logits, labels, extra)
         (gradient,) = torch.autograd.grad(values.sum(), inputs)
-    return values.detach(), gradient, logits.detach().argmax(dim=1) != labels
+    return (
+        values.detach(),
+        gradient,
+        logits.detach().argmax(dim=1) != classes_of(labels),
+    )
 
 
 def _beside(flags: Tensor, images: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from dathvd.errors import UserError, choose
 
 ATTACKS: Mapping[str, Callable[..., Attack]] = _ATTACKS
 """Makers of attacks by name; their places are in ``dathvd.components``."""
+_LOSS_LABELS = {"margin": "-margin", "kl": "-KL", "squared": "-squared"}
 FAST_STEP = 1.25
 """Step over epsilon of fgsm_rs (Wong, Rice, Kolter: Fast Is Better than Free, 2020)."""
 
@@ -83,7 +84,7 @@ def _common(config: AttackConfig) -> dict[str, Any]:
 
 def pgd(config: AttackConfig) -> Attack:
     """PGD with all that the configuration says of it."""
-    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    loss = _LOSS_LABELS.get(config.loss, "")
     attack = PGD(
         _ball(config),
         step_size=config.step_size,
@@ -110,7 +111,7 @@ def apgd(config: AttackConfig) -> Attack:
     common = _common(config)
     chosen = {name: common[name] for name in ("restarts", "loss", "forward")}
     attack = APGD(_ball(config), num_steps=config.num_steps, **chosen)
-    loss = {"margin": "-margin", "kl": "-KL"}.get(config.loss, "")
+    loss = _LOSS_LABELS.get(config.loss, "")
     return _called(attack, f"APGD{loss}-{config.num_steps}", config, _restarts(config))
 
 

@@ -17,8 +17,14 @@ image, such as its clean logits) to ``[batch]``."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
-    """-log softmax(logits) at the label."""
+    """-log softmax(logits) at the label, or its mean over the shares of labels."""
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def classes_of(labels: Tensor) -> Tensor:
+    """The classes, int64 ``[batch]``, of labels that may be shares ``[batch, classes]``
+    of several."""
+    return labels.argmax(dim=1) if labels.is_floating_point() else labels
 
 
 def margin(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
@@ -47,6 +53,17 @@ def kl_divergence(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tenso
     ).sum(dim=1)
 
 
+def squared(logits: Tensor, labels: Tensor, clean: Tensor | None) -> Tensor:
+    """|p(attacked) - p(clean)|², the inner loss of SCORE (Pang et al., ICML 2022).
+
+    Args:
+        clean: the logits of the clean images, taken as constant.
+    """
+    assert clean is not None
+    change = logits.softmax(dim=1) - clean.detach().softmax(dim=1)
+    return change.square().sum(dim=1)
+
+
 def dlr_to_target(logits: Tensor, labels: Tensor, aims: Tensor | None) -> Tensor:
     """The targeted difference of logits ratio (Croce and Hein, ICML 2020, equation 7).
 
@@ -66,4 +83,7 @@ LOSSES: dict[str, AttackLoss] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "kl": kl_divergence,
+    "squared": squared,
 }
+FROM_CLEAN = frozenset({kl_divergence, squared})
+"""Losses that are measured from the clean logits."""

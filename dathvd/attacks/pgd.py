@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
-from dathvd.attacks.losses import AttackLoss, cross_entropy, kl_divergence
+from dathvd.attacks.losses import (
+    FROM_CLEAN,
+    AttackLoss,
+    classes_of,
+    cross_entropy,
+)
 from dathvd.attacks.network import Network, attacked
 from dathvd.attacks.problem import Problem
 from dathvd.attacks.schedules import STEP_SCHEDULES, TargetRule
@@ -118,7 +123,7 @@ class PGD(Attack):
     ) -> Problem:
         images, clean = images.detach(), None
         flaw = images.new_zeros(())
-        if self.target is not None or self.loss is kl_divergence:
+        if self.target is not None or self.loss in FROM_CLEAN:
             with torch.no_grad():
                 clean = network(images)
         if self.target is None or clean is None:
@@ -179,7 +184,7 @@ class PGD(Attack):
             loss = self.loss(logits, problem.goal, problem.clean).sum()
             (gradient,) = torch.autograd.grad(loss, inputs)
         problem.flaw.add_(nan_unless_finite(gradient))
-        hit = logits.argmax(dim=1) == problem.goal
+        hit = logits.argmax(dim=1) == classes_of(problem.goal)
         return (gradient, ~hit) if self.target is None else (-gradient, hit)
 
     def _gain(self, problem: Problem, points: Tensor) -> Tensor:

@@ -112,7 +112,13 @@ def step_graph(advance: Advance, owner: object, problem: Problem) -> StepGraph |
     ):
         return None
     images, clean = problem.images, problem.clean
-    key: Hashable = (owner, images.shape, images.dtype, clean is None)
+    key: Hashable = (
+        owner,
+        images.shape,
+        problem.goal.shape,
+        images.dtype,
+        clean is None,
+    )
     if key not in twin.graphs:
         twin.graphs[key] = None
         return None

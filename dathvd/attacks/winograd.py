@@ -47,6 +47,8 @@ class WinogradConv2d(nn.Module):
             and fills_patches(images)
             and num_patches(images) >= _FEWEST
         ):
+            # where weights are most of what is read, oneDNN is slower in channels last
+            images = images.contiguous()
             return F.conv2d(images, self.weight, self.bias, padding=1)
         if not self._is_transformed:
             write_transformed(self.weight, self.transformed)

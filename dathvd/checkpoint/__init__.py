@@ -3,7 +3,7 @@
 A checkpoint is a folder ``checkpoints/step-00001234``: ``model.pt`` with what all ranks
 share, and ``rank-00000.pt`` … with what differs by rank. It is written under
 a temporary name and renamed when every rank has finished its file. The files of one
-checkpoint carry the same id, by which a host sees that they belong together.
+checkpoint name the same state, by which a host sees that they belong together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dathvd.checkpoint.files import (
     DEALT,
     FORMAT,
-    WRITE_ID,
+    STATE_ID,
     Unreadable,
     copied,
     load_bytes,
@@ -52,7 +52,7 @@ __all__ = [
     "FORMAT",
     "Trust",
     "Unreadable",
-    "WRITE_ID",
+    "STATE_ID",
     "Weights",
     "Which",
     "aside",

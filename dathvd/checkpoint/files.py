@@ -19,8 +19,9 @@ from dathvd.files import explain_os_errors, write_atomically
 FORMAT = 1
 DEALT = 2
 """The format of a ``model.pt`` whose optimizer other ranks wrote a part of."""
-WRITE_ID = "write_id"
-"""The key of a checkpoint's id in each of its files, of which older ones have none."""
+STATE_ID = "state_id"
+"""The key, in each file of a checkpoint, of the state that it is a part of; older files
+have none. Equal states have equal ids, however they were reached."""
 
 
 class Unreadable(UserError):
@@ -117,7 +118,7 @@ def load_whole(path: Path) -> dict[str, Any]:
         names = dealing.files(state["optimizer"])
         parts = [load_file(path.with_name(name)) for name in names]
         tensors = [part["tensors"] for part in parts]
-        if {part.get(WRITE_ID) for part in parts} - {state.get(WRITE_ID)}:
+        if {part.get(STATE_ID) for part in parts} - {state.get(STATE_ID)}:
             raise Unreadable(f"checkpoint {path.parent}: its parts do not fit")
         try:
             state["optimizer"] = dealing.gathered(state["optimizer"], tensors)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dathvd import dealing, shared_disk
-from dathvd.checkpoint.files import FORMAT, WRITE_ID, save_file
+from dathvd.checkpoint.files import FORMAT, STATE_ID, save_file
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors, make_folder, write_json
 
@@ -58,6 +58,7 @@ def write_rank_files(
     best: dict[str, Any] | None = None,
     dealt: dict[str, Any] | None = None,
     write_id: str = "",
+    state_id: str = "",
 ) -> None:
     """This rank's part of a checkpoint, in the staging folder.
 
@@ -69,11 +70,12 @@ def write_rank_files(
         best: the best checkpoint's ``step`` and ``robust_accuracy``, written with what
             is shared.
         dealt: what this rank writes of what ``shared`` says is elsewhere.
-        write_id: the same on all ranks, and no other checkpoint's.
+        write_id: the same on all ranks, and never used before; for the staging folder.
+        state_id: of the state that all files are of; the same on all ranks.
     """
     staging = staging_folder(final, write_id)
     make_folder(staging)
-    head = {"format": FORMAT, **({WRITE_ID: write_id} if write_id else {})}
+    head = {"format": FORMAT, **({STATE_ID: state_id} if state_id else {})}
     if shared is not None:
         save_file(staging / "model.pt", {**head, **shared})
         if best is not None:

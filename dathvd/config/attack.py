@@ -44,15 +44,15 @@ class AttackConfig(ComponentSection):
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
     """The law of that point; gaussian has a standard deviation of start_std. Where it
-    is not set, objective trades and mart take gaussian, as published."""
+    is not set, objectives trades, mart and score take gaussian, as published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
     """Runs from different starts; the worst one counts for each image."""
-    loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy"
+    loss: Literal["cross_entropy", "margin", "kl", "squared"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
-    prediction on the clean image, as TRADES does: objective trades takes it where it is
-    not set."""
+    prediction on the clean image, as TRADES does, and so is squared, as SCORE does:
+    objectives trades and score take them where none is set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False
@@ -63,7 +63,7 @@ class AttackConfig(ComponentSection):
     """The model's mode during the attack; its statistics are untouched either way."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the attack's convolutions in bfloat16: pays on GPUs and on CPUs with
-    avx512_bf16 or AMX, and is many times slower on others."""
+    avx512_bf16 or AMX; others would be many times slower, and training refuses it."""
     channels_last: bool = True
     """The attack runs on its own copy of the weights, in channels-last layout. This
     and the next four apply in eval mode, to networks that torch.fx can trace."""
@@ -80,20 +80,28 @@ class AttackConfig(ComponentSection):
     """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
     a batch's shape comes again, and replayed; other batches are launched as usual."""
 
+    @property
+    def from_clean(self) -> bool:
+        """Whether the loss is measured from the prediction on the clean image, where it
+        has no gradient."""
+        return self.loss in ("kl", "squared")
+
     @model_validator(mode="after")
     def _starts_and_losses_fit(self) -> AttackConfig:
         if is_foreign(self.name):  # it alone knows which of the fields it takes
             return self
         moves = self.name != "fgsm" and (self.name != "pgd" or self.random_start)
-        if self.loss == "kl" and self.name != "none" and not moves:
+        if self.from_clean and self.name != "none" and not moves:
             raise ValueError(
-                "loss kl has no gradient at the image itself: set random_start, or "
-                "take cross_entropy or margin"
+                f"loss {self.loss} has no gradient at the image itself: set "
+                "random_start, or take cross_entropy or margin"
             )
         if self.restarts > 1 and self.name != "none" and not moves:
             raise ValueError("restarts need a random start, else all runs are equal")
-        if self.loss == "kl" and self.target != "none":
-            raise ValueError("loss kl has no target: take cross_entropy or margin")
+        if self.from_clean and self.target != "none":
+            raise ValueError(
+                f"loss {self.loss} has no target: take cross_entropy or margin"
+            )
         if self.restarts > 1 and self.name == "free":
             raise ValueError("free has no restarts: raise replays instead")
         if self.replays > 1 and self.name != "free":

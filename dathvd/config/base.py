@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
+from dathvd.errors import nearest
 from dathvd.registry import Registry
 
 
@@ -54,6 +56,17 @@ def named_in(registry: Registry[Any]) -> AfterValidator:
         problem = registry.problem(name)
         if problem is not None:
             raise ValueError(problem)
+        return name
+
+    return AfterValidator(check)
+
+
+def among(places: Mapping[str, Any]) -> AfterValidator:
+    """Checks that a text, where there is one, is a name of those places."""
+
+    def check(name: str | None) -> str | None:
+        if name is not None and name not in places:
+            raise ValueError(f"unknown {name!r} {nearest(name, places)}")
         return name
 
     return AfterValidator(check)

@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dathvd.components import DATASETS
+from dathvd.components import DATASETS, ERASURES, MIXES
 from dathvd.config.base import (
     ComponentSection,
     Count,
     FromList,
     Natural,
     NonNegative,
+    Positive,
     Share,
+    among,
     named_in,
 )
 
@@ -67,6 +69,15 @@ class DataConfig(ComponentSection):
     """Zeros on every side before a random crop without crop_size."""
     flip: bool = True
     """Whether augmentation mirrors images; wrong for digits and letters."""
+    erase: Annotated[str | None, among(ERASURES)] = None
+    """What is hidden of training images after the crop: cutout (a black square of half
+    the image's side) or random_erasing (half of the images lose a rectangle to random
+    values)."""
+    mix: Annotated[str | None, among(MIXES)] = None
+    """Training images are made of two, with labels in the same parts: mixup (weighted
+    means) or cutmix (a rectangle of the other one). The other is any training image."""
+    mix_alpha: Positive = 1.0
+    """The share that an image keeps of its own follows Beta(mix_alpha, mix_alpha)."""
     storage: Literal["auto", "memory", "lazy"] = "auto"
     """Image folders: decode all at start into memory, or each batch when it is needed;
     auto takes memory up to 2 GiB."""

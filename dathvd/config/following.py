@@ -10,10 +10,12 @@ from dathvd.config.evaluation import REACH, EvaluationAttackConfig
 OWN_ATTACKS: dict[str, dict[str, str]] = {
     "trades": {"loss": "kl", "start": "gaussian"},
     "mart": {"loss": "cross_entropy", "start": "gaussian"},
+    "score": {"loss": "squared", "start": "gaussian"},
 }
-"""What objectives say of their inner maximisation: both start from normal noise of
+"""What objectives say of their inner maximisation: all start from normal noise of
 deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019) and MART (Wang et al.,
-ICLR 2020); TRADES maximises the divergence, MART the cross-entropy."""
+ICLR 2020) and SCORE (Pang et al., ICML 2022); TRADES maximises the divergence, MART the
+cross-entropy, SCORE the squared distance."""
 
 
 def attack_of_objective(attack: AttackConfig, objective: str) -> AttackConfig:

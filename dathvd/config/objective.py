@@ -22,7 +22,8 @@ class ObjectiveConfig(ComponentSection):
     name: Annotated[str, named_in(OBJECTIVES)] = "adversarial"
     """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean);
     trades: CE(clean) + beta * KL(clean || adversarial); mart: boosted
-    CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean)). Two
+    CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean)); score:
+    |p(clean) - y|² + beta * |p(adversarial) - p(clean)|², y the label. Two
     pre-train without labels, both with clean_weight and on attacked images too:
     rotation (by which quarter turn each image was rotated) and contrastive (InfoNCE
     between two views of each image, negatives from all workers). Another one is named
@@ -31,7 +32,8 @@ class ObjectiveConfig(ComponentSection):
     """Weight of the clean loss of adversarial (the paper's lambda), rotation and
     contrastive."""
     beta: NonNegative = 6.0
-    """Weight of the divergence: 1/lambda in TRADES, lambda in MART."""
+    """Weight of the divergence: 1/lambda in TRADES, lambda in MART; of
+    score's second term, whose paper takes 3 to 4."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the label's probability that is spread over all classes in CE."""
     weight_perturbation: NonNegative = 0.0

@@ -59,6 +59,9 @@ class OptimizerConfig(ComponentSection):
     weight_decay: NonNegative = 1e-4
     """Weight decay, inside the update that the trust ratio scales (lamb, lars). The
     default of lars is 5e-4, that of adamw 0.01."""
+    max_gradient_norm: Positive | None = None
+    """Length of the mean gradient of all weights at most: longer ones are scaled down,
+    after the exchange and before the update; null for any length."""
     bias_correction: bool = False
     """Adam's correction of the moments' start at zero (lamb); off in the DAT paper."""
     trust_coefficient: Positive | None = None

@@ -70,12 +70,29 @@ class Config(Section):
                 "none"
             )
         if not self.objective.has_classes and (
-            self.attack.loss == "kl" or self.attack.target != "none"
+            self.attack.from_clean or self.attack.target != "none"
         ):
             raise ValueError(
                 f"objective.name: {self.objective.name} has no classes to diverge from "
                 "or to aim at; set attack.loss to cross_entropy and attack.target to "
                 "none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_labels_fit(self) -> Config:
+        mix = self.data.mix
+        if mix is None:
+            return self
+        if self.objective.is_self_supervised or self.objective.name == "mart":
+            raise ValueError(
+                f"data.mix: {mix} gives an image two labels, and objective.name "
+                f"{self.objective.name} wants one; set data.mix to null"
+            )
+        if self.attack.loss == "margin" or self.attack.target != "none":
+            raise ValueError(
+                f"data.mix: {mix} gives an image two labels, and the attack wants one; "
+                "set attack.loss to cross_entropy, and attack.target to none"
             )
         return self
 

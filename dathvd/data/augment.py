@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dathvd.components import ERASURES
 from dathvd.config import DataConfig
 from dathvd.data.crops import STREAM, draw_crops, resample
 from dathvd.data.sets import Frames
@@ -22,11 +23,21 @@ of one shape and of that type."""
 
 def build_augmentation(config: DataConfig) -> Augmentation | None:
     """The configured augmentation of training images, or None."""
-    if not config.augment:
-        return None
-    if config.crop_size is not None:
-        return functools.partial(resized_crop, size=config.crop_size, flip=config.flip)
-    return functools.partial(augment, padding=config.padding, flip=config.flip)
+    crop: Augmentation | None = None
+    if config.augment and config.crop_size is not None:
+        crop = functools.partial(resized_crop, size=config.crop_size, flip=config.flip)
+    elif config.augment:
+        crop = functools.partial(augment, padding=config.padding, flip=config.flip)
+    if config.erase is None:
+        return crop
+    erase: Callable[[Tensor, SampleNoise], Tensor] = ERASURES[config.erase]
+
+    def both(images: Frames, noise: SampleNoise) -> Tensor:
+        cropped = images if crop is None else crop(images, noise)
+        assert isinstance(cropped, Tensor)
+        return erase(cropped, noise)
+
+    return both
 
 
 def augment(
@@ -53,7 +64,7 @@ def augment(
         columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
     # one gather of flat places is three times as fast as indexing by row and column
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
-    places = places.view(batch, 1, -1).expand(-1, channels, -1)
+    places = places.view(batch, 1, height * width).expand(-1, channels, -1)
     padded = functional.pad(images, (padding,) * 4).flatten(2)
     return padded.gather(2, places).view(images.shape)
 

@@ -39,6 +39,7 @@ from dathvd.distributed.placement import Placement
 from dathvd.distributed.provisional import UpdateBackup
 from dathvd.distributed.wire import Wire
 from dathvd.errors import UserError, choose
+from dathvd.optim.clipping import clipping
 from dathvd.runtime import AgreedError, gather_json
 
 HOROVOD_VERSION = "0.28.1"
@@ -69,6 +70,7 @@ def DistributedOptimizer(
     min_values: int = DEFAULT_MIN_VALUES,
     max_skipped_in_a_row: int = 10,
     warmup_steps: int = 0,
+    max_gradient_norm: float | None = None,
 ) -> ExchangingOptimizer:
     """``hvd.DistributedOptimizer`` with compressed exchanges, after ``hvd.init()``.
 
@@ -98,6 +100,9 @@ def DistributedOptimizer(
         warmup_steps: steps at the start that exchange uncompressed gradients, while
             they change fastest, as 1-bit Adam (Tang et al., ICML 2021) and deep
             gradient compression (Lin et al., ICLR 2018) begin.
+        max_gradient_norm: the mean gradient of all parameters, as it is after
+            decompression and the same on all workers, is scaled down to this length
+            where it is longer (Pascanu, Mikolov and Bengio, ICML 2013); None leaves it.
 
     Returns:
         Horovod's optimizer, with an ``Exchanger`` as its attribute ``exchanger``.
@@ -111,6 +116,8 @@ def DistributedOptimizer(
     placement = Placement.here()
     choice = choose_exchange(compressor, exchange, placement)
     _check_options(backward_passes_per_step, bucket_bytes, max_skipped_in_a_row)
+    if max_gradient_norm is not None and max_gradient_norm <= 0:
+        raise UserError(f"max_gradient_norm: must be above 0, got {max_gradient_norm}")
     if warmup_steps < 0:
         raise UserError(f"warmup_steps: must be at least 0, got {warmup_steps}")
     named = _names(optimizer) if named_parameters is None else list(named_parameters)
@@ -148,10 +155,13 @@ def DistributedOptimizer(
         warmup_steps=warmup_steps,
         description=describe(compressor, choice, exchanges, hvd.size()),
     )
-    return _attach(wrapped, exchanger)
+    clip = clipping([parameter for _, parameter in trained], max_gradient_norm)
+    return _attach(wrapped, exchanger, clip)
 
 
-def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
+def _attach(
+    wrapped: Any, exchanger: Exchanger, clip: Callable[[], None]
+) -> ExchangingOptimizer:
     """Put the exchanger under Horovod's optimizer; the instance alone is changed."""
     synchronize, step = wrapped.synchronize, wrapped.step
 
@@ -186,6 +196,7 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
         if exchanger.last_skipped:
             wrapped._synchronized = False
             return None
+        clip()
         loss: float | None = step(closure)
         return loss
 
@@ -194,6 +205,7 @@ def _attach(wrapped: Any, exchanger: Exchanger) -> ExchangingOptimizer:
         exchange(self)
         finite = exchanger.finite()
         backup.take()
+        clip()
         with self.skip_synchronize():
             step()
         counts = finite.read()

@@ -46,7 +46,7 @@ def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
             tensor.copy_(sent.view(tensor.dtype).view(tensor.shape))
 
 
-def check_weights(model: nn.Module, where: str, more: Iterable[Tensor] = ()) -> None:
+def check_weights(model: nn.Module, where: str, more: Iterable[Tensor] = ()) -> int:
     """Refuse to go on with workers whose weights have come apart. A collective.
 
     Costs one pass over the weights, eight bytes a worker and one host synchronisation.
@@ -56,16 +56,20 @@ def check_weights(model: nn.Module, where: str, more: Iterable[Tensor] = ()) -> 
         where: what the message begins with, such as ``step 100``.
         more: other tensors that must be equal on all workers, in the same order.
 
+    Returns:
+        The checksum, below 2^64 and equal on all ranks; 0 with one worker.
+
     Raises:
         ReplicasDiverged: on all ranks; names those that the majority disagrees with.
     """
     if hvd.size() == 1:
-        return
+        return 0
     mine = checksum([*model.parameters(), *more])[None].cpu()
     sums: list[int] = hvd.allgather(mine, name="dathvd.weights").tolist()
     if len(set(sums)) > 1:
         hosts = gather_json(socket.gethostname(), "dathvd.hosts", hvd.size())
         raise ReplicasDiverged(f"{where}: {who_differs(sums, hosts)}; {_REMEDY}")
+    return sums[0] % 2**64
 
 
 def who_differs(sums: Sequence[int], hosts: Sequence[str]) -> str:

@@ -222,6 +222,9 @@ wide_resnet_28_10 = _wide_resnet(28, 10)
 """WRN-28-10 (Zagoruyko and Komodakis, BMVC 2016)."""
 wide_resnet_34_10 = _wide_resnet(34, 10)
 """WRN-34-10."""
+wide_resnet_70_16 = _wide_resnet(70, 16)
+"""WRN-70-16, the largest of Gowal et al. (Uncovering the Limits of Adversarial Training
+against Norm-Bounded Adversarial Examples, 2020)."""
 
 
 def small_resnet(

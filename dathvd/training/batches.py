@@ -13,6 +13,7 @@ from dathvd.config import Config, DataConfig
 from dathvd.data import (
     Augmentation,
     Dataset,
+    Frames,
     ImageSet,
     Views,
     as_floats,
@@ -22,6 +23,7 @@ from dathvd.data import (
     whole_frames,
     worker_slice,
 )
+from dathvd.data.mixing import Mix, mix_of, partners, shares, soft_labels
 from dathvd.devices import to_device
 from dathvd.noise import SampleNoise, mix_seed
 from dathvd.tasks import task_of
@@ -65,7 +67,7 @@ class Batch:
     images: Tensor
     """Float32 ``[batch, channels, height, width]`` in [0, 1]."""
     labels: Tensor
-    """Int64 ``[batch]``."""
+    """Int64 ``[batch]``; float32 ``[batch, classes]`` where images are mixed."""
     noise: SampleNoise
     """The random numbers of these samples in this epoch."""
     share: float
@@ -100,6 +102,12 @@ class BatchPlan:
     as long as another has: for networks whose forward pass is a collective."""
     views: Views | None = None
     """What makes several views of each image, with labels of their own."""
+    mix: Mix | None = None
+    """What makes one image of two."""
+    mix_alpha: float = 1.0
+    """The share of its own that an image keeps follows Beta(mix_alpha, mix_alpha)."""
+    num_classes: int = 0
+    """Of the data set; mixed labels have so many parts."""
 
     @functools.cached_property
     def images_per_epoch(self) -> int:
@@ -138,7 +146,11 @@ class BatchPlan:
         # image files are decoded while the network computes
         coming = [indices for indices, _ in self._shares(step + 1)]
         if coming:
-            self.images.prefetch(torch.cat(coming))
+            places = torch.cat(coming)
+            if self.mix is not None:
+                others = self._partners(places, (step + 1) // self.steps_per_epoch)
+                places = torch.cat([places, others])
+            self.images.prefetch(places)
 
     def _shares(self, step: int) -> Iterator[tuple[Tensor, float]]:
         """This worker's samples of each backward pass, with their batch's share."""
@@ -148,6 +160,21 @@ class BatchPlan:
             mine = worker_slice(part, self.rank, self.size)
             if len(mine) or (self.keep_empty and len(part)):
                 yield mine, len(mine) * self.size * self.passes / len(everyone)
+
+    def _partners(self, indices: Tensor, epoch: int) -> Tensor:
+        draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), indices)
+        return partners(draws, len(indices), len(self.images))
+
+    def _augmented(self, indices: Tensor, draws: SampleNoise) -> Frames:
+        """Float images in [0, 1], augmented if so configured, on the device."""
+        frames = whole_frames(self.images, indices)
+        on_gpu = self.device.type != "cpu"
+        if on_gpu:
+            frames = as_floats(frames, self.device)
+        if self.augment is not None:
+            frames = self.augment(frames, draws)
+        # bytes are augmented faster than floats on a CPU
+        return frames if on_gpu else as_floats(frames, self.device)
 
     def _order(self, epoch: int) -> Tensor:
         return _order(len(self.images), self.extra, self.seed, epoch)
@@ -159,17 +186,21 @@ class BatchPlan:
         return torch.where(is_extra, self.extra.weight, 1.0)
 
     def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
-        frames = whole_frames(self.images, indices)
-        on_gpu = self.device.type != "cpu"
-        if on_gpu:
-            frames = as_floats(frames, self.device)
         labels = to_device(self.images.labels[indices], self.device)
         ids = to_device(indices, self.device)
         draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
-        if self.augment is not None:
-            frames = self.augment(frames, draws)
-        if not on_gpu:  # bytes are augmented faster than floats
-            frames = as_floats(frames, self.device)
+        frames = self._augmented(indices, draws)
+        if self.mix is not None:
+            assert isinstance(frames, Tensor)
+            partners = self._partners(indices, epoch)
+            others = self._augmented(
+                partners, draws.of(to_device(partners, self.device))
+            )
+            assert isinstance(others, Tensor)
+            kept = shares(draws, len(indices), self.mix_alpha)
+            frames, kept = self.mix(frames, others, kept, draws)
+            theirs = to_device(self.images.labels[partners], self.device)
+            labels = soft_labels(labels, theirs, kept, self.num_classes)
         if self.views is not None:
             frames = self.views.make(frames, draws)
         assert isinstance(frames, Tensor)
@@ -218,6 +249,9 @@ def plan_of(
         extra=extra_of(config.data, dataset),
         keep_empty=config.train.batch_norm == "synchronised",
         views=views,
+        mix=None if config.data.mix is None else mix_of(config.data.mix),
+        mix_alpha=config.data.mix_alpha,
+        num_classes=len(dataset.classes),
     )
     last = plan.images_per_epoch % plan.batch_size or plan.batch_size
     task.check_steps(last, plan.size * plan.passes, plan.batch_size)

@@ -18,6 +18,7 @@ from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
 from dathvd.objectives import build_objective
 from dathvd.optim import build_optimizer
+from dathvd.optim.clipping import clipping
 from dathvd.training.ema import WeightAverage
 from dathvd.training.passes import lay_out, training_pass
 from dathvd.training.step import Totals, Trainer
@@ -74,6 +75,11 @@ def build_training(
         share(model)
     named = list(model.named_parameters())
     optimizer = build_optimizer(config.optimizer, named)
+    if wrap is None:
+        clip = clipping(
+            [weight for _, weight in named], config.optimizer.max_gradient_norm
+        )
+        optimizer.register_step_pre_hook(lambda *call: clip())
     decay = config.train.ema_decay
     return Trainer(
         model.train(),

@@ -50,7 +50,10 @@ def ignored_options(config: Config) -> Iterator[str]:
                 continue
             names = [name for name in registry if field in registry.takes(name)]
             if names and section.name not in names:
+                takers = " and ".join(
+                    [", ".join(names[:-1]), names[-1]][len(names) < 2 :]
+                )
                 yield (
-                    f"warning: {registry.section}.{field} {value} is for "
-                    f"{' and '.join(names)}; {section.name} does not take it"
+                    f"warning: {registry.section}.{field} {value} is for {takers}; "
+                    f"{section.name} does not take it"
                 )

@@ -15,7 +15,7 @@ from dathvd.winograd import (
     fills_patches,
     native,
     num_patches,
-    room,
+    shared_room,
     suits,
     transform,
     weight_gradient,
@@ -65,7 +65,8 @@ def _filtering(layer: nn.Conv2d, dtype: torch.dtype) -> Callable[[Tensor], Tenso
                 images, layer.weight, layer.bias
             )  # type: ignore[no-untyped-call]
             return found
-        return directly(images)
+        # where weights are most of what is read, oneDNN is slower in channels last
+        return directly(images.contiguous())
 
     return forward
 
@@ -78,7 +79,7 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(images, weight)
-        weights = transform(weight, room(weight, images.dtype))
+        weights = transform(weight, shared_room(weight, images.dtype))
         return convolve(images, weights, bias, len(weight))
 
     @staticmethod
@@ -89,7 +90,7 @@ class _Convolution(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         found: list[Tensor | None] = [None, None, None]
         if wanted[0]:
-            weights = transform(weight, room(weight, images.dtype), adjoint=True)
+            weights = transform(weight, shared_room(weight, images.dtype), adjoint=True)
             found[0] = convolve(gradient, weights, None, weight.shape[1])
         if wanted[1]:
             found[1] = weight_gradient(images, gradient)

@@ -56,7 +56,7 @@ def prepare(config: Config, run: Path | None, runtime: Runtime) -> Job:
         UserError: on every rank: bad input, or a folder that is another run's.
     """
     together(runtime, lambda: check_batch(config, runtime.size))
-    together(runtime, lambda: check_precision(runtime.device, config.train))
+    together(runtime, lambda: check_precision(runtime.device, config))
     set_up_device(runtime.device, config.train)
     together(runtime, lambda: check_components(config))
     dataset, held_out = together(runtime, lambda: load(config))

@@ -32,8 +32,8 @@ class Seen:
 
     sizes: dict[str, int]
     """Bytes of each file, by its name."""
-    write_id: str | None
-    """The id that all files carry; None in checkpoints of earlier versions."""
+    state_id: str | None
+    """What all files name; None in checkpoints of earlier versions."""
 
     def is_other(self, file: Path) -> bool:
         """Whether a file is not what rank 0 sees by that name; never for a file that
@@ -62,7 +62,7 @@ def what_root_sees(runtime: Runtime, folder: Path, shared: dict[str, Any]) -> Se
             return {file.name: file.stat().st_size for file in folder.iterdir()}
 
     sizes = from_root(runtime, together(runtime, look))
-    return Seen(sizes, shared.get(checkpoint.WRITE_ID))
+    return Seen(sizes, shared.get(checkpoint.STATE_ID))
 
 
 def read_part(folder: Path, rank: int, seen: Seen) -> Saved:
@@ -78,14 +78,14 @@ def read_part(folder: Path, rank: int, seen: Seen) -> Saved:
         problem = None
         try:
             part = checkpoint.load_file(file)
-            if part.get(checkpoint.WRITE_ID) == seen.write_id:
+            if part.get(checkpoint.STATE_ID) == seen.state_id:
                 return part
         except UserError as error:
             problem = error
         waits = seen.is_other(file) or (problem is None and file.name in seen.sizes)
         if not waits:
             raise problem or checkpoint.Unreadable(
-                f"checkpoint {file}: not of the same attempt as its model.pt"
+                f"checkpoint {file}: of another state than its model.pt"
             )
         if time.monotonic() > deadline:
             raise MachineFault(

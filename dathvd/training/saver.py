@@ -22,7 +22,9 @@ class Pending:
     keep: int
     spare: set[int]
     write_id: str
-    """In the name of its staging folder and in its files; no other checkpoint's."""
+    """In the name of its staging folder; never used before."""
+    state_id: str
+    """What all its files name."""
     write: threading.Thread = field(init=False)
     error: BaseException | None = None
 
@@ -105,11 +107,11 @@ class Saver:
         self._began = time.monotonic()
         state, runtime = self._state, self._runtime
         with heartbeat.resting():
-            state.check()
+            state_id = f"{state.step}-{runtime.size}-{state.check():x}"
             final = checkpoint.checkpoint_folder(self._run, state.step)
             spare = set() if state.guard is None else state.guard.spared_steps
             keep = state.config.train.keep_checkpoints
-            pending = Pending(final, keep, spare, self._next_id())
+            pending = Pending(final, keep, spare, self._next_id(), state_id)
             parts = self._copy()
             together(runtime, run_lock.check_held)
             pending.begin(parts)

@@ -83,11 +83,14 @@ class TrainingState:
             shared["guard"] = self.guard.state_dict()
         return shared
 
-    def check(self) -> None:
+    def check(self) -> int:
         """Refuse to go on where workers differ in what they share. A collective.
 
         That is the weights, their moving average, and what the optimizer keeps: a wrong
         bit in a momentum would otherwise be saved by one worker and spread to all.
+
+        Returns:
+            A checksum of all that, equal on all ranks; 0 with one worker.
 
         Raises:
             ReplicasDiverged: on all ranks; names those that the majority disputes.
@@ -102,7 +105,7 @@ class TrainingState:
             for value in trainer.optimizer.state.get(parameter, {}).values()
             if isinstance(value, Tensor)
         ]
-        check_weights(trainer.model, f"step {self.step}", [*average, *kept])
+        return check_weights(trainer.model, f"step {self.step}", [*average, *kept])
 
     def own_dict(self) -> Saved:
         """What differs between ranks, the sums for the next row of metrics included."""

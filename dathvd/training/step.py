@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.attacks import Attack
+from dathvd.attacks.losses import classes_of
 from dathvd.models import draws_from
 from dathvd.noise import mix_seed
 from dathvd.objectives import Objective, Terms
@@ -42,7 +43,9 @@ class Totals:
         self.sums[1] += terms.loss.detach() * count
         for place, logits in enumerate((terms.clean_logits, terms.adversarial_logits)):
             if logits is not None:
-                self.sums[2 + place] += logits.argmax(dim=1).eq(labels).sum()
+                self.sums[2 + place] += (
+                    logits.argmax(dim=1).eq(classes_of(labels)).sum()
+                )
                 self.sums[4 + place] += count
 
 

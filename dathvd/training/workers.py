@@ -67,6 +67,7 @@ def _exchanging(
         inside_nodes=compression.inside_nodes,
         bucket_bytes=int(compression.bucket_megabytes * 1e6),
         max_skipped_in_a_row=compression.max_skipped_in_a_row,
+        max_gradient_norm=config.optimizer.max_gradient_norm,
         backward_passes_per_step=config.train.backward_passes_per_step,
         seed=config.seed,
     )

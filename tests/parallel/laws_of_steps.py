@@ -57,6 +57,37 @@ def accumulated_passes_are_averaged() -> None:
 
 
 @EXCHANGE_LAWS.on(*ALONE_AND_TWO)
+def the_mean_after_decompression_is_clipped_as_one_vector() -> None:
+    """Its direction stays, what codecs owe is as without, and bad steps are skipped."""
+    for name, exchange in (("none", "allreduce"), ("sign", "two-way")):
+        plain, toy = Toy(), Toy()
+        free = distributed(plain, CODECS[name](), exchange)
+        # longer than the second step's mean, far shorter than the first's
+        clipped = distributed(toy, CODECS[name](), exchange, max_gradient_norm=10.0)
+        for step, factor in enumerate((1.0, 1e-6)):
+            for each, optimizer in ((plain, free), (toy, clipped)):
+                optimizer.zero_grad()
+                each.backward({k: factor * v for k, v in gradients(step).items()})
+                optimizer.step()
+            means, found = plain.means(), toy.means()
+            length = torch.cat([mean.flatten() for mean in means.values()]).norm()
+            share = min(1.0, 10.0 / (float(length) + 1e-6))
+            assert (share < 1) == (step == 0) or name == "sign", length
+            for parameter, mean in means.items():
+                torch.testing.assert_close(found[parameter], share * mean)
+        if name == "none":
+            continue
+        before, after = owed(all_states(free)), owed(all_states(clipped))
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
+        worst = {k: v * torch.nan for k, v in gradients(2).items()}
+        state = everything(toy, clipped)[0]
+        clipped.zero_grad()
+        toy.backward(worst)
+        clipped.step()
+        assert clipped.exchanger.last_skipped and everything(toy, clipped)[0] == state
+
+
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def a_warmup_is_exact_and_owes_nothing() -> None:
     """Its steps equal uncompressed ones; the next compresses, whoever resumes."""
     plain = Toy()

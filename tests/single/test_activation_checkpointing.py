@@ -17,6 +17,7 @@ from dathvd.training.recompute import recomputed, repeated_blocks
 CPU = torch.device("cpu")
 LARGE = (
     "convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10",
+    "wide_resnet_70_16",
     "resnet50", "resnet101",
 )  # fmt: skip
 ON = "train.activation_checkpointing=true"

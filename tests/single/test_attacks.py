@@ -29,6 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"name": "pgd", "norm": "l2", "momentum": 0.9, "step_schedule": "cosine"},
     {"name": "pgd", "loss": "margin", "early_stop": True},
     {"name": "pgd", "loss": "kl", "start": "gaussian"},
+    {"name": "pgd", "loss": "squared", "norm": "l2"},
     {"name": "pgd", "target": "random", "restarts": 2},
     {"name": "pgd", "target": "least_likely", "model_mode": "train"},
     {"name": "fgsm_rs", "restarts": 2, "norm": "l2"},

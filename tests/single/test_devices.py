@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from dathvd.config import TrainConfig
+from dathvd.config import Config, TrainConfig
 from dathvd.devices import check_precision, set_up_device, to_device
 from dathvd.errors import UserError
 from dathvd.training.passes import TrainingPass, lay_out, training_pass
@@ -25,17 +29,20 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("section", ["train", "attack"])
 def test_bf16_is_refused_where_it_is_emulated(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, section: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    check_precision(CPU, TrainConfig())
+    half = Config.model_validate({section: {"precision": "bf16"}})
+    check_precision(CPU, Config())
+    check_precision(torch.device("cuda"), half)
     if has_bf16:
-        check_precision(CPU, BF16)
+        check_precision(CPU, half)
     else:
-        with pytest.raises(UserError, match=r"train\.precision: this CPU has no"):
-            check_precision(CPU, BF16)
+        with pytest.raises(UserError, match=rf"{section}\.precision: this CPU has no"):
+            check_precision(CPU, half)
 
 
 def test_settings_of_gpus_leave_a_cpus_alone() -> None:
@@ -97,3 +104,35 @@ def test_channels_last_is_the_same_function() -> None:
 def test_a_tensor_that_is_there_is_not_copied() -> None:
     tensor = torch.zeros(3)
     assert to_device(tensor, CPU) is tensor
+
+
+FAULTS = """
+import resource, sys
+import torch
+from dathvd.devices import keep_pages
+
+if sys.argv[1] == "keep":
+    keep_pages()
+torch.set_num_threads(1)
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(10 << 20).fill_(1)  # 40 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("ask", "environ", "kept"),
+    [("keep", {}, True), ("keep", {"MALLOC_ARENA_MAX": "8"}, False), ("no", {}, False)],
+)
+def test_freed_memory_is_kept(ask: str, environ: dict[str, str], kept: bool) -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, ask],
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (int(done.stdout) < 100) is kept  # else 10,240 pages

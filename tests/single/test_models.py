@@ -41,6 +41,7 @@ def kinds(model: nn.Module) -> set[str]:
         ("resnet18_small", 10, 11.17),
         ("wide_resnet_28_10", 10, 36.48),
         ("wide_resnet_34_10", 10, 46.16),
+        ("wide_resnet_70_16", 10, 266.80),
         ("resnet18", 1000, 11.69),
         ("resnet50", 1000, 25.56),
         ("convnext_tiny", 1000, 28.59),

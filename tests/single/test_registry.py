@@ -246,8 +246,8 @@ def test_a_changed_field_of_another_component_is_warned_of() -> None:
     config = load_config(None, ["compression.density=0.5", "objective.beta=3"])
     assert list(ignored_options(config)) == [
         "warning: compression.density 0.5 is for topk; none does not take it",
-        "warning: objective.beta 3.0 is for trades and mart; adversarial does not "
-        "take it",
+        "warning: objective.beta 3.0 is for trades, mart and score; adversarial does "
+        "not take it",
     ]
     config = load_config(None, ["optimizer.name=sgd", "optimizer.beta1=0.9"])
     assert list(ignored_options(config)) == [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
+import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launchers" / "setup.sh"
+LOCKS = ROOT / "launchers" / "locks"
 VENV = Path(sys.executable).parents[1]
 
 
@@ -37,15 +43,108 @@ def test_pins_come_from_the_constraints() -> None:
 
 
 def test_every_package_comes_from_one_index_alone() -> None:
-    show = 'pip() { echo "$@"; }; install_torch; pip_install numpy'
+    show = 'pip() { [ "$1" = config ] || echo "$@"; }; install_torch'
     index = "https://wheels.invalid/cpu"
-    torch, other = call(show, DATHVD_TORCH_INDEX=index).stdout.splitlines()
+    torch, _, other = call(show, DATHVD_TORCH_INDEX=index).stdout.splitlines()
     assert f"--index-url {index}" in torch and "--no-deps" in torch
     names = [word.partition("==")[0] for word in torch.split() if "==" in word]
     assert names == ["torch", "torchvision"]
     assert "index" not in other
-    assert call(show).stdout.splitlines() == [other]
     assert "--extra-index-url" not in SCRIPT.read_text()
+
+
+def test_torch_of_pypi_is_compared_with_hashes_and_other_builds_with_their_own(
+    tmp_path: Path,
+) -> None:
+    show = 'pip() { [ "$1" = config ] && echo "$CONFIG" || echo "$@"; }; install_torch'
+    alone = call(show, CONFIG="global.cert='x'").stdout
+    assert "--require-hashes" in alone and "locks/torch.txt" in alone
+    beside = call(show, CONFIG=":env:.find-links='/wheels'").stdout
+    assert "are not compared with hashes" in beside
+    assert "--require-hashes" not in beside
+    lock = tmp_path / "cpu.txt"
+    lock.write_text("torch==1 --hash=sha256:0\n")
+    own = call(show, CONFIG="", DATHVD_TORCH_LOCK=str(lock)).stdout
+    assert f"--require-hashes -r {lock}" in own and "not compared" not in own
+
+
+def locked(name: str) -> dict[str, str]:
+    """The versions of a lock file, all of whose packages have hashes."""
+    text = (LOCKS / f"{name}.txt").read_text()
+    found = {}
+    for entry in re.split(r"\n(?=[a-z0-9])", text)[1:]:
+        package, _, rest = entry.partition("==")
+        hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})", rest)
+        assert hashes and rest.count("--hash=") == len(hashes), package
+        found[package] = rest.split()[0]
+    assert found
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_locks_and_constraints_name_the_same_versions() -> None:
+    text = (ROOT / "launchers" / "constraints.txt").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))
+    pins = {normal(name): Version(version) for name, version in pins.items()}
+    everything: dict[str, Version] = {}
+    for file in set(LOCKS.glob("*.txt")) - {LOCKS / "tools.txt"}:  # apart from all
+        for name, version in locked(file.stem).items():
+            assert everything.setdefault(name, Version(version)) == Version(version)
+    shared = pins.keys() & everything.keys()
+    assert all(pins[name] == everything[name] for name in shared)
+    # Horovod is built from a source archive with a hash of its own
+    assert pins.keys() - shared <= {"horovod", "opentelemetry-api"}
+
+
+def test_every_extra_has_a_lock_and_each_requirement_is_in_one() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    base = locked("base").keys() | locked("torch").keys()
+    needed = {"": settings["options"]["install_requires"]}
+    needed |= dict(settings["options.extras_require"])
+    del needed["horovod"]
+    for extra, lines in needed.items():
+        there = base | (locked(extra).keys() if extra else set())
+        names = [Requirement(each).name for each in without_comments(lines)]
+        assert {normal(name) for name in names} <= there, extra
+    builds_horovod = {"cloudpickle", "numpy", "packaging", "psutil", "pyyaml"}
+    assert builds_horovod <= locked("base").keys()
+
+
+def without_comments(lines: str) -> list[str]:
+    return [line for line in lines.splitlines() if line and not line.startswith("#")]
+
+
+def test_a_forged_file_is_refused(tmp_path: Path) -> None:
+    """pip is the real one; the file's name and version are right, its hash is not."""
+    wheel = tmp_path / "forged-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("forged-1.0.dist-info/METADATA", "Name: forged\nVersion: 1.0")
+        archive.writestr("forged-1.0.dist-info/WHEEL", "Wheel-Version: 1.0")
+        archive.writestr("forged-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    target, lock = tmp_path / "target", tmp_path / "lock.txt"
+    env = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_TARGET": str(target),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    lock.write_text(f"forged==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    refused = call(f"install_locked {lock}", **env)
+    assert refused.returncode == 2 and "DO NOT MATCH THE HASHES" in refused.stderr
+    assert "DATHVD_HASHES=0" in refused.stderr and not target.exists()
+    by_version = call(f"install_locked {lock}", DATHVD_HASHES="0", **env)
+    assert by_version.returncode == 0, by_version.stderr
+    lock.write_text(f"forged==1.0 \\\n    --hash=sha256:{digest}\n")
+    env["PIP_TARGET"] = str(tmp_path / "right")
+    assert call(f"install_locked {lock}", **env).returncode == 0
+    assert (tmp_path / "right" / "forged-1.0.dist-info").is_dir()
+    nowhere = call("install_locked none-such")
+    assert nowhere.returncode == 2 and "make lock writes" in nowhere.stderr
 
 
 def test_another_list_of_patches_is_another_wheel() -> None:

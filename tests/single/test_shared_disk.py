@@ -72,18 +72,18 @@ def test_leftovers_go_but_damaged_checkpoints_stay(tmp_path: Path) -> None:
     assert (folder / step / "file").read_text() == step
 
 
-def written(run: Path, write_id: str) -> Path:
+def written(run: Path, state_id: str) -> Path:
     final = checkpoint.checkpoint_folder(run, 1)
     for rank, shared in ((0, {"optimizer": {}}), (1, None)):
-        checkpoint.write_rank_files(final, shared, {}, rank, write_id=write_id)
-    checkpoint.publish(final, 1, write_id=write_id)
+        checkpoint.write_rank_files(final, shared, {}, rank, state_id=state_id)
+    checkpoint.publish(final, 1)
     return final
 
 
 def test_a_file_that_rank_0_does_not_see_is_not_waited_for(tmp_path: Path) -> None:
     """A disk of its own that holds nothing, or what an earlier attempt left there."""
     final = written(tmp_path, "a-1")
-    with pytest.raises(Unreadable, match="not of the same attempt as its model.pt"):
+    with pytest.raises(Unreadable, match="of another state than its model.pt"):
         read_part(final, 1, Seen({}, "b-1"))
     (final / "rank-00001.pt").unlink()
     sizes = {p.name: p.stat().st_size for p in final.iterdir()}

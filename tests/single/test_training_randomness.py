@@ -22,7 +22,13 @@ from dathvd.training.state import TrainingState
 from dathvd.training.workers import build_state
 
 hvd.init()
-LARGE = ("convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10")
+LARGE = (
+    "convnext_base",
+    "convnext_small",
+    "wide_resnet_28_10",
+    "wide_resnet_34_10",
+    "wide_resnet_70_16",
+)
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 
 

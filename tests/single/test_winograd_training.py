@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dathvd.attacks.winograd import WinogradConv2d
+from dathvd.benchmark.step import convolutions
 from dathvd.config import ModelConfig, TrainConfig
 from dathvd.models import build_model
 from dathvd.native import TARGETS
@@ -180,3 +182,13 @@ def test_the_attack_s_layers_in_bfloat16(
     exact = conv(images).detach()
     assert found.dtype is dtype
     assert (found - exact).square().mean().sqrt() / exact.std() < bound
+
+
+def test_layers_can_be_measured() -> None:
+    arguments = ["--batch-size", "1", "--repeats", "1"]
+    result = CliRunner().invoke(convolutions.main, arguments)
+    assert result.exit_code == 0, result.output
+    rows = result.output.splitlines()[1:]
+    direct = [f"{channels}" for channels, _ in convolutions.LAYERS for _ in range(2)]
+    assert [row.split()[0] for row in rows if ", direct" in row] == direct
+    assert sum("float32, Winograd" in row for row in rows) == len(convolutions.LAYERS)

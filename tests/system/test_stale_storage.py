@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +42,13 @@ class Disk:
         return checkpoint.checkpoint_folder(view, step)
 
     def write(self, write_id: str, step: int = 4) -> None:
-        """Both ranks' files, rank 1's first."""
+        """Both ranks' files, rank 1's first, of a state of the same name."""
+        ids: dict[str, Any] = {"write_id": write_id, "state_id": write_id}
         checkpoint.write_rank_files(
-            self.final(self.other, step), None, {"of": step}, 1, write_id=write_id
+            self.final(self.other, step), None, {"of": step}, 1, **ids
         )
         checkpoint.write_rank_files(
-            self.final(self.root, step), {"step": step}, {}, 0, write_id=write_id
+            self.final(self.root, step), {"step": step}, {}, 0, **ids
         )
 
     def publish(self, write_id: str, step: int = 4, keep: int = 2) -> None:
@@ -59,7 +61,7 @@ class Disk:
         assert checkpoint.step_of(newest) == step
         for name in ("model.pt", "rank-00000.pt", "rank-00001.pt"):
             state = checkpoint.load_file(newest / name)
-            assert state[checkpoint.WRITE_ID] == write_id
+            assert state[checkpoint.STATE_ID] == write_id
 
 
 @pytest.fixture

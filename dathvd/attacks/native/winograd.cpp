@@ -1,12 +1,10 @@
 // 3x3 convolutions of stride 1 by Winograd's minimal filtering, compiled once per
 // instruction set; the best one is chosen at load time.
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <memory>
+
+#include "parallel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #include <immintrin.h>
@@ -142,48 +140,6 @@ int target = best_target();
 // the loops for factors in bfloat16, or else for those in float32
 const Target& loops(int bf16) { return targets[bf16 ? target : std::min(target, 2)]; }
 
-// Runs work(index) for all indices below `count`, on the threads of the OpenMP library
-// that the process has loaded already; a second pool would compete with its idle threads.
-template <class Work>
-void in_parallel(int64_t count, int threads, Work work) {
-    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-    static const auto parallel =
-        reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    struct Shared {
-        std::atomic<int64_t> next;
-        int64_t count;
-        Work& work;
-    } shared{{0}, count, work};
-    const auto take = [](void* data) {
-        auto& own = *static_cast<Shared*>(data);
-        for (int64_t index; (index = own.next++) < own.count;) own.work(index);
-    };
-    if (threads > 1 && count > 1 && parallel)
-        parallel(take, &shared, unsigned(std::min<int64_t>(threads, count)), 0);
-    else
-        take(&shared);
-}
-
-struct Free {
-    void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-using Floats = std::unique_ptr<float[], Free>;
-
-Floats floats(int64_t count) {
-    return Floats(static_cast<float*>(::operator new[](4 * count, std::align_val_t(64))));
-}
-
-// This thread's, kept for later calls; it holds finite numbers.
-float* own_memory(int64_t count) {
-    thread_local Floats memory;
-    thread_local int64_t size = 0;
-    if (size < count) {
-        memory = floats(size = count);
-        std::memset(memory.get(), 0, 4 * size);
-    }
-    return memory.get();
-}
-
 }  // namespace
 
 extern "C" {
@@ -224,7 +180,7 @@ void winograd_convolve(const void* images, const float* weights, const float* bi
 
     if (blocks >= threads) {  // each thread takes whole blocks, which stay in its cache
         in_parallel(blocks, threads, [&](int64_t index) {
-            float* tiles = own_memory(block * per_row);
+            float* tiles = kept_memory(kOwn, block * per_row);
             float* products = tiles + kPoints * block * c.stride_in();
             const int64_t first = index * block, count = std::min(block, total - first);
             const int64_t rows = whole_rows(count);
@@ -240,10 +196,8 @@ void winograd_convolve(const void* images, const float* weights, const float* bi
     // few tiles, many weights: the threads share the points, so that each weight is read
     // once
     const int64_t rows = whole_rows(total);
-    const Floats memory = floats(rows * per_row);
-    float* tiles = memory.get();
+    float* tiles = kept_memory(kShared, rows * per_row);
     float* products = tiles + kPoints * rows * c.stride_in();
-    std::memset(tiles, 0, 4 * kPoints * rows * c.stride_in());
     in_parallel(total, threads, [&](int64_t index) {
         kernels.scatter(c, images, tiles + index * c.stride_in(), index, 1, rows);
     });
@@ -273,8 +227,7 @@ void winograd_weight_gradient(const void* images, const void* outputs, float* gr
     const int64_t block = std::min(words, std::max<int64_t>(wanted / strides, 1));
     const int64_t image_step = block * (channels_in + kPad);
     const int64_t output_step = block * (channels_out + kPad);
-    const Floats memory = floats(kPoints * block * strides);
-    float* image_words = memory.get();
+    float* image_words = kept_memory(kShared, kPoints * block * strides);
     float* output_words = image_words + kPoints * image_step;
     const auto scatter = [&](int64_t first, int64_t count) {
         in_parallel(count, threads, [&](int64_t word) {
@@ -296,7 +249,7 @@ void winograd_weight_gradient(const void* images, const void* outputs, float* gr
         scatter(0, words);
         in_parallel(slabs, threads, [&](int64_t slab) {
             const int64_t step = kSlab * channels_in;
-            float* sums = own_memory(kPoints * step);
+            float* sums = kept_memory(kOwn, kPoints * step);
             for (int64_t point = 0; point < kPoints; point++)
                 multiply(point, slab, sums + point * step, words, true);
             for (int64_t out = 0; out < kSlab; out++)
@@ -305,18 +258,18 @@ void winograd_weight_gradient(const void* images, const void* outputs, float* gr
         });
         return;
     }
-    const Floats sums = floats(kPoints * matrix);
+    float* sums = kept_memory(kSums, kPoints * matrix);
     for (int64_t first = 0; first < words; first += block) {
         const int64_t count = std::min(block, words - first);
         scatter(first, count);
         in_parallel(kPoints * slabs, threads, [&](int64_t index) {
             const int64_t point = index / slabs, slab = index % slabs;
-            multiply(point, slab, sums.get() + point * matrix + slab * kSlab * channels_in,
+            multiply(point, slab, sums + point * matrix + slab * kSlab * channels_in,
                      count, first == 0);
         });
     }
     in_parallel(channels_out, threads, [&](int64_t out) {
-        kernels.finish(c, sums.get() + out * channels_in, matrix,
+        kernels.finish(c, sums + out * channels_in, matrix,
                        gradient + 9 * out * channels_in);
     });
 }

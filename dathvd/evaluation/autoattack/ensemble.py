@@ -27,6 +27,7 @@ from dathvd.evaluation.autoattack.doubts import doubts_of
 from dathvd.evaluation.autoattack.fab import fab
 from dathvd.evaluation.autoattack.square import square
 from dathvd.noise import SampleNoise
+from dathvd.winograd import suits
 
 NUM_STEPS = 100
 _STREAM = 20_000
@@ -35,13 +36,26 @@ _TARGETS = 9
 """Classes that the targeted attacks aim at, where there are so many wrong ones."""
 _MIN_CLASSES = 4
 """The targeted DLR loss divides by a difference of the four highest logits."""
-_EXACT = Forward(channels_last=True, fold_batch_norm=True, winograd=True)
-"""The same function up to rounding, faster."""
 
 Found = Iterator[tuple[Tensor, Tensor]]
 """Places of images in a batch, and points that fool the network there."""
 Search = Callable[[Network, Tensor, Tensor, SampleNoise], Found]
 """One attack of the four on images that the network gets right."""
+
+
+def exact(model: nn.Module, device: torch.device) -> Forward:
+    """How the same function, up to rounding, runs fastest.
+
+    On processors channels-last layout pays where Winograd's convolutions run, which
+    have it themselves. torch's own of few channels are slower in it: a gradient of the
+    digits' network by a third.
+    """
+    winograd = any(suits(layer, torch.float32) for layer in model.modules())
+    return Forward(
+        channels_last=winograd or device.type != "cpu",
+        fold_batch_norm=True,
+        winograd=True,
+    )
 
 
 class Stage(Attack):
@@ -51,10 +65,13 @@ class Stage(Attack):
         name: as its authors call it.
         search: the attack.
         ball: the norm and the radius.
-        forward: how the network runs while it is attacked; verdicts are its own.
+        forward: how the network runs while it is attacked; None takes ``exact``.
+            Verdicts are the network's own.
     """
 
-    def __init__(self, name: str, search: Search, ball: Ball, forward: Forward) -> None:
+    def __init__(
+        self, name: str, search: Search, ball: Ball, forward: Forward | None = None
+    ) -> None:
         self.name = name
         self.search = search
         self.ball = ball
@@ -76,7 +93,8 @@ class Stage(Attack):
         if len(left) == 0:
             return worst, correct
         targets = images[left].detach(), labels[left]
-        with attacked(model, self.forward) as network:
+        forward = self.forward or exact(model, images.device)
+        with attacked(model, forward) as network:
             for places, points in self.search(network, *targets, noise.select(left)):
                 own = left[places]
                 worst[own] = self.ball.project(points, worst[own])
@@ -97,7 +115,7 @@ class AutoAttack(Attack):
         norm: linf or l2.
         epsilon: the radius, in pixel units, above 0.
         num_classes: of the task, at least 4.
-        forward: how the network runs while it is attacked; verdicts are its own.
+        forward: how the network runs while it is attacked; None takes ``exact``.
 
     Raises:
         UserError: there are too few classes.
@@ -109,7 +127,7 @@ class AutoAttack(Attack):
         epsilon: float,
         *,
         num_classes: int,
-        forward: Forward = _EXACT,
+        forward: Forward | None = None,
     ) -> None:
         if num_classes < _MIN_CLASSES:
             raise UserError(

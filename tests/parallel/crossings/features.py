@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks import ATTACKS
+from dathvd.components import ERASURES, MIXES
 from dathvd.compression import COMPRESSORS
 from dathvd.config import AttackConfig, Config, TrainConfig, load_config
 from dathvd.config.guard import GuardConfig
@@ -170,6 +171,17 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
                     "data.extra_weight=0.5",
                 ),
             ),
+        ],
+        "mix": [
+            Value("none"),
+            *(
+                Value(name, (f"data.mix={name}", f"data.erase={erase}"))
+                for name, erase in zip(MIXES, ERASURES, strict=False)
+            ),
+        ],
+        "clipping": [
+            Value("none"),
+            Value("short", ("optimizer.max_gradient_norm=0.1",)),
         ],
         "step": [Value("all finite"), Value("one skipped")],
         "life": [Value(life) for life in LIVES],
