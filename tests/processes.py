@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -56,8 +60,22 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
         # tests share the cores: threads and ranks that wait must not keep any busy
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "OMP_NUM_THREADS": "1",
+        **_patience(),
         **(changes or {}),
     }
+
+
+@functools.cache
+def _patience() -> dict[str, str]:
+    """What lets waiting ranks sleep; nothing on a machine without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return {}
+    folder = tempfile.mkdtemp(prefix="patient-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    source, library = Path(__file__).with_name("patient.c"), f"{folder}/patient.so"
+    words = [compiler, "-O1", "-shared", "-fPIC", "-o", library, str(source)]
+    return {"LD_PRELOAD": library} if subprocess.run(words).returncode == 0 else {}
 
 
 def run(
