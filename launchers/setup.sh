@@ -170,7 +170,10 @@ install_locked() { # install_locked LOCK... (files, or names in launchers/locks)
 
 # Whether pip is told of files beside an index's, among which torch may be another build.
 has_other_places() {
-    pip config list | grep -qE '(find-links|extra-index-url)='
+    # not piped to grep -q, which ends the pipe, and with it pip, at the first match
+    local settings
+    settings=$(pip config list)
+    [[ $settings =~ (find-links|extra-index-url)= ]]
 }
 
 # torch and what its build needs. Each package comes from one index alone: beside a second
