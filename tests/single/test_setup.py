@@ -68,6 +68,14 @@ def test_torch_of_pypi_is_compared_with_hashes_and_other_builds_with_their_own(
     assert f"--require-hashes -r {lock}" in own and "not compared" not in own
 
 
+def test_pips_own_settings_are_read_to_their_end() -> None:
+    settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1", "PIP_TIMEOUT": "9"}
+    ask = "has_other_places && echo beside || echo alone"
+    assert call(ask, **settings).stdout == "alone\n"
+    settings["PIP_FIND_LINKS"] = "/wheels"
+    assert call(ask, **settings).stdout == "beside\n"
+
+
 def locked(name: str) -> dict[str, str]:
     """The versions of a lock file, all of whose packages have hashes."""
     text = (LOCKS / f"{name}.txt").read_text()
