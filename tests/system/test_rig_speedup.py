@@ -101,7 +101,9 @@ def test_nodes_send_one_compressed_exchange(on_nodes: Any) -> None:
     assert two_way["num_workers"] == 4 and two_way["hosts"] == 2
     saved = two_way["kernel_bytes"] - hierarchical["kernel_bytes"]
     assert saved == pytest.approx(payload / 2, rel=0.1)
-    assert hierarchical["kernel_bytes"] == pytest.approx(payload / 2, rel=0.3)
+    assert hierarchical["kernel_bytes"] >= 0.95 * payload / 2
+    # both carry Horovod's negotiation as well, the more the longer a step takes
+    assert hierarchical["kernel_bytes"] < 0.7 * two_way["kernel_bytes"]
 
 
 def test_nothing_of_the_rig_is_left(rows: Any) -> None:
