@@ -12,7 +12,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
+from dathvd.attacks.attack import (
+    Attack,
+    beside,
+    nan_unless_finite,
+    on_survivors,
+)
 from dathvd.attacks.balls import Ball, LinfBall
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import (
@@ -73,9 +78,7 @@ class APGD(Attack):
                 flaw = flaw + found.flaw
                 other = self._climb(network, images, labels, noise, restart)
                 better = other.best_loss > found.best_loss
-                other.best = torch.where(
-                    _beside(better, images), other.best, found.best
-                )
+                other.best = torch.where(beside(better, images), other.best, found.best)
                 other.best_loss = torch.where(better, other.best_loss, found.best_loss)
                 found = other
         return found.best + (flaw + found.flaw)
@@ -84,20 +87,21 @@ class APGD(Attack):
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
         """The first point of each image that fools the model, else the image."""
-        worst = images.detach().clone()
-        correct = correct_on(model, images, labels)
-        for restart in range(self.restarts):
-            left = correct.nonzero().squeeze(1)
-            if len(left) == 0:
-                break
-            own = noise.select(left)
+
+        def run(
+            restart: int, images: Tensor, labels: Tensor, noise: SampleNoise
+        ) -> Tensor:
+            found = images.clone()
             with attacked(model, self.forward) as network:
-                for places, points in self._fallen(
-                    network, images[left].detach(), labels[left], own, restart
+                clean = self._clean(network, images)
+                start = self._start(images, noise, restart)
+                for places, points in fallen(
+                    network, images, labels, clean, start, self
                 ):
-                    worst[left[places]] = points
-            correct[left] = correct_on(model, worst[left], labels[left])
-        return worst, correct
+                    found[places] = points
+            return found
+
+        return on_survivors(model, images, labels, noise, self.restarts, run)
 
     def _climb(
         self,
@@ -118,19 +122,6 @@ class APGD(Attack):
                 climb.check(halve, self.rho)
         return climb
 
-    def _fallen(
-        self,
-        network: Network,
-        images: Tensor,
-        labels: Tensor,
-        noise: SampleNoise,
-        restart: int,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places of images and the points at which they fall, and then leave."""
-        clean = self._clean(network, images)
-        points = self._start(images, noise, restart)
-        yield from fallen(network, images, labels, clean, points, self)
-
     def _clean(self, network: Network, images: Tensor) -> Tensor | None:
         if self.loss not in FROM_CLEAN:
             return None
@@ -150,7 +141,7 @@ def surface_point(
     """A random point at distance epsilon, clamped to [0, 1]."""
     if isinstance(ball, LinfBall):
         draw = noise.uniform(images.shape, stream).to(images.dtype).mul_(2).sub_(1)
-        unit = draw / _beside(draw.flatten(1).abs().amax(dim=1), draw)
+        unit = draw / beside(draw.flatten(1).abs().amax(dim=1), draw)
     else:
         unit = ball.direction(noise.normal(images.shape, stream).to(images.dtype))
     return (images + ball.epsilon * unit).clamp_(0.0, 1.0)
@@ -263,7 +254,7 @@ class Climb:
     def step(self, network: Network, attack: APGD) -> None:
         """One gradient step with momentum (equations 1 and 2)."""
         ball, images, points = attack.ball, self.images, self.points
-        size = _beside(self.size, points)
+        size = beside(self.size, points)
         ahead = ball.project(points + size * ball.direction(self.gradient), images)
         if self.moves:
             pull = (points - self.previous).mul_(1 - _MOMENTUM)
@@ -278,7 +269,7 @@ class Climb:
         self.rises = self.rises + (loss > self.last_loss)
         self.last_loss = loss
         better = loss > self.best_loss
-        wide = _beside(better, images)
+        wide = beside(better, images)
         self.best = torch.where(wide, ahead, self.best)
         self.best_gradient = torch.where(wide, self.gradient, self.best_gradient)
         self.best_loss = torch.where(better, loss, self.best_loss)
@@ -291,7 +282,7 @@ class Climb:
         self.checked_loss = self.best_loss
         self.rises = torch.zeros_like(self.rises)
         self.size = torch.where(self.halved, self.size / 2, self.size)
-        wide = _beside(self.halved, self.points)
+        wide = beside(self.halved, self.points)
         self.points = torch.where(wide, self.best, self.points)
         self.gradient = torch.where(wide, self.best_gradient, self.gradient)
 
@@ -324,8 +315,3 @@ def ascent(
         gradient,
         logits.detach().argmax(dim=1) != classes_of(labels),
     )
-
-
-def _beside(flags: Tensor, images: Tensor) -> Tensor:
-    """``[batch]`` as ``[batch, 1, ...]``, to broadcast over images."""
-    return flags.view((len(images),) + (1,) * (images.dim() - 1))

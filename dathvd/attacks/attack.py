@@ -101,6 +101,41 @@ def correct_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return predicted == labels
 
 
+Round = Callable[[int, Tensor, Tensor, SampleNoise], Tensor]
+"""(number of the round, images ``[n, ...]``, labels ``[n]``, their noise) to attacked
+images."""
+
+
+def on_survivors(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    noise: SampleNoise,
+    num_rounds: int,
+    attack: Round,
+) -> tuple[Tensor, Tensor]:
+    """Attack in rounds, each on the images that survived those before it.
+
+    Returns:
+        The attacked images, and bool ``[batch]``: which survived all rounds.
+    """
+    worst = images.detach().clone()
+    correct = correct_on(model, images, labels)
+    for number in range(num_rounds):
+        left = correct.nonzero().squeeze(1)
+        if len(left) == 0:
+            break
+        own = noise.select(left)
+        worst[left] = attack(number, images[left].detach(), labels[left], own)
+        correct[left] = correct_on(model, worst[left], labels[left])
+    return worst, correct
+
+
+def beside(values: Tensor, images: Tensor) -> Tensor:
+    """``[batch]`` as ``[batch, 1, ...]``, to broadcast over images."""
+    return values.view((len(images),) + (1,) * (images.dim() - 1))
+
+
 def nan_unless_finite(gradient: Tensor) -> Tensor:
     """A scalar: 0 where all of the gradient is finite, else NaN; waits for nothing.
 

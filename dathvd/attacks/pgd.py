@@ -12,7 +12,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks.attack import Attack, correct_on, nan_unless_finite
+from dathvd.attacks.attack import (
+    Attack,
+    beside,
+    nan_unless_finite,
+    on_survivors,
+)
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import (
@@ -95,25 +100,22 @@ class PGD(Attack):
                 gain = self._gain(problem, found)
                 better = gain > highest
                 highest = torch.where(better, gain, highest)
-                worst = torch.where(_beside(better, images), found, worst)
+                worst = torch.where(beside(better, images), found, worst)
         return worst + problem.flaw
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
         """The attacked images, and which survive; a restart attacks survivors only."""
-        worst = images.detach().clone()
-        correct = correct_on(model, images, labels)
-        for restart in range(self.restarts):
-            left = correct.nonzero().squeeze(1)
-            if len(left) == 0:
-                break
-            own = noise.select(left)
+
+        def run(
+            restart: int, images: Tensor, labels: Tensor, noise: SampleNoise
+        ) -> Tensor:
             with self._network(model) as network:
-                problem = self._problem(network, images[left], labels[left], own)
-                worst[left] = self._run(problem, own, restart)
-            correct[left] = correct_on(model, worst[left], labels[left])
-        return worst, correct
+                problem = self._problem(network, images, labels, noise)
+                return self._run(problem, noise, restart)
+
+        return on_survivors(model, images, labels, noise, self.restarts, run)
 
     def _network(self, model: nn.Module) -> AbstractContextManager[Network]:
         return attacked(model, self.forward)
@@ -158,7 +160,7 @@ class PGD(Attack):
         moved = points + size * self.ball.direction(gradient)
         moved = self.ball.project(moved, problem.images)
         if self.early_stop:
-            moved = torch.where(_beside(fooled, points), points, moved)
+            moved = torch.where(beside(fooled, points), points, moved)
         return moved, velocity
 
     def _start(self, images: Tensor, noise: SampleNoise, restart: int) -> Tensor:
@@ -202,12 +204,7 @@ class PGD(Attack):
         )
 
 
-def _beside(flags: Tensor, images: Tensor) -> Tensor:
-    """``[batch]`` as ``[batch, 1, ...]``, to broadcast over images."""
-    return flags.view((len(images),) + (1,) * (images.dim() - 1))
-
-
 def _unit_l1(gradient: Tensor) -> Tensor:
     """The gradient, scaled to L1 norm 1 for each sample."""
     norm = gradient.abs().flatten(1).sum(dim=1)
-    return gradient / _beside(norm.clamp_min_(torch.finfo(norm.dtype).tiny), gradient)
+    return gradient / beside(norm.clamp_min_(torch.finfo(norm.dtype).tiny), gradient)

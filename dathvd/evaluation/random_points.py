@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dathvd.attacks import BALLS, Attack
-from dathvd.attacks.attack import correct_on
+from dathvd.attacks.attack import on_survivors
 from dathvd.errors import choose
 from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.noise import SampleNoise
@@ -40,17 +40,11 @@ class RandomPoints(Attack):
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
         """Only images that survived so far get another draw."""
-        worst = images.detach().clone()
-        correct = correct_on(model, images, labels)
-        for draw in range(self.draws):
-            left = correct.nonzero().squeeze(1)
-            if len(left) == 0:
-                break
-            worst[left] = self._point(images[left].detach(), noise.select(left), draw)
-            correct[left] = correct_on(model, worst[left], labels[left])
-        return worst, correct
+        return on_survivors(model, images, labels, noise, self.draws, self._point)
 
-    def _point(self, images: Tensor, noise: SampleNoise, draw: int) -> Tensor:
+    def _point(
+        self, draw: int, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
         change = self.ball.uniform(images, noise, _STREAM + draw)
         if draw % 2:  # a corner of the cube, or a point of the sphere
             change = self.ball.direction(change).mul_(self.ball.epsilon)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.objectives.objective import (
-    Objective,
+    Balanced,
     Terms,
     cross_entropy,
     kl_divergence,
@@ -14,7 +14,7 @@ from dathvd.objectives.objective import (
 )
 
 
-class Mart(Objective):
+class Mart(Balanced):
     """BCE(adversarial) + beta * KL(p(clean) || p(adversarial)) * (1 - p_label(clean)).
 
     Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified
@@ -24,10 +24,6 @@ class Mart(Objective):
         beta: weight of the divergence.
         label_smoothing: share of the label's probability spread in BCE's first part.
     """
-
-    def __init__(self, *, beta: float = 6.0, label_smoothing: float = 0.0) -> None:
-        self.beta = beta
-        self.label_smoothing = label_smoothing
 
     def __call__(
         self,
@@ -46,9 +42,6 @@ class Mart(Objective):
         own = clean_logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
         losses = boosted + self.beta * divergence * (1.0 - own)
         return Terms(weighted_mean(losses, weights), clean_logits, adversarial_logits)
-
-    def __repr__(self) -> str:
-        return f"Mart(beta={self.beta:g}, label_smoothing={self.label_smoothing:g})"
 
 
 def boosted_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

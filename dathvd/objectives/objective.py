@@ -57,6 +57,24 @@ class Objective(ABC):
         return model
 
 
+class Balanced(Objective):
+    """An objective of two terms, the second of which has a weight.
+
+    Args:
+        beta: weight of the second term.
+        label_smoothing: share of the label's probability spread over all classes, in
+            the term that has the label.
+    """
+
+    def __init__(self, *, beta: float = 6.0, label_smoothing: float = 0.0) -> None:
+        self.beta = beta
+        self.label_smoothing = label_smoothing
+
+    def __repr__(self) -> str:
+        name, smoothing = type(self).__name__, self.label_smoothing
+        return f"{name}(beta={self.beta:g}, label_smoothing={smoothing:g})"
+
+
 def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     """``sum(weights * losses) / batch``; 0 for an empty batch."""
     if weights is not None:

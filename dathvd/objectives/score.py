@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dathvd.objectives.objective import Objective, Terms, weighted_mean
+from dathvd.objectives.objective import Balanced, Terms, weighted_mean
 
 
-class Score(Objective):
+class Score(Balanced):
     """|p(clean) - y|² + beta * |p(adversarial) - p(clean)|².
 
     Pang et al., Robustness and Accuracy Could Be Reconcilable by (Proper) Definition,
@@ -20,10 +20,6 @@ class Score(Objective):
         beta: weight of the second term (the paper takes 3 to 4).
         label_smoothing: share of the label's probability spread over all classes.
     """
-
-    def __init__(self, *, beta: float = 6.0, label_smoothing: float = 0.0) -> None:
-        self.beta = beta
-        self.label_smoothing = label_smoothing
 
     def __call__(
         self,
@@ -40,9 +36,6 @@ class Score(Objective):
         moved = adversarial_logits.softmax(dim=1)
         losses = squared_error(clean, goal) + self.beta * squared_error(moved, clean)
         return Terms(weighted_mean(losses, weights), clean_logits, adversarial_logits)
-
-    def __repr__(self) -> str:
-        return f"Score(beta={self.beta:g}, label_smoothing={self.label_smoothing:g})"
 
 
 def squared_error(one: Tensor, other: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dathvd.objectives.objective import (
-    Objective,
+    Balanced,
     Terms,
     cross_entropy,
     kl_divergence,
@@ -13,7 +13,7 @@ from dathvd.objectives.objective import (
 )
 
 
-class Trades(Objective):
+class Trades(Balanced):
     """CE(clean) + beta * KL(p(clean) || p(adversarial)).
 
     Zhang et al., Theoretically Principled Trade-off between Robustness and Accuracy,
@@ -24,10 +24,6 @@ class Trades(Objective):
         beta: weight of the divergence.
         label_smoothing: share of the label's probability spread over all classes.
     """
-
-    def __init__(self, *, beta: float = 6.0, label_smoothing: float = 0.0) -> None:
-        self.beta = beta
-        self.label_smoothing = label_smoothing
 
     def __call__(
         self,
@@ -42,6 +38,3 @@ class Trades(Objective):
         natural = cross_entropy(clean_logits, labels, self.label_smoothing)
         losses = natural + self.beta * kl_divergence(clean_logits, adversarial_logits)
         return Terms(weighted_mean(losses, weights), clean_logits, adversarial_logits)
-
-    def __repr__(self) -> str:
-        return f"Trades(beta={self.beta:g}, label_smoothing={self.label_smoothing:g})"

@@ -136,4 +136,4 @@ def test_what_waits_is_recorded() -> None:
         attack = PGD(LinfBall(0.1), step_size=0.1, num_steps=1)
         with pytest.raises(NotImplementedError, match="nonzero"):
             attack.worst_case(model, images, labels, SampleNoise(0, labels))
-    assert found.reads[1:] == ["attacks/pgd.py:worst_case"]
+    assert found.reads[1:] == ["attacks/attack.py:on_survivors"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dathvd.attacks.attack import beside
 from dathvd.attacks.balls import Ball, LinfBall
 from dathvd.attacks.network import Network
 from dathvd.evaluation.autoattack.hyperplane import onto_plane
@@ -57,7 +58,7 @@ def fab(
         down = near.nonzero().squeeze(1)
         if len(down):
             yield places[down], points[down]
-        points = torch.where(_beside(wrong, points), images + _BACK * change, points)
+        points = torch.where(beside(wrong, points), images + _BACK * change, points)
         if len(down):
             left = (~near).nonzero().squeeze(1)
             if len(left) == 0:
@@ -105,7 +106,3 @@ def _length(changes: Tensor, norm: str) -> Tensor:
     order = torch.inf if norm == "linf" else 2
     length: Tensor = torch.linalg.vector_norm(changes.flatten(1), ord=order, dim=1)
     return length
-
-
-def _beside(flags: Tensor, images: Tensor) -> Tensor:
-    return flags.view((len(images),) + (1,) * (images.dim() - 1))
