@@ -23,11 +23,18 @@ KERNELS = Extension(
     optional=True,
 )
 WINOGRAD = Extension(
-    "dathvd.attacks._winograd",
-    sources=["dathvd/attacks/native/winograd.cpp"],
-    depends=sorted(glob("dathvd/attacks/native/*.h")),
+    "dathvd.convolutions._winograd",
+    sources=["dathvd/convolutions/native/winograd.cpp"],
+    depends=sorted(glob("dathvd/convolutions/native/*.h")),
     extra_compile_args=[*OPTIONS, "-ffp-contract=fast"],
     optional=True,
 )
+TILES = Extension(
+    "dathvd.convolutions._tiles",
+    sources=["dathvd/convolutions/native/tiles.cpp"],
+    depends=sorted(glob("dathvd/convolutions/native/*.h")),
+    extra_compile_args=[*OPTIONS, "-ffp-contract=fast", "-Wno-maybe-uninitialized"],
+    optional=True,
+)
 
-setup(ext_modules=[KERNELS, WINOGRAD])
+setup(ext_modules=[KERNELS, WINOGRAD, TILES])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,16 @@ class Native:
         module: its dotted name.
         signatures: of each function, a letter an argument: pointer, n int64, int,
             float, unsigned.
+        targets: instruction sets that it may have, from the least.
     """
 
-    def __init__(self, module: str, signatures: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        signatures: Mapping[str, str],
+        targets: Sequence[str] = TARGETS,
+    ) -> None:
+        self.targets = tuple(targets)
         self._parts = module.split(".")[1:]
         self._signatures = {**signatures, **_OWN}
         self._switched_off = False
@@ -84,16 +91,16 @@ class Native:
     def target(self) -> str | None:
         """The instruction set that is used; None where the library is not."""
         library = self._library if self.available() else None
-        return None if library is None else TARGETS[library.kernel_target()]
+        return None if library is None else self.targets[library.kernel_target()]
 
     @contextmanager
     def at_most(self, name: str) -> Iterator[None]:
-        """Use no higher instruction set than this one of ``TARGETS`` in this block."""
-        self.call("lower_target", TARGETS.index(name))
+        """Use no higher instruction set than this one of ``targets`` in this block."""
+        self.call("lower_target", self.targets.index(name))
         try:
             yield
         finally:
-            self.call("lower_target", len(TARGETS) - 1)
+            self.call("lower_target", len(self.targets) - 1)
 
 
 def _argument(value: Tensor | int | float | None) -> int | float | None:

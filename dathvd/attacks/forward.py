@@ -24,8 +24,9 @@ class Forward:
     fold_batch_norm: bool = False
     """Batch norm folded into the convolution before it."""
     winograd: bool = False
-    """On CPUs, 3x3 convolutions by Winograd's minimal filtering; not beside compile,
-    and beside bf16 where the processor has avx512_bf16 and no AMX."""
+    """On CPUs, convolutions by the kernels of ``dathvd.convolutions``, such as
+    Winograd's minimal filtering, which take over ReLU, residuals and, beside
+    fold_batch_norm, batch norm before a ReLU; not beside compile."""
     compile: bool = False
     """``torch.compile``; costs up to a minute at the first attack."""
     cuda_graph: bool = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,9 +21,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks.forward import Forward
+from dathvd.attacks.fused import Around, FusedConv2d, fuse
 from dathvd.attacks.graphs import Replayed, can_capture, new_pool
-from dathvd.attacks.winograd import WinogradConv2d
-from dathvd.winograd import suits
+from dathvd.convolutions import Kernel, kernel_for
 
 Network = Callable[[Tensor], Tensor]
 """A function of images: their logits."""
@@ -48,6 +48,7 @@ class Twin:
         graph = _Tracer().trace(model)
         self._network = fx.GraphModule(model, graph)
         self._replace_layers(graph)
+        self._network.recompile()
         run: Network = (
             torch.compile(self._network) if options.compile else self._network
         )
@@ -107,22 +108,49 @@ class Twin:
     def _replace_layers(self, graph: fx.Graph) -> None:
         calls = [node for node in graph.nodes if node.op == "call_module"]
         layers = {str(node.target): _layer(self._network, node) for node in calls}
-        folded = _foldable(calls, layers) if self._options.fold_batch_norm else {}
+        folds = self._options.fold_batch_norm
+        folded = _foldable(calls, layers) if folds else {}
+        kernels = self._kernels(layers)
+        fused = fuse(graph, layers, set(kernels), folded, norms=folds)
+        gone = {*folded.values(), *(each.norm for each in fused.values())}
         for target, original in layers.items():
-            if target in folded.values():
+            norm = layers[folded[target]] if target in folded else None
+            if target in gone:
                 self._put(target, nn.Identity())
+            elif target in fused:
+                self._fuse(target, original, kernels[target], fused[target], norm, layers)
             elif not _has_hooks(original):  # a hook may set the layer's weights
-                norm = layers[folded[target]] if target in folded else None
-                dtype = torch.bfloat16 if self._options.bf16 else torch.float32
-                if self._options.winograd and suits(original, dtype):
-                    assert isinstance(original, nn.Conv2d)
-                    faster = WinogradConv2d(original, dtype)
-                    self._put(target, faster)
-                    self._refresh.append(partial(_transform, faster, original, norm))
-                    continue
                 twin = _empty_copy(original)
                 self._put(target, twin)
                 self._refresh.append(self._derivation(twin, original, norm))
+
+    def _kernels(self, layers: Mapping[str, nn.Module]) -> dict[str, Kernel]:
+        """The kernel of each convolution that has one, by name."""
+        if not self._options.winograd:
+            return {}
+        dtype = torch.bfloat16 if self._options.bf16 else torch.float32
+        found = {
+            target: kernel_for(layer, dtype)
+            for target, layer in layers.items()
+            if not _has_hooks(layer)
+        }
+        return {target: kernel for target, kernel in found.items() if kernel}
+
+    def _fuse(
+        self,
+        target: str,
+        original: nn.Module,
+        kernel: Kernel,
+        around: Around,
+        folded: nn.Module | None,
+        layers: Mapping[str, nn.Module],
+    ) -> None:
+        assert isinstance(original, nn.Conv2d)
+        dtype = torch.bfloat16 if self._options.bf16 else torch.float32
+        fused = FusedConv2d(original, kernel, dtype, around)
+        self._put(target, fused)
+        before = layers[around.norm] if around.norm else None
+        self._refresh.append(partial(_set, fused, original, folded, before))
 
     def _put(self, target: str, module: nn.Module) -> None:
         parent, _, name = target.rpartition(".")
@@ -193,13 +221,23 @@ def fold(
 
     With s = gamma / sqrt(var + eps): s * weight, and beta + s * (bias - mean).
     """
+    scale, shift = affine(norm)
+    if bias is not None:
+        shift = shift + scale * bias
+    return weight * scale.view(-1, 1, 1, 1), shift
+
+
+def affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """A norm in eval mode as scale and shift of each channel.
+
+    They are s = gamma / sqrt(var + eps), and beta - s * mean.
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
-    centre = norm.running_mean if bias is None else norm.running_mean - bias
-    shift = -centre * scale if norm.bias is None else norm.bias - centre * scale
-    return weight * scale.view(-1, 1, 1, 1), shift
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
 
 
 def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
@@ -210,8 +248,15 @@ def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | 
     return fold(conv.weight, conv.bias, norm)
 
 
-def _transform(twin: WinogradConv2d, conv: nn.Conv2d, norm: nn.Module | None) -> None:
-    twin.set(*_weights(conv, norm))
+def _set(
+    fused: FusedConv2d,
+    conv: nn.Conv2d,
+    folded: nn.Module | None,
+    before: nn.Module | None,
+) -> None:
+    """Give the fused convolution the present weights, of the norms around it, too."""
+    assert before is None or isinstance(before, _BatchNorm)
+    fused.set(*_weights(conv, folded), None if before is None else affine(before))
 
 
 class _Tracer(fx.Tracer):

@@ -63,8 +63,8 @@ class TrainConfig(Section):
     """On CPUs with AVX2 or AVX-512, 3x3 convolutions of the training passes and their
     gradients take 36 products where 144 were (Lavin and Gray, CVPR 2016; multiples of
     32 channels, not beside compile). In fp32 they round a few times more coarsely than
-    the direct sum; in bf16 (with avx512_bf16, without AMX) by 1 % of a layer's
-    deviation, where the direct sum has 0.3 %."""
+    the direct sum; in bf16 by 1 % of a layer's deviation, where the direct sum has
+    0.3 %; with AMX bf16 sums are direct, in own loops."""
     tf32: bool = True
     """On GPUs, float32 convolutions and matrix products may round their factors to
     TF32 (10 bits of mantissa)."""

@@ -192,9 +192,11 @@ def mpi4py_library() -> Finding:
 def kernels() -> Finding:
     """The compiled loops of codecs and attacks."""
     from dathvd.compression.kernels import target
-    from dathvd.winograd import native
+    from dathvd.convolutions import tiles, winograd
 
-    found = {"codecs": target(), "convolutions": native.target()}
+    found = {"codecs": target(), "convolutions": winograd.native.target()}
+    if tiles.native.target() == "amx":
+        found["bf16"] = "amx"
     if None in found.values():
         remedy = "install g++ and " + _SETUP
         return Finding("Loops", "not compiled; slower", "warn", remedy)

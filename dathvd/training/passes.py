@@ -26,7 +26,7 @@ class TrainingPass(nn.Module):
         channels_last: images in channels-last layout; the weights should be, too.
         compiled: by ``torch.compile``.
         checkpointed: blocks keep their inputs alone, see ``recomputed``.
-        winograd: 3x3 convolutions on CPUs by minimal filtering, see ``filtered``.
+        winograd: convolutions on CPUs by compiled kernels, see ``filtered``.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ LAYERS = [
         "shared_disk",
         "dealing",
     },
-    {"winograd"},
+    {"convolutions"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},
     {"torchvision_shim"},
     {"runtime", "report", "run_folder", "run_history", "run_lock", "stop"},

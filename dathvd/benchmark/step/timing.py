@@ -17,7 +17,7 @@ from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.training.batches import Batch
 from dathvd.training.step import Trainer
-from dathvd.winograd import direct_sums
+from dathvd.convolutions import direct_sums
 
 # The product of square matrices of this size tells what each kind of device can do.
 _MATRIX = {"cpu": 1536, "cuda": 8192}

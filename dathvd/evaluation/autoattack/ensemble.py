@@ -21,13 +21,13 @@ from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import dlr_to_target
 from dathvd.attacks.network import Network, attacked
+from dathvd.convolutions import kernel_for
 from dathvd.errors import UserError, choose
 from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.evaluation.autoattack.doubts import doubts_of
 from dathvd.evaluation.autoattack.fab import fab
 from dathvd.evaluation.autoattack.square import square
 from dathvd.noise import SampleNoise
-from dathvd.winograd import suits
 
 NUM_STEPS = 100
 _STREAM = 20_000
@@ -50,7 +50,7 @@ def exact(model: nn.Module, device: torch.device) -> Forward:
     have it themselves. torch's own of few channels are slower in it: a gradient of the
     digits' network by a third.
     """
-    winograd = any(suits(layer, torch.float32) for layer in model.modules())
+    winograd = any(kernel_for(layer) for layer in model.modules())
     return Forward(
         channels_last=winograd or device.type != "cpu",
         fold_batch_norm=True,

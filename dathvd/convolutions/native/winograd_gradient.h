@@ -50,7 +50,7 @@ INLINE void points_of(const Convolution& c, const void* pixels, bool outputs,
     else if (outputs)
         points_of_outputs(c, from, c.tile(tile), channel, points);
     else
-        points_of_images(c, from, c.tile(tile), channel, points);
+        points_of_images(c, Fusion{}, from, c.tile(tile), channel, points);
 }
 
 // One word of tiles -> words[point][word][channel]; step is from point to point

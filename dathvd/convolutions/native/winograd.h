@@ -119,17 +119,49 @@ INLINE void expand(Floats g0, Floats g1, Floats g2, Floats* to, int step) {
     to[5 * step] = g2;
 }
 
+INLINE Floats rectified(Floats values) { return values < 0 ? Floats{} : values; }
+
+// The images' pixels at `offset`, as the convolution takes them.
+INLINE Floats taken(const Fusion& fusion, const Pixel* images, int64_t offset,
+                    int64_t channel) {
+    const Floats values = load_pixels(images + offset);
+    if (fusion.mask) {
+        const Floats mask = load_pixels(static_cast<const Pixel*>(fusion.mask) + offset);
+        return mask > 0 ? values : Floats{};
+    }
+    if (!fusion.scale_in) return values;
+    return rectified(load(fusion.scale_in + channel) * values +
+                     load(fusion.shift_in + channel));
+}
+
+// Stores sums as the convolution gives them.
+INLINE void give(const Fusion& fusion, Floats values, Pixel* out, int64_t offset,
+                 int64_t channel) {
+    if (fusion.bias) values += load(fusion.bias + channel);
+    if (fusion.residual)
+        values += load_pixels(static_cast<const Pixel*>(fusion.residual) + offset);
+    if (fusion.gate) {
+        const Floats gate = load_pixels(static_cast<const Pixel*>(fusion.gate) + offset);
+        const Floats scale = load(fusion.scale_out + channel);
+        values = scale * gate + load(fusion.shift_out + channel) <= 0 ? Floats{}
+                                                                      : scale * values;
+    }
+    if (fusion.rectified) values = rectified(values);
+    store_pixels(out + offset, values);
+}
+
 // B^T d B of LANES channels of one tile of images
-INLINE void points_of_images(const Convolution& c, const Pixel* images, const Tile& tile,
-                             int64_t channel, Floats (&d)[6][6]) {
+INLINE void points_of_images(const Convolution& c, const Fusion& fusion,
+                             const Pixel* images, const Tile& tile, int64_t channel,
+                             Floats (&d)[6][6]) {
     const int64_t channels = c.channels_in;
-    const Pixel* image = images + tile.image * c.height * c.width * channels + channel;
+    const int64_t first = tile.image * c.height * c.width * channels + channel;
     for (int i = 0; i < 6; i++)
         for (int j = 0; j < 6; j++) {
             const int64_t y = tile.y - 1 + i, x = tile.x - 1 + j;
             const bool inside = y >= 0 && y < c.height && x >= 0 && x < c.width;
-            d[i][j] =
-                inside ? load_pixels(image + (y * c.width + x) * channels) : Floats{};
+            const int64_t offset = first + (y * c.width + x) * channels;
+            d[i][j] = inside ? taken(fusion, images, offset, channel) : Floats{};
         }
     for (int j = 0; j < 6; j++)
         to_points(d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j]);
@@ -138,14 +170,15 @@ INLINE void points_of_images(const Convolution& c, const Pixel* images, const Ti
 }
 
 // images -> tiles[point][row][channel]: rows are the tiles first .. first + count - 1
-static void scatter(const Convolution& c, const void* images, float* tiles,
-                    int64_t first, int64_t count, int64_t rows) {
+static void scatter(const Convolution& c, const Fusion& fusion, const void* images,
+                    float* tiles, int64_t first, int64_t count, int64_t rows) {
     const int64_t step = rows * c.stride_in();
     for (int64_t row = 0; row < count; row++) {
         const Tile tile = c.tile(first + row);
         for (int64_t channel = 0; channel < c.channels_in; channel += LANES) {
             Floats d[6][6];
-            points_of_images(c, static_cast<const Pixel*>(images), tile, channel, d);
+            points_of_images(c, fusion, static_cast<const Pixel*>(images), tile, channel,
+                             d);
             float* to = tiles + row * c.stride_in();
             for (int point = 0; point < 36; point++)
                 store_pixels(reinterpret_cast<Pixel*>(to + point * step) + channel,
@@ -154,14 +187,13 @@ static void scatter(const Convolution& c, const void* images, float* tiles,
     }
 }
 
-// tiles[point][row][channel] -> images, with the bias
-static void gather(const Convolution& c, const float* tiles, const float* bias,
+// tiles[point][row][channel] -> images
+static void gather(const Convolution& c, const Fusion& fusion, const float* tiles,
                    void* images, int64_t first, int64_t count, int64_t rows) {
     const int64_t channels = c.channels_out, step = rows * channels;
     for (int64_t row = 0; row < count; row++) {
         const Tile tile = c.tile(first + row);
-        Pixel* image =
-            static_cast<Pixel*>(images) + tile.image * c.height * c.width * channels;
+        const int64_t image = tile.image * c.height * c.width * channels;
         for (int64_t channel = 0; channel < channels; channel += LANES) {
             Floats m[6][6];
             const float* from = tiles + row * channels + channel;
@@ -169,14 +201,14 @@ static void gather(const Convolution& c, const float* tiles, const float* bias,
                 for (int j = 0; j < 6; j++) m[i][j] = load(from + (6 * i + j) * step);
             for (int j = 0; j < 6; j++)
                 from_points(m[0][j], m[1][j], m[2][j], m[3][j], m[4][j], m[5][j]);
-            const Floats offset = bias ? load(bias + channel) : Floats{};
             for (int i = 0; i < 4; i++) {
                 from_points(m[i][0], m[i][1], m[i][2], m[i][3], m[i][4], m[i][5]);
                 for (int j = 0; j < 4; j++) {
                     const int64_t y = tile.y + i, x = tile.x + j;
+                    const int64_t pixel = image + (y * c.width + x) * channels;
                     if (y < c.height && x < c.width)
-                        store_pixels(image + (y * c.width + x) * channels + channel,
-                                     m[i][j] + offset);
+                        give(fusion, m[i][j], static_cast<Pixel*>(images),
+                             pixel + channel, channel);
                 }
             }
         }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "fusion.h"
 #include "parallel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -161,11 +162,15 @@ void winograd_transform(const float* weights, float* to, int64_t channels_in,
     });
 }
 
-// images and out are float32, or bfloat16 as the factors are; the bias is float32
-void winograd_convolve(const void* images, const float* weights, const float* bias,
-                       void* out, int64_t num_images, int64_t height, int64_t width,
-                       int64_t channels_in, int64_t channels_out, int bf16,
-                       int threads) {
+// images and out are float32, or bfloat16 as the factors are; the rest as in fusion.h
+void winograd_convolve(const void* images, const float* weights, void* out,
+                       int64_t num_images, int64_t height, int64_t width,
+                       int64_t channels_in, int64_t channels_out, int bf16, int threads,
+                       const void* mask, const float* scale_in, const float* shift_in,
+                       const float* bias, const void* residual, const void* gate,
+                       const float* scale_out, const float* shift_out, int rectified) {
+    const Fusion fusion{mask,     scale_in, shift_in,  bias,     residual,
+                        gate, scale_out, shift_out, rectified};
     const Target& kernels = loops(bf16);
     const Convolution c{num_images,  height,       width,
                         channels_in, channels_out, kernels.factors};
@@ -184,12 +189,12 @@ void winograd_convolve(const void* images, const float* weights, const float* bi
             float* products = tiles + kPoints * block * c.stride_in();
             const int64_t first = index * block, count = std::min(block, total - first);
             const int64_t rows = whole_rows(count);
-            kernels.scatter(c, images, tiles, first, count, rows);
+            kernels.scatter(c, fusion, images, tiles, first, count, rows);
             for (int64_t point = 0; point < kPoints; point++)
                 kernels.multiply(c, tiles + point * rows * c.stride_in(),
                                  weights + point * matrix,
                                  products + point * rows * channels_out, rows);
-            kernels.gather(c, products, bias, out, first, count, rows);
+            kernels.gather(c, fusion, products, out, first, count, rows);
         });
         return;
     }
@@ -199,7 +204,7 @@ void winograd_convolve(const void* images, const float* weights, const float* bi
     float* tiles = kept_memory(kShared, rows * per_row);
     float* products = tiles + kPoints * rows * c.stride_in();
     in_parallel(total, threads, [&](int64_t index) {
-        kernels.scatter(c, images, tiles + index * c.stride_in(), index, 1, rows);
+        kernels.scatter(c, fusion, images, tiles + index * c.stride_in(), index, 1, rows);
     });
     in_parallel(kPoints, threads, [&](int64_t point) {
         kernels.multiply(c, tiles + point * rows * c.stride_in(),
@@ -207,7 +212,7 @@ void winograd_convolve(const void* images, const float* weights, const float* bi
                          products + point * rows * channels_out, rows);
     });
     in_parallel(total, threads, [&](int64_t index) {
-        kernels.gather(c, products + index * channels_out, bias, out, index, 1, rows);
+        kernels.gather(c, fusion, products + index * channels_out, out, index, 1, rows);
     });
 }
 

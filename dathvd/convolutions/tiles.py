@@ -1,0 +1,101 @@
+"""Convolutions of bfloat16 images in tiles (AMX): the direct sum, in float32.
+
+A tile's rows are one pixel of 16 images, or neighbouring pixels of fewer, so that
+images are copied once, a line of 32 channels at a time, and never gathered per tap.
+Rounding errors are those of torch's own bfloat16 convolutions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dathvd.convolutions.kernel import NOTHING, Fusion, Shape, laid_out, outputs
+from dathvd.native import Native
+
+_FEWEST = {1: 2, 2: 17}
+"""Images by stride: neighbouring pixels of a wider stride are not beside each other,
+so that a tile's rows, and the 32 terms of a gradient, are images alone."""
+native = Native(
+    "dathvd.convolutions._tiles",
+    {
+        "tiles_transform": "ppnnnii",
+        "tiles_convolve": "pppnnnnnnnii" + "pppppppp" + "i",
+        "tiles_weight_gradient": "pppnnnnnnni",
+    },
+    targets=("none", "amx"),
+)
+
+
+class Tiles:
+    """The ``Kernel``: 1x1 and 3x3, of stride 1 and 2, in bfloat16."""
+
+    def suits(self, layer: nn.Conv2d, dtype: torch.dtype) -> bool:
+        """Whether the processor has tiles, and the system lets this process use them."""
+        fits = layer.kernel_size in ((1, 1), (3, 3)) and layer.stride in ((1, 1), (2, 2))
+        return fits and dtype is torch.bfloat16 and native.target() == "amx"
+
+    def takes(self, images: Tensor, shape: Shape, *, prepared: bool) -> bool:
+        """Whether there are images enough."""
+        return native.takes(images) and len(images) >= _FEWEST[shape.stride]
+
+    def num_factors(self, weight: Tensor) -> int:
+        """As many as weights."""
+        return weight.numel()
+
+    def transform(self, weight: Tensor, to: Tensor, *, adjoint: bool = False) -> Tensor:
+        """As ``Kernel``."""
+        channels_out, channels_in, kernel, _ = weight.shape
+        sizes = (channels_in, channels_out, kernel, adjoint, torch.get_num_threads())
+        native.call("tiles_transform", weight.contiguous(), to, *sizes)
+        return to
+
+    def convolve(
+        self, images: Tensor, factors: Tensor, shape: Shape, fusion: Fusion = NOTHING
+    ) -> Tensor:
+        """As ``Kernel``."""
+        out = outputs(shape.outputs_of(images), images.dtype)
+        _call(laid_out(images), factors, out, shape, images.shape, False, fusion)
+        return out
+
+    def adjoint(
+        self,
+        gradient: Tensor,
+        factors: Tensor,
+        shape: Shape,
+        size: torch.Size,
+        fusion: Fusion = NOTHING,
+    ) -> Tensor:
+        """As ``Kernel``."""
+        out = outputs(size, gradient.dtype)
+        _call(laid_out(gradient), factors, out, shape, size, True, fusion)
+        return out
+
+    def weight_gradient(self, images: Tensor, gradient: Tensor, shape: Shape) -> Tensor:
+        """As ``Kernel``."""
+        images, gradient = laid_out(images), laid_out(gradient)
+        kernel = shape.kernel
+        found = torch.empty(shape.outputs, shape.inputs, kernel, kernel)
+        sizes = _sizes(images.shape, shape)
+        threads = torch.get_num_threads()
+        native.call("tiles_weight_gradient", images, gradient, found, *sizes, threads)
+        return found
+
+
+def _sizes(images: torch.Size, shape: Shape) -> tuple[int, ...]:
+    count, _, height, width = images
+    channels = shape.inputs, shape.outputs
+    return count, height, width, *channels, shape.kernel, shape.stride
+
+
+def _call(
+    images: Tensor,
+    factors: Tensor,
+    out: Tensor,
+    shape: Shape,
+    size: torch.Size,
+    adjoint: bool,
+    fusion: Fusion,
+) -> None:
+    sizes = (*_sizes(size, shape), adjoint, torch.get_num_threads())
+    native.call("tiles_convolve", images, factors, out, *sizes, *fusion.arguments())
