@@ -30,6 +30,9 @@ class Around:
     """The name of the batch norm before it, whose output it takes through a ReLU."""
     rectified: bool = False
     """Whether a ReLU takes its outputs."""
+    passes: bool = False
+    """Whether it also returns its images, for the other one that takes them: their
+    gradient then comes here, and is added to this one's in the same pass."""
 
 
 class FusedConv2d(nn.Module):
@@ -77,7 +80,9 @@ class FusedConv2d(nn.Module):
         self.scale, self.shift = affine or (None, None)
         self._is_prepared = False
 
-    def forward(self, images: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, residual: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """``[N, in, H, W]`` to ``[N, out, H / stride, W / stride]``."""
         if torch.is_autocast_enabled("cpu"):
             images = images.to(self.dtype)
@@ -87,15 +92,16 @@ class FusedConv2d(nn.Module):
             residual is None or residual.shape == self.shape.outputs_of(images)
         )
         if not (suits and self.kernel.takes(images, self.shape, prepared=True)):
-            return self._by_torch(images, residual)
+            outputs = self._by_torch(images, residual)
+            return (outputs, images) if self.around.passes else outputs
         if not self._is_prepared:
             self.kernel.transform(self.weight, self.factors)
             self.kernel.transform(self.weight, self.adjoint_factors, adjoint=True)
             self._is_prepared = True
-        found: Tensor = _Convolution.apply(
+        found: tuple[Tensor, Tensor] = _Convolution.apply(
             images, residual, self
         )  # type: ignore[no-untyped-call]
-        return found
+        return found if self.around.passes else found[0]
 
     def _by_torch(self, images: Tensor, residual: Tensor | None) -> Tensor:
         if self.scale is not None and self.shift is not None:
@@ -114,10 +120,11 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, images: Tensor, residual: Tensor | None, layer: FusedConv2d
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
         if residual is not None:
-            residual = residual.contiguous(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
+            residual = _laid_out(residual)
+        images = _laid_out(images)
         fusion = Fusion(
             scale_in=layer.scale,
             shift_in=layer.shift,
@@ -131,24 +138,32 @@ class _Convolution(torch.autograd.Function):
             images if layer.scale is not None else None,
             outputs if layer.around.rectified else None,
         )
-        return outputs
+        return outputs, images if layer.around.passes else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         layer: FusedConv2d = ctx.layer
+        gradient, passed = (each if each is None else _laid_out(each) for each in gradients)
+        if gradient is None:
+            return passed, None, None
         gate, mask = ctx.saved_tensors
         scale, shift = ctx.affine
-        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         if mask is not None and ctx.needs_input_grad[1]:
             gradient, mask = torch.ops.aten.threshold_backward(gradient, mask, 0), None
         of_images = None
         if ctx.needs_input_grad[0]:
-            fusion = Fusion(mask=mask, gate=gate, scale_out=scale, shift_out=shift)
+            fusion = Fusion(
+                mask=mask, gate=gate, scale_out=scale, shift_out=shift, residual=passed
+            )
             of_images = layer.kernel.adjoint(
                 gradient, layer.adjoint_factors, layer.shape, ctx.size, fusion
             )
         return of_images, gradient if ctx.needs_input_grad[1] else None, None
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def fuse(
@@ -171,53 +186,87 @@ def fuse(
     Returns:
         What each of the convolutions takes over.
     """
-    found = {target: Around() for target in convolutions}
     uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    found = {target: Around() for target in convolutions}
+    once = {target for target in found if uses[target] == 1}
+    if norms:
+        free = {name for name, count in uses.items() if count == 1}
+        _take_norms(graph, layers, found, once, free - set(folded.values()))
     for node in list(graph.nodes):
         target = str(node.target)
-        if node.op != "call_module" or target not in found or uses[target] > 1:
+        if node.op != "call_module" or target not in once:
             continue
-        if norms:
-            norm = _norm_before(node, layers)
-            if norm is not None and str(norm.target) not in folded.values():
-                if uses[str(norm.target)] == 1:
-                    found[target].norm = str(norm.target)
-                    _bypass(node, norm)
         last = _take_sum(graph, node, _only_user(node) if target in folded else node)
         rectifier = _only_user(last)
         if rectifier is not None and _is_relu(rectifier, layers):
             found[target].rectified = True
             rectifier.replace_all_uses_with(last)
             graph.erase_node(rectifier)
+    _pass_images(graph, found, once)
     return found
+
+
+def _take_norms(
+    graph: fx.Graph,
+    layers: Mapping[str, nn.Module],
+    found: Mapping[str, Around],
+    once: set[str],
+    free: set[str],
+) -> None:
+    """Let convolutions take over norms whose rectified output they alone take."""
+    for rectifier in list(graph.nodes):
+        if not _is_relu(rectifier, layers):
+            continue
+        norm = rectifier.args[0]
+        takers = list(rectifier.users)
+        if not (
+            isinstance(norm, fx.Node)
+            and len(norm.users) == 1
+            and norm.op == "call_module"
+            and str(norm.target) in free
+            and _is_affine(layers[str(norm.target)])
+            and all(each.op == "call_module" for each in takers)
+            and all(str(each.target) in once for each in takers)
+        ):
+            continue
+        for taker in takers:
+            found[str(taker.target)].norm = str(norm.target)
+        rectifier.replace_all_uses_with(norm.all_input_nodes[0])
+        graph.erase_node(rectifier)
+        graph.erase_node(norm)
+
+
+def _is_affine(layer: nn.Module) -> bool:
+    """Whether it is a batch norm that scales and shifts by running statistics."""
+    if not isinstance(layer, _BatchNorm) or layer.running_var is None:
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def _pass_images(graph: fx.Graph, found: Mapping[str, Around], once: set[str]) -> None:
+    """Let the second of two that take the same images take them from the first."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for images in list(graph.nodes):
+        takers = sorted(images.users, key=order.__getitem__)
+        first = takers[0] if len(takers) == 2 else None
+        if first is None or first.op != "call_module":
+            continue
+        target = str(first.target)
+        if target not in once or images in first.args[1:] or found[target].passes:
+            continue
+        found[target].passes = True
+        with graph.inserting_after(first):
+            passed = graph.call_function(operator.getitem, (first, 1))
+            outputs = graph.call_function(operator.getitem, (first, 0))
+        takers[1].replace_input_with(images, passed)
+        first.replace_all_uses_with(
+            outputs, delete_user_cb=lambda user: user not in (outputs, passed)
+        )
+        order[passed] = order[outputs] = order[first]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _norm_before(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
-    """The batch norm whose output the convolution alone takes, through a ReLU."""
-    rectifier = node.args[0]
-    if not isinstance(rectifier, fx.Node) or not _is_relu(rectifier, layers):
-        return None
-    norm = rectifier.args[0]
-    if not isinstance(norm, fx.Node) or len(rectifier.users) != 1:
-        return None
-    layer = layers.get(str(norm.target)) if norm.op == "call_module" else None
-    if not isinstance(layer, _BatchNorm) or layer.running_var is None:
-        return None
-    has_hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return norm if len(norm.users) == 1 and not has_hooks else None
-
-
-def _bypass(node: fx.Node, norm: fx.Node) -> None:
-    """Let the convolution take what the norm took."""
-    rectifier = node.args[0]
-    assert isinstance(rectifier, fx.Node)
-    node.replace_input_with(rectifier, norm.all_input_nodes[0])
-    node.graph.erase_node(rectifier)
-    node.graph.erase_node(norm)
 
 
 def _take_sum(graph: fx.Graph, node: fx.Node, last: fx.Node | None) -> fx.Node:

@@ -48,13 +48,13 @@ class Fusion:
     shift_in: Tensor | None = None
     bias: Tensor | None = None
     """Of each channel out, added to the sums."""
-    residual: Tensor | None = None
-    """Like the outputs, and added to them."""
     gate: Tensor | None = None
     """Like the outputs, which are multiplied by the scale of their channel where scale
     * gate + shift is positive, and zero elsewhere."""
     scale_out: Tensor | None = None
     shift_out: Tensor | None = None
+    residual: Tensor | None = None
+    """Like the outputs, and added to them."""
     rectified: bool = False
     """Outputs below zero are zero."""
 
@@ -65,10 +65,10 @@ class Fusion:
             self.scale_in,
             self.shift_in,
             self.bias,
-            self.residual,
             self.gate,
             self.scale_out,
             self.shift_out,
+            self.residual,
             int(self.rectified),
         )
 

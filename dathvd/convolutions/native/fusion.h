@@ -15,13 +15,13 @@ struct Fusion {
     const float* shift_in;
     // Of each channel out, float32, added to the sums.
     const float* bias;
-    // Like the outputs, and added to them.
-    const void* residual;
     // Like the outputs, with a scale and shift of each channel out, float32: an output
     // counts scale times where scale * gate + shift is positive, and else as zero.
     const void* gate;
     const float* scale_out;
     const float* shift_out;
+    // Like the outputs, and added to them.
+    const void* residual;
     // Outputs below zero are zero.
     int64_t rectified;
 };

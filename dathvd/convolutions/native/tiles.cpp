@@ -153,15 +153,15 @@ inline void give(const Fusion& fusion, __m512 low, __m512 high, uint16_t* out,
         low = _mm512_add_ps(low, _mm512_loadu_ps(fusion.bias + channel));
         high = _mm512_add_ps(high, _mm512_loadu_ps(fusion.bias + channel + 16));
     }
-    if (fusion.residual) {
-        const Line line = load_line(static_cast<const uint16_t*>(fusion.residual) + offset);
-        low = _mm512_add_ps(low, low_of(line));
-        high = _mm512_add_ps(high, high_of(line));
-    }
     if (fusion.gate) {
         const Line line = load_line(static_cast<const uint16_t*>(fusion.gate) + offset);
         low = gated(fusion, low, low_of(line), channel);
         high = gated(fusion, high, high_of(line), channel + 16);
+    }
+    if (fusion.residual) {
+        const Line line = load_line(static_cast<const uint16_t*>(fusion.residual) + offset);
+        low = _mm512_add_ps(low, low_of(line));
+        high = _mm512_add_ps(high, high_of(line));
     }
     if (fusion.rectified) low = rectified(low), high = rectified(high);
     _mm512_storeu_si512(out + offset, line_of(low, high));
@@ -492,8 +492,8 @@ void tiles_convolve(const void* images, const void* weights, void* out,
                     int64_t channels_in, int64_t channels_out, int64_t kernel,
                     int64_t stride, int adjoint, int threads, const void* mask,
                     const float* scale_in, const float* shift_in, const float* bias,
-                    const void* residual, const void* gate, const float* scale_out,
-                    const float* shift_out, int rectified) {
+                    const void* gate, const float* scale_out, const float* shift_out,
+                    const void* residual, int rectified) {
 #ifdef HAS_TILES
     const int64_t down = (height + stride - 1) / stride, across = (width + stride - 1) / stride;
     Sizes s{num_images, height, width, channels_in, down, across, channels_out,
@@ -501,8 +501,8 @@ void tiles_convolve(const void* images, const void* weights, void* out,
     if (adjoint)
         s = Sizes{num_images, down,   across, channels_out, height, width,
                   channels_in, kernel, stride, true};
-    const Fusion fusion{mask,     scale_in, shift_in,  bias,     residual,
-                        gate, scale_out, shift_out, rectified};
+    const Fusion fusion{mask, scale_in,  shift_in,  bias,     gate,
+                        scale_out, shift_out, residual, rectified};
     Convolution(s, fusion, static_cast<const uint16_t*>(images),
                 static_cast<const uint16_t*>(weights), static_cast<uint16_t*>(out))
         .run(threads);

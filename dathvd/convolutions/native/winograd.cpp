@@ -167,10 +167,10 @@ void winograd_convolve(const void* images, const float* weights, void* out,
                        int64_t num_images, int64_t height, int64_t width,
                        int64_t channels_in, int64_t channels_out, int bf16, int threads,
                        const void* mask, const float* scale_in, const float* shift_in,
-                       const float* bias, const void* residual, const void* gate,
-                       const float* scale_out, const float* shift_out, int rectified) {
-    const Fusion fusion{mask,     scale_in, shift_in,  bias,     residual,
-                        gate, scale_out, shift_out, rectified};
+                       const float* bias, const void* gate, const float* scale_out, const float* shift_out,
+                    const void* residual, int rectified) {
+    const Fusion fusion{mask, scale_in,  shift_in,  bias,     gate,
+                        scale_out, shift_out, residual, rectified};
     const Target& kernels = loops(bf16);
     const Convolution c{num_images,  height,       width,
                         channels_in, channels_out, kernels.factors};

@@ -138,14 +138,14 @@ INLINE Floats taken(const Fusion& fusion, const Pixel* images, int64_t offset,
 INLINE void give(const Fusion& fusion, Floats values, Pixel* out, int64_t offset,
                  int64_t channel) {
     if (fusion.bias) values += load(fusion.bias + channel);
-    if (fusion.residual)
-        values += load_pixels(static_cast<const Pixel*>(fusion.residual) + offset);
     if (fusion.gate) {
         const Floats gate = load_pixels(static_cast<const Pixel*>(fusion.gate) + offset);
         const Floats scale = load(fusion.scale_out + channel);
         values = scale * gate + load(fusion.shift_out + channel) <= 0 ? Floats{}
                                                                       : scale * values;
     }
+    if (fusion.residual)
+        values += load_pixels(static_cast<const Pixel*>(fusion.residual) + offset);
     if (fusion.rectified) values = rectified(values);
     store_pixels(out + offset, values);
 }
