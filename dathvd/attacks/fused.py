@@ -11,6 +11,7 @@ import operator
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,8 +96,9 @@ class FusedConv2d(nn.Module):
             outputs = self._by_torch(images, residual)
             return (outputs, images) if self.around.passes else outputs
         if not self._is_prepared:
-            self.kernel.transform(self.weight, self.factors)
-            self.kernel.transform(self.weight, self.adjoint_factors, adjoint=True)
+            transform = partial(self.kernel.transform, self.weight, shape=self.shape)
+            transform(to=self.factors)
+            transform(to=self.adjoint_factors, adjoint=True)
             self._is_prepared = True
         found: tuple[Tensor, Tensor] = _Convolution.apply(
             images, residual, self

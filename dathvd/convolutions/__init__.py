@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from dathvd.convolutions import tiles, winograd
+from dathvd.convolutions import direct, tiles, winograd
 from dathvd.convolutions.kernel import (
     CHANNELS,
     NOTHING,
@@ -19,7 +19,7 @@ from dathvd.convolutions.kernel import (
     shared_room,
 )
 
-KERNELS: tuple[Kernel, ...] = (tiles.Tiles(), winograd.Winograd())
+KERNELS: tuple[Kernel, ...] = (tiles.Tiles(), winograd.Winograd(), direct.Direct())
 """The first one that suits is taken."""
 
 

@@ -26,6 +26,13 @@ class Shape:
     """Its height and width."""
     stride: int = 1
 
+    def sizes(self, images: torch.Size) -> tuple[int, ...]:
+        """Of images ``[N, in, H, W]`` and the convolution, as compiled functions take
+        them."""
+        count, _, height, width = images
+        channels = self.inputs, self.outputs
+        return count, height, width, *channels, self.kernel, self.stride
+
     def outputs_of(self, images: Tensor) -> torch.Size:
         """The outputs' size, from ``[N, in, H, W]``."""
         count, _, height, width = images.shape
@@ -99,12 +106,15 @@ class Kernel(Protocol):
         """Numbers that ``transform`` writes."""
         ...
 
-    def transform(self, weight: Tensor, to: Tensor, *, adjoint: bool = False) -> Tensor:
+    def transform(
+        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
+    ) -> Tensor:
         """Write the factors of a convolution, or of its adjoint.
 
         Args:
             weight: float32 ``[out, in, kernel, kernel]``.
             to: at least ``num_factors``; its type is that of the images.
+            shape: of the convolution.
             adjoint: from the outputs' gradient to the images'.
 
         Returns:

@@ -43,11 +43,13 @@ class Tiles:
         """As many as weights."""
         return weight.numel()
 
-    def transform(self, weight: Tensor, to: Tensor, *, adjoint: bool = False) -> Tensor:
+    def transform(
+        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
+    ) -> Tensor:
         """As ``Kernel``."""
-        channels_out, channels_in, kernel, _ = weight.shape
-        sizes = (channels_in, channels_out, kernel, adjoint, torch.get_num_threads())
-        native.call("tiles_transform", weight.contiguous(), to, *sizes)
+        sizes = (shape.inputs, shape.outputs, shape.kernel, adjoint)
+        threads = torch.get_num_threads()
+        native.call("tiles_transform", weight.contiguous(), to, *sizes, threads)
         return to
 
     def convolve(
@@ -76,16 +78,10 @@ class Tiles:
         images, gradient = laid_out(images), laid_out(gradient)
         kernel = shape.kernel
         found = torch.empty(shape.outputs, shape.inputs, kernel, kernel)
-        sizes = _sizes(images.shape, shape)
+        sizes = shape.sizes(images.shape)
         threads = torch.get_num_threads()
         native.call("tiles_weight_gradient", images, gradient, found, *sizes, threads)
         return found
-
-
-def _sizes(images: torch.Size, shape: Shape) -> tuple[int, ...]:
-    count, _, height, width = images
-    channels = shape.inputs, shape.outputs
-    return count, height, width, *channels, shape.kernel, shape.stride
 
 
 def _call(
@@ -97,5 +93,5 @@ def _call(
     adjoint: bool,
     fusion: Fusion,
 ) -> None:
-    sizes = (*_sizes(size, shape), adjoint, torch.get_num_threads())
+    sizes = (*shape.sizes(size), adjoint, torch.get_num_threads())
     native.call("tiles_convolve", images, factors, out, *sizes, *fusion.arguments())

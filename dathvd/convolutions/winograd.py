@@ -28,6 +28,8 @@ native = Native(
         "winograd_transform": "ppnniii",
         "winograd_convolve": "pppnnnnnii" + "pppppppp" + "i",
         "winograd_weight_gradient": "pppnnnnnii",
+        "direct_transform": "ppnnnnii",
+        "direct_convolve": "pppnnnnnnnii" + "pppppppp" + "i",
     },
 )
 
@@ -54,7 +56,9 @@ class Winograd:
         """36 for each pair of channels."""
         return _POINTS * weight.shape[0] * weight.shape[1]
 
-    def transform(self, weight: Tensor, to: Tensor, *, adjoint: bool = False) -> Tensor:
+    def transform(
+        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
+    ) -> Tensor:
         """As ``Kernel``."""
         channels = weight.shape[:2] if adjoint else weight.shape[1::-1]
         half = to.dtype is torch.bfloat16

@@ -78,7 +78,8 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(images, weight)
         ctx.kernel, ctx.shape = kernel, shape
-        factors = kernel.transform(weight, shared_room(kernel, weight, images.dtype))
+        room = shared_room(kernel, weight, images.dtype)
+        factors = kernel.transform(weight, room, shape)
         return kernel.convolve(images, factors, shape, Fusion(bias=bias))
 
     @staticmethod
@@ -90,7 +91,7 @@ class _Convolution(torch.autograd.Function):
         found: list[Tensor | None] = [None] * 5
         if wanted[0]:
             room = shared_room(kernel, weight, images.dtype)
-            factors = kernel.transform(weight, room, adjoint=True)
+            factors = kernel.transform(weight, room, ctx.shape, adjoint=True)
             found[0] = kernel.adjoint(gradient, factors, ctx.shape, images.shape)
         if wanted[1]:
             found[1] = kernel.weight_gradient(images, gradient, ctx.shape)

@@ -8,6 +8,7 @@
 
 #include "fusion.h"
 #include "parallel.h"
+#include "sizes.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && \
     !defined(__clang__) && __GNUC__ >= 11
@@ -28,26 +29,6 @@ constexpr int64_t kTile = 512;          // bfloat16 numbers of a tile
 constexpr int64_t kPanel = 2 * kTile;   // weights of 32 channels in and 32 out
 constexpr int64_t kStripBytes = 5 << 18;  // of packed rows: most of what a core's cache holds
 constexpr int64_t kGradientBytes = 3 << 19;
-
-// A convolution, or its adjoint: from source images to target images.
-struct Sizes {
-    int64_t images, height, width, channels;                       // of the source
-    int64_t target_height, target_width, target_channels;
-    int64_t kernel, stride;
-    bool adjoint;
-
-    int64_t taps() const { return kernel * kernel; }
-    // The source's row (or column) that a tap takes for a target's, or -1.
-    int64_t source(int64_t target, int64_t tap, int64_t extent) const {
-        const int64_t padding = kernel / 2;
-        int64_t place = adjoint ? target + padding - tap : target * stride + tap - padding;
-        if (adjoint && stride > 1) {
-            if (place % stride) return -1;
-            place /= stride;
-        }
-        return place >= 0 && place < extent ? place : -1;
-    }
-};
 
 int64_t power_above(int64_t count, int64_t most) {
     int64_t power = 1;
@@ -475,10 +456,7 @@ void lower_target(int wanted) {
 void tiles_transform(const float* weights, void* to, int64_t channels_in,
                      int64_t channels_out, int64_t kernel, int adjoint, int threads) {
 #ifdef HAS_TILES
-    Sizes s{};
-    s.channels = adjoint ? channels_out : channels_in;
-    s.target_channels = adjoint ? channels_in : channels_out;
-    s.kernel = kernel, s.adjoint = adjoint != 0;
+    const Sizes s(0, 0, 0, channels_in, channels_out, kernel, 1, adjoint != 0);
     in_parallel(s.target_channels / kChannels, threads, [&](int64_t panel) {
         pack_weights(s, weights, static_cast<uint16_t*>(to), panel);
     });
@@ -495,12 +473,8 @@ void tiles_convolve(const void* images, const void* weights, void* out,
                     const void* gate, const float* scale_out, const float* shift_out,
                     const void* residual, int rectified) {
 #ifdef HAS_TILES
-    const int64_t down = (height + stride - 1) / stride, across = (width + stride - 1) / stride;
-    Sizes s{num_images, height, width, channels_in, down, across, channels_out,
-            kernel,     stride, false};
-    if (adjoint)
-        s = Sizes{num_images, down,   across, channels_out, height, width,
-                  channels_in, kernel, stride, true};
+    const Sizes s(num_images, height, width, channels_in, channels_out, kernel, stride,
+                  adjoint != 0);
     const Fusion fusion{mask, scale_in,  shift_in,  bias,     gate,
                         scale_out, shift_out, residual, rectified};
     Convolution(s, fusion, static_cast<const uint16_t*>(images),
@@ -515,16 +489,8 @@ void tiles_weight_gradient(const void* images, const void* outputs, float* gradi
                            int64_t channels_in, int64_t channels_out, int64_t kernel,
                            int64_t stride, int threads) {
 #ifdef HAS_TILES
-    const Sizes s{num_images,
-                  height,
-                  width,
-                  channels_in,
-                  (height + stride - 1) / stride,
-                  (width + stride - 1) / stride,
-                  channels_out,
-                  kernel,
-                  stride,
-                  false};
+    const Sizes s(num_images, height, width, channels_in, channels_out, kernel, stride,
+                  false);
     WeightGradient(s, static_cast<const uint16_t*>(images),
                    static_cast<const uint16_t*>(outputs))
         .run(gradient, threads);

@@ -6,6 +6,7 @@
 
 #include "fusion.h"
 #include "parallel.h"
+#include "sizes.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #include <immintrin.h>
@@ -40,6 +41,7 @@ struct Convolution {
 constexpr int64_t kPoints = 36;
 constexpr int64_t kPointWords = 1 << 16;  // of one point's factors: a quarter of that cache
 constexpr int64_t kLargeMatrix = 1 << 17;  // of weights: its sums leave the cache
+constexpr int64_t kFactorFloats = 3 << 16;  // of the direct sum's block, in that cache
 constexpr int64_t kBlockBytes = 1 << 20;  // of tiles and products: what a core's cache holds
 
 }  // namespace
@@ -137,6 +139,29 @@ int best_target() {
 }
 
 int target = best_target();
+
+// loops of the direct sum
+struct Direct {
+    decltype(&plain::arrange) arrange;
+    decltype(&plain::collect) collect;
+    decltype(&plain::multiply_rows) multiply_rows;
+    decltype(&plain::spread_out) spread_out;
+};
+
+#define DIRECT_OF(space)                                                             \
+    {                                                                                \
+        space::arrange, space::collect, space::multiply_rows, space::spread_out      \
+    }
+
+const Direct direct_targets[] = {
+    DIRECT_OF(plain),
+#ifdef MANY_TARGETS
+    DIRECT_OF(avx2),
+    DIRECT_OF(avx512),
+#endif
+};
+
+const Direct& direct_loops() { return direct_targets[std::min(target, 2)]; }
 
 // the loops for factors in bfloat16, or else for those in float32
 const Target& loops(int bf16) { return targets[bf16 ? target : std::min(target, 2)]; }
@@ -277,6 +302,52 @@ void winograd_weight_gradient(const void* images, const void* outputs, float* gr
         kernels.finish(c, sums + out * channels_in, matrix,
                        gradient + 9 * out * channels_in);
     });
+}
+
+// weights[out][in][kernel][kernel] -> factors for direct_convolve
+void direct_transform(const float* weights, float* to, int64_t channels_in,
+                      int64_t channels_out, int64_t kernel, int64_t stride, int adjoint,
+                      int threads) {
+    const Sizes s(0, 0, 0, channels_in, channels_out, kernel, stride, adjoint != 0);
+    in_parallel(s.target_channels / loops(false).columns, threads,
+                [&](int64_t panel) { direct_loops().arrange(s, weights, to, panel); });
+}
+
+// as tiles_convolve, in float32
+void direct_convolve(const void* images, const float* weights, void* out,
+                     int64_t num_images, int64_t height, int64_t width,
+                     int64_t channels_in, int64_t channels_out, int64_t kernel,
+                     int64_t stride, int adjoint, int threads, const void* mask,
+                     const float* scale_in, const float* shift_in, const float* bias,
+                     const void* gate, const float* scale_out, const float* shift_out,
+                     const void* residual, int rectified) {
+    const Fusion fusion{mask, scale_in,  shift_in,  bias,     gate,
+                        scale_out, shift_out, residual, rectified};
+    const Sizes s(num_images, height, width, channels_in, channels_out, kernel, stride,
+                  adjoint != 0);
+    const Direct& kernels = direct_loops();
+    const int64_t unit = loops(false).rows;
+    Places classes[4];
+    const int64_t count = classes_of(s, classes);
+    for (int64_t each = 0; each < count; each++) {
+        const Places& places = classes[each];
+        const int64_t total = s.images * places.rows * places.columns;
+        const int64_t stride_in = places.count * s.channels + kPad;
+        const int64_t fits = kFactorFloats / stride_in;
+        const int64_t block =
+            std::max<int64_t>(std::min(fits, (total + threads - 1) / threads) / unit, 1) *
+            unit;
+        in_parallel((total + block - 1) / block, threads, [&](int64_t index) {
+            float* factors =
+                kept_memory(kOwn, block * (stride_in + s.target_channels));
+            float* products = factors + block * stride_in;
+            const int64_t first = index * block, rows = std::min(block, total - first);
+            kernels.collect(s, fusion, places, images, first, rows, factors, stride_in);
+            kernels.multiply_rows(s, places, factors, stride_in, weights, products,
+                                  (rows + unit - 1) / unit * unit);
+            kernels.spread_out(s, fusion, places, products, out, first, rows);
+        });
+    }
 }
 
 }  // extern "C"

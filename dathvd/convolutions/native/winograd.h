@@ -285,3 +285,6 @@ static void transform(const Convolution& c, const float* weights, float* to,
 }
 
 #include "winograd_gradient.h"
+#if TARGET < 3
+#include "direct.h"
+#endif
