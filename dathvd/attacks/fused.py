@@ -135,7 +135,11 @@ class _Convolution(torch.autograd.Function):
             rectified=layer.around.rectified,
         )
         outputs = layer.kernel.convolve(images, layer.factors, layer.shape, fusion)
-        ctx.layer, ctx.size, ctx.affine = layer, images.shape, (layer.scale, layer.shift)
+        ctx.layer, ctx.size, ctx.affine = (
+            layer,
+            images.shape,
+            (layer.scale, layer.shift),
+        )
         ctx.save_for_backward(
             images if layer.scale is not None else None,
             outputs if layer.around.rectified else None,
@@ -146,7 +150,9 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         layer: FusedConv2d = ctx.layer
-        gradient, passed = (each if each is None else _laid_out(each) for each in gradients)
+        gradient, passed = (
+            each if each is None else _laid_out(each) for each in gradients
+        )
         if gradient is None:
             return passed, None, None
         gate, mask = ctx.saved_tensors

@@ -118,7 +118,9 @@ class Twin:
             if target in gone:
                 self._put(target, nn.Identity())
             elif target in fused:
-                self._fuse(target, original, kernels[target], fused[target], norm, layers)
+                self._fuse(
+                    target, original, kernels[target], fused[target], norm, layers
+                )
             elif not _has_hooks(original):  # a hook may set the layer's weights
                 twin = _empty_copy(original)
                 self._put(target, twin)

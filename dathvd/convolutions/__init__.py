@@ -23,9 +23,7 @@ KERNELS: tuple[Kernel, ...] = (tiles.Tiles(), winograd.Winograd(), direct.Direct
 """The first one that suits is taken."""
 
 
-def kernel_for(
-    layer: nn.Module, dtype: torch.dtype = torch.float32
-) -> Kernel | None:
+def kernel_for(layer: nn.Module, dtype: torch.dtype = torch.float32) -> Kernel | None:
     """What computes this layer on images of that type; None where torch does.
 
     Args:

@@ -14,7 +14,8 @@ from dathvd.convolutions.kernel import NOTHING, Fusion, Shape, laid_out, outputs
 from dathvd.convolutions.winograd import native
 
 _FEWEST = 64
-"""Pixels of the outputs below which torch is faster: weights are most of what is read."""
+"""Pixels of the outputs below which torch is faster, as weights are most of what is
+read."""
 
 
 class Direct:
@@ -81,7 +82,7 @@ class Direct:
         kernel = shape.kernel
         weight = images.new_empty(shape.outputs, shape.inputs, kernel, kernel)
         sides = [kernel // 2] * 2, [1, 1]
-        return torch.ops.aten.convolution_backward(
+        found: Tensor = torch.ops.aten.convolution_backward(
             gradient,
             images,
             weight,
@@ -93,3 +94,4 @@ class Direct:
             1,
             [False, True, False],
         )[1]
+        return found

@@ -31,8 +31,9 @@ class Tiles:
     """The ``Kernel``: 1x1 and 3x3, of stride 1 and 2, in bfloat16."""
 
     def suits(self, layer: nn.Conv2d, dtype: torch.dtype) -> bool:
-        """Whether the processor has tiles, and the system lets this process use them."""
-        fits = layer.kernel_size in ((1, 1), (3, 3)) and layer.stride in ((1, 1), (2, 2))
+        """Whether the processor has tiles that the system lets this process use."""
+        sides, steps = ((1, 1), (3, 3)), ((1, 1), (2, 2))
+        fits = layer.kernel_size in sides and layer.stride in steps
         return fits and dtype is torch.bfloat16 and native.target() == "amx"
 
     def takes(self, images: Tensor, shape: Shape, *, prepared: bool) -> bool:

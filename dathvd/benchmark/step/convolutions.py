@@ -1,4 +1,4 @@
-"""What 3x3 convolutions cost on this processor: torch's direct sum beside Winograd's.
+"""What convolutions cost on this processor: torch's beside the compiled kernels.
 
     python -m dathvd.benchmark.step.convolutions --batch-size 32
 
@@ -19,8 +19,19 @@ import click
 if TYPE_CHECKING:
     import torch
 
-LAYERS = ((64, 32), (128, 16), (256, 8), (512, 4))
-"""Channels in and out, and the side of the images."""
+    from dathvd.convolutions import Kernel
+
+LAYERS = (
+    (64, 64, 32, 3, 1),
+    (128, 128, 16, 3, 1),
+    (256, 256, 8, 3, 1),
+    (512, 512, 4, 3, 1),
+    (64, 128, 32, 3, 2),
+    (128, 256, 16, 3, 2),
+    (256, 512, 8, 3, 2),
+    (256, 512, 8, 1, 2),
+)
+"""Channels in and out, the side of the images, the kernel's, and the stride."""
 
 
 @click.command()
@@ -30,27 +41,31 @@ def main(batch_size: int, repeats: int) -> None:
     """Print a table of layers."""
     import torch
 
-    from dathvd.winograd import suits
+    from dathvd.convolutions import kernel_for, shape_of
 
     torch.set_num_threads(1)
     click.echo(
-        f"{'GFLOP/s':24}{'forward':>9}{'images':>9}{'weights':>9}{'transforms':>15}"
+        f"{'GFLOP/s':40}{'forward':>9}{'images':>9}{'weights':>9}{'transforms':>15}"
     )
-    for channels, side in LAYERS:
-        layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
-        work = 2 * 9 * batch_size * (channels * side) ** 2 / 1e9
+    for inputs, outputs, side, kernel, stride in LAYERS:
+        layer = torch.nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
         for dtype in (torch.float32, torch.bfloat16):
-            name = f"{channels} {str(dtype).removeprefix('torch.')}"
-            images = torch.randn(batch_size, channels, side, side, dtype=dtype)
+            name = f"{inputs}-{outputs} {kernel}x{kernel} / {stride} "
+            name += str(dtype).removeprefix("torch.")
+            images = torch.randn(batch_size, inputs, side, side, dtype=dtype)
             images = images.contiguous(memory_format=torch.channels_last)
-            ways = {f"{name}, direct": _direct(images)}
-            if suits(layer, dtype):
-                ways[f"{name}, Winograd"] = _filtered(images)
+            pixels = shape_of(layer).outputs_of(images).numel()
+            work = 2 * kernel**2 * inputs * pixels / 1e9
+            ways = {f"{name}, torch": _by_torch(layer, images)}
+            own = kernel_for(layer, dtype)
+            if own is not None and own.takes(images, shape_of(layer), prepared=True):
+                label = f"{name}, {type(own).__name__.lower()}"
+                ways[label] = _by_kernel(own, layer, images)
             for label, (transforms, *passes) in ways.items():
                 seconds = [_seconds(each, repeats) for each in passes]
                 rates = "".join(f"{work / each:9.0f}" for each in seconds)
                 spent = 1e3 * _seconds(transforms, repeats)
-                click.echo(f"{label:24}{rates}{spent:12.2f} ms")
+                click.echo(f"{label:40}{rates}{spent:12.2f} ms")
 
 
 def _seconds(work: Callable[[], object], repeats: int) -> float:
@@ -63,46 +78,54 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
     return max(min(spans[1:]), 1e-9)
 
 
-def _direct(images: torch.Tensor) -> list[Callable[[], object]]:
+def _by_torch(
+    layer: torch.nn.Conv2d, images: torch.Tensor
+) -> list[Callable[[], object]]:
     import torch
 
-    channels = images.shape[1]
-    weight = torch.randn(channels, channels, 3, 3, dtype=images.dtype)
+    weight = layer.weight.detach().to(images.dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    ones, zeros = [1, 1], [0, 0]
+    stride, padding = list(layer.stride), list(layer.kernel_size)
+    padding = [each // 2 for each in padding]
+
+    def forward() -> torch.Tensor:
+        return torch.conv2d(images, weight, None, stride, padding)
+
+    outputs = forward()
 
     def backward(mask: list[bool]) -> object:
+        sizes = stride, padding, [1, 1], False, [0, 0], 1
         return torch.ops.aten.convolution_backward(
-            images, images, weight, None, ones, ones, ones, False, zeros, 1, mask
+            outputs, images, weight, None, *sizes, mask
         )
 
     return [
         lambda: None,
-        lambda: torch.conv2d(images, weight, padding=1),
+        forward,
         lambda: backward([True, False, False]),
         lambda: backward([False, True, False]),
     ]
 
 
-def _filtered(images: torch.Tensor) -> list[Callable[[], object]]:
-    import torch
+def _by_kernel(
+    kernel: Kernel, layer: torch.nn.Conv2d, images: torch.Tensor
+) -> list[Callable[[], object]]:
+    from dathvd.convolutions import room, shape_of
 
-    from dathvd.winograd import convolve, room, transform, weight_gradient
-
-    channels = images.shape[1]
-    weight = torch.randn(channels, channels, 3, 3)
-    there, back = room(weight, images.dtype), room(weight, images.dtype)
+    weight, shape = layer.weight.detach(), shape_of(layer)
+    there, back = (room(kernel, weight, images.dtype) for _ in range(2))
 
     def both() -> None:
-        transform(weight, there)
-        transform(weight, back, adjoint=True)
+        kernel.transform(weight, there, shape)
+        kernel.transform(weight, back, shape, adjoint=True)
 
     both()
+    outputs = kernel.convolve(images, there, shape)
     return [
         both,
-        lambda: convolve(images, there, None, channels),
-        lambda: convolve(images, back, None, channels),
-        lambda: weight_gradient(images, images),
+        lambda: kernel.convolve(images, there, shape),
+        lambda: kernel.adjoint(outputs, back, shape, images.shape),
+        lambda: kernel.weight_gradient(images, outputs, shape),
     ]
 
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import flop_registry
 
 from dathvd.benchmark.step.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
+from dathvd.convolutions import direct_sums
 from dathvd.data import Dataset
 from dathvd.training.batches import Batch
 from dathvd.training.step import Trainer
-from dathvd.convolutions import direct_sums
 
 # The product of square matrices of this size tells what each kind of device can do.
 _MATRIX = {"cpu": 1536, "cuda": 8192}

@@ -63,10 +63,14 @@ static void multiply_rows(const Sizes& s, const Places& pixels, const float* fac
     for (int64_t column = 0; column < s.target_channels; column += kColumns) {
         const float* panel = weights + (column * s.taps() + kColumns * pixels.first_tap) *
                                            s.channels;
+        const int64_t depth = pixels.count * s.channels;
+        const int64_t step = kColumns * kRows / rows;
         for (int64_t row = 0; row < rows; row += kRows)
-            multiply_panel(factors + row * stride, stride, panel,
-                           pixels.count * s.channels,
+            multiply_panel(factors + row * stride, stride, panel, depth,
                            products + row * s.target_channels + column,
-                           s.target_channels);
+                           s.target_channels,
+                           panel + kColumns * s.taps() * s.channels +
+                               row / kRows * step * depth,
+                           step);
     }
 }

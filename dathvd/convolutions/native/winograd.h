@@ -217,9 +217,11 @@ static void gather(const Convolution& c, const Fusion& fusion, const float* tile
 
 // products[row][column] of kRows rows with one panel of weights; depth is in words
 INLINE void multiply_panel(const float* tiles, int64_t stride, const float* panel,
-                           int64_t depth, float* products, int64_t products_stride) {
+                           int64_t depth, float* products, int64_t products_stride,
+                           const float* next, int64_t next_step) {
     Floats sums[kRows][2] = {};
-    for (int64_t k = 0; k < depth; k++) {
+    for (int64_t k = 0; k < depth; k++, next += next_step) {
+        __builtin_prefetch(next, 0, 2);
         const Floats left = load(panel + k * kColumns);
         const Floats right = load(panel + k * kColumns + LANES);
 #pragma GCC unroll 12
@@ -241,10 +243,14 @@ static void multiply(const Convolution& c, const float* tiles, const float* weig
                      float* products, int64_t rows) {
     const int64_t depth = c.channels_in / kFactors;
     for (int64_t column = 0; column < c.channels_out; column += kColumns)
-        for (int64_t row = 0; row < rows; row += kRows)
+        for (int64_t row = 0; row < rows; row += kRows) {
+            // the next panel comes into the cache, spread over this one's rows
+            const int64_t step = kColumns * kRows / rows;
             multiply_panel(tiles + row * c.stride_in(), c.stride_in(),
                            weights + column * depth, depth,
-                           products + row * c.channels_out + column, c.channels_out);
+                           products + row * c.channels_out + column, c.channels_out,
+                           weights + (column + kColumns) * depth + row / kRows * step * depth, step);
+        }
 }
 
 // G g G^T of one 3x3 kernel a lane
