@@ -231,6 +231,7 @@ def test_options_can_be_measured() -> None:
     lines = result.output.splitlines()[1:]
     rows = [[line[:22].strip(), *line[22:].split()] for line in lines]
     assert [row[0] for row in rows] == [
+        attack_options.AUTHORS,
         *(name for name in attack_options.VARIANTS if "compile" not in name),
         "float32 products",
         "bfloat16 products",

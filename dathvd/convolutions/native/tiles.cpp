@@ -17,8 +17,6 @@
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
-#pragma GCC target("amx-tile,amx-bf16")
 #endif
 
 namespace {
@@ -66,6 +64,10 @@ bool tiles_work() {
 }
 
 int target = tiles_work();
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+#pragma GCC target("amx-tile,amx-bf16")
 
 // The tiles of this thread while this lives: eight of 16 rows of 64 bytes.
 struct Tiles {
@@ -195,15 +197,15 @@ void pack(const Sizes& s, const Packing& p, const Fusion& fusion, const uint16_t
     }
 }
 
-// Where the taps of a target's row, and then of one of its pixels, find their factors.
+// Where the taps of one of the target's pixels find their factors.
 struct Taps {
     int64_t count = 0;
     int64_t image[9];   // offsets of packed lines
     int64_t weight[9];  // offsets of panels
 };
 
-// The taps along one dimension: kernel places and the source's rows or columns.
-struct Line1 {
+// Of one of the target's rows or columns: its taps, and the source's rows or columns.
+struct Along {
     int64_t count = 0;
     int64_t tap[3], place[3];
 };
@@ -260,8 +262,8 @@ struct Convolution {
         }
     }
 
-    Line1 taps_of_row(int64_t y) const {
-        Line1 found;
+    Along taps_of_row(int64_t y) const {
+        Along found;
         for (int64_t tap = 0; tap < s.kernel; tap++) {
             const int64_t place = s.source(y, tap, s.height);
             if (place >= 0) found.tap[found.count] = tap, found.place[found.count++] = place;
@@ -270,8 +272,8 @@ struct Convolution {
     }
 
     // With margins all columns are there, and the stride is 1.
-    Line1 taps_of_column(int64_t x) const {
-        Line1 found;
+    Along taps_of_column(int64_t x) const {
+        Along found;
         for (int64_t tap = 0; tap < s.kernel; tap++) {
             const int64_t place = p.margin ? x + (s.adjoint ? s.kernel - 1 - tap : tap)
                                            : s.source(x, tap, s.width);
@@ -280,7 +282,7 @@ struct Convolution {
         return found;
     }
 
-    Taps taps_of(const Line1& down, const Line1& across, int64_t first_row) const {
+    Taps taps_of(const Along& down, const Along& across, int64_t first_row) const {
         Taps found;
         for (int64_t i = 0; i < down.count; i++)
             for (int64_t j = 0; j < across.count; j++) {
@@ -337,7 +339,7 @@ struct Convolution {
         const uint16_t* factors = weights + panel * s.taps() * p.lines * kPanel;
         alignas(64) float sums[2][2][kTile / 2];
         for (int64_t y = where.first; y < where.last; y++) {
-            const Line1 down = taps_of_row(y);
+            const Along down = taps_of_row(y);
             for (int64_t x = 0; x < s.target_width; x += p.run) {
                 const Taps taps = taps_of(down, taps_of_column(x), where.source_first);
                 if (two)
@@ -430,6 +432,7 @@ void pack_weights(const Sizes& s, const float* weights, uint16_t* to, int64_t pa
 
 #include "tiles_gradient.h"
 
+#pragma GCC pop_options
 #endif  // HAS_TILES
 
 }  // namespace

@@ -1,6 +1,7 @@
-"""Training loops to compare with, as their authors run them: eager, float32, one GPU.
+"""Training loops to compare with, as their authors run them: eager, float32.
 
-torch's own defaults decide the rest: convolutions in TF32, matrix products not, NCHW.
+torch's own defaults decide the rest: NCHW; on GPUs, convolutions in TF32, matrix
+products not.
 """
 
 from __future__ import annotations
