@@ -46,7 +46,7 @@ def keep_pages() -> None:
 
 def check_precision(device: torch.device, config: Config) -> None:
     """Refuse ``train.precision`` and ``attack.precision`` bf16 on a CPU that would
-    emulate it.
+    emulate it, unless ``train.emulate_bf16`` asks for that.
 
     Raises:
         UserError: the CPU has neither avx512_bf16 nor AMX.
@@ -56,14 +56,15 @@ def check_precision(device: torch.device, config: Config) -> None:
         for section in ("train", "attack")
         if getattr(config, section).precision == "bf16"
     ]
-    if device.type != "cpu" or not asked:
+    if device.type != "cpu" or not asked or config.train.emulate_bf16:
         return
     if not (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     ):
         raise UserError(
             f"{asked[0]}.precision: this CPU has no instructions for bfloat16 "
-            "(avx512_bf16 or AMX) and would be many times slower with it; take fp32"
+            "(avx512_bf16 or AMX) and would be many times slower with it; take fp32, or "
+            "train.emulate_bf16=true"
         )
 
 

@@ -56,6 +56,9 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the convolutions and matrix products of the training passes in
     bfloat16; weights, gradients, batch-norm statistics and the loss stay float32."""
+    emulate_bf16: bool = False
+    """precision bf16 of the training passes or the attack is not refused on CPUs
+    without instructions for it, where it is many times slower than fp32."""
     channels_last: bool = True
     """On GPUs, images and convolutions are in channels-last layout; on CPUs, images
     with bf16."""

@@ -43,6 +43,9 @@ def test_bf16_is_refused_where_it_is_emulated(
     else:
         with pytest.raises(UserError, match=rf"{section}\.precision: this CPU has no"):
             check_precision(CPU, half)
+        forced = half.model_dump() | {"train": half.train.model_dump()}
+        forced["train"]["emulate_bf16"] = True
+        check_precision(CPU, Config.model_validate(forced))
 
 
 def test_settings_of_gpus_leave_a_cpus_alone() -> None:
