@@ -63,8 +63,8 @@ def check_precision(device: torch.device, config: Config) -> None:
     ):
         raise UserError(
             f"{asked[0]}.precision: this CPU has no instructions for bfloat16 "
-            "(avx512_bf16 or AMX) and would be many times slower with it; take fp32, or "
-            "train.emulate_bf16=true"
+            "(avx512_bf16 or AMX) and would be many times slower with it; take fp32, "
+            "or train.emulate_bf16=true"
         )
 
 
