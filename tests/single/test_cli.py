@@ -42,6 +42,16 @@ def test_help_imports_neither_torch_nor_horovod() -> None:
     assert done.stdout.rstrip().endswith("set()"), done.output
 
 
+def test_a_worker_starts_without_what_few_runs_need() -> None:
+    script = (
+        "import sys, dathvd.training.run\n"
+        "few = {'scipy', 'matplotlib', 'PIL', 'tensorboard', 'torch._dynamo'}\n"
+        "print(few & set(sys.modules))"
+    )
+    done = run([sys.executable, "-c", script])
+    assert done.stdout.rstrip().endswith("set()"), done.output
+
+
 def test_help_lists_every_command_once_under_what_people_do() -> None:
     lines = run([DATHVD, "--help"]).stdout.splitlines()
     places = [lines.index(f"{title}:") for title in GROUPS]
