@@ -117,9 +117,14 @@ OBJECTIVES: Registry[Any] = Registry(
         "trades": "dathvd.objectives.trades:Trades",
         "mart": "dathvd.objectives.mart:Mart",
         "score": "dathvd.objectives.score:Score",
+        "ikl": "dathvd.objectives.ikl:Ikl",
+        "hat": "dathvd.objectives.hat:Hat",
         "contrastive": "dathvd.objectives.contrastive:Contrastive",
     },
-    offers=("gather",),
+    offers=(
+        "gather",
+        "helper_network",
+    ),
 )
 """Classes of objectives, of the section ``objective``."""
 

@@ -44,7 +44,8 @@ class AttackConfig(ComponentSection):
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
     """The law of that point; gaussian has a standard deviation of start_std. Where it
-    is not set, objectives trades, mart and score take gaussian, as published."""
+    is not set, objectives trades, mart, score, ikl and hat take gaussian, as
+    published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
@@ -52,7 +53,7 @@ class AttackConfig(ComponentSection):
     loss: Literal["cross_entropy", "margin", "kl", "squared"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
     prediction on the clean image, as TRADES does, and so is squared, as SCORE does:
-    objectives trades and score take them where none is set."""
+    objectives trades, ikl and hat, and score, take them where none is set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False

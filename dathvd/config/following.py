@@ -11,10 +11,13 @@ OWN_ATTACKS: dict[str, dict[str, str]] = {
     "trades": {"loss": "kl", "start": "gaussian"},
     "mart": {"loss": "cross_entropy", "start": "gaussian"},
     "score": {"loss": "squared", "start": "gaussian"},
+    "ikl": {"loss": "kl", "start": "gaussian"},
+    "hat": {"loss": "kl", "start": "gaussian"},
 }
-"""What objectives say of their inner maximisation: all start from normal noise of
-deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019) and MART (Wang et al.,
-ICLR 2020) and SCORE (Pang et al., ICML 2022); TRADES maximises the divergence, MART the
+"""What objectives say of their inner maximisation. All start from normal noise of
+deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019), MART (Wang et al.,
+ICLR 2020), SCORE (Pang et al., ICML 2022), IKL (Cui et al., NeurIPS 2024) and HAT (Rade
+and Moosavi-Dezfooli, ICLR 2022). TRADES, IKL and HAT maximise the divergence, MART the
 cross-entropy, SCORE the squared distance."""
 
 

@@ -5,6 +5,7 @@ and returns ``Terms``, whose ``loss`` is to be differentiated.
 """
 
 from dathvd.objectives.build import OBJECTIVES, build_objective
+from dathvd.objectives.class_means import ClassMeans
 from dathvd.objectives.mart import Mart
 from dathvd.objectives.objective import Objective, Terms
 from dathvd.objectives.perturbed import WeightPerturbed
@@ -14,6 +15,7 @@ from dathvd.objectives.trades import Trades
 __all__ = [
     "OBJECTIVES",
     "Adversarial",
+    "ClassMeans",
     "Mart",
     "Objective",
     "Plain",

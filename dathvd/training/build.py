@@ -6,6 +6,7 @@ Nothing here needs Horovod until several workers share a network's passes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,6 +49,7 @@ def build_training(
     rank: int = 0,
     wrap: Wrap | None = None,
     share: Callable[[nn.Module], None] | None = None,
+    helper: nn.Module | None = None,
 ) -> Trainer:
     """The trainer of one worker: all that a step of this configuration needs.
 
@@ -59,9 +61,10 @@ def build_training(
         wrap: what the optimizer exchanges gradients by; None for a worker that is
             alone, whose samples are all that batch norm and contrasts can see.
         share: makes the first weights equal on all workers; None where they are.
+        helper: the network of ``objective.helper``.
     """
     model = model.to(device)
-    gathered = {}
+    gathered: dict[str, Any] = {}
     if wrap is not None and _meets_others(config):
         from dathvd.distributed import gather_rows, synchronise_batch_norm
 
@@ -84,7 +87,7 @@ def build_training(
     return Trainer(
         model.train(),
         build_attack(config.attack),
-        build_objective(config.objective, **gathered),
+        build_objective(config.objective, helper_network=helper, **gathered),
         optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
         WeightAverage(model, decay) if decay else None,

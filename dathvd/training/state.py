@@ -13,6 +13,7 @@ from dathvd import checkpoint
 from dathvd.attacks import build_attack
 from dathvd.config import Config
 from dathvd.distributed import PUBLISHED_BATCH_NORM, Exchanger, check_weights
+from dathvd.objectives import ClassMeans
 from dathvd.optim.exchanging import Exchanging
 from dathvd.training.guard import Guard
 from dathvd.training.step import Trainer
@@ -42,6 +43,11 @@ class TrainingState:
         assert isinstance(optimizer, Exchanging)
         assert isinstance(optimizer.exchanger, Exchanger)
         return optimizer.exchanger
+
+    @property
+    def class_means(self) -> ClassMeans | None:
+        """What the objective remembers of each class, if it remembers anything."""
+        return self.trainer.objective.class_means
 
     def published_model(self) -> nn.Module:
         """A copy of the network for evaluation and saving, equal on all workers.
@@ -81,6 +87,8 @@ class TrainingState:
             shared["ema_updates"] = self.trainer.average.updates
         if self.guard is not None:
             shared["guard"] = self.guard.state_dict()
+        if self.class_means is not None:
+            shared["class_means"] = self.class_means.means
         return shared
 
     def check(self) -> int:
@@ -109,8 +117,9 @@ class TrainingState:
 
     def own_dict(self) -> Saved:
         """What differs between ranks, the sums for the next row of metrics included."""
-        average = self.trainer.average
+        average, memory = self.trainer.average, self.class_means
         return {
+            "class_sums": None if memory is None else memory.sums,
             "totals": self.trainer.totals.sums,
             "buffers": _buffers(self.trainer.model),
             "ema_buffers": {} if average is None else _buffers(average.network),
@@ -135,6 +144,8 @@ class TrainingState:
         if self.guard is not None:
             self.guard.load_state_dict(shared["guard"])
             trainer.use_attack(build_attack(self.guard.attack()))
+        if self.class_means is not None:
+            self.class_means.means = shared["class_means"]
         trainer.optimizer.load_state_dict(shared["optimizer"])
         trainer.prepared = []  # images made before belong to another step's batches
         self.step = int(shared["step"])
@@ -157,13 +168,19 @@ class TrainingState:
             trainer.prepared = [images.to(device) for images in own["prepared"]]
 
     def load_totals(self, parts: Sequence[Saved]) -> None:
-        """Take over the sums for the next row of metrics, added up over ``parts``.
+        """Take over the sums for the next row of metrics, and those of each class's
+        predictions in this epoch, added up over ``parts``.
 
         All ranks together must be given each old rank's part once.
         """
         sums = self.trainer.totals.sums.zero_()
         for part in parts:
             sums += part["totals"].to(sums.device)
+        if self.class_means is not None:
+            self.class_means.sums = None
+            for part in parts:
+                if part["class_sums"] is not None:
+                    self.class_means.add(part["class_sums"].to(sums.device))
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

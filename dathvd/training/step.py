@@ -112,6 +112,7 @@ class Trainer:
         self.optimizer.zero_grad()
         adversarial, self.prepared = self.prepared, []
         self._backup.take()
+        remembered = self.objective.class_means
         for index, batch in enumerate(batches):
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch, seed)
@@ -124,6 +125,8 @@ class Trainer:
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()
             self.totals.add(terms, batch.labels)
+            if remembered is not None and terms.clean_logits is not None:
+                remembered.see(batch.labels, terms.clean_logits)
             self.mark("update")
         # gradients travel meanwhile
         self.prepared = [self._attack(batch, seed) for batch in following]
@@ -131,8 +134,8 @@ class Trainer:
         self.optimizer.step()
         if self._was_skipped():
             self._undo(following, seed)
-        elif self.average is not None:
-            self.average.update()
+        else:
+            self._keep()
         self.mark("exchange")
 
     def _was_skipped(self) -> bool:
@@ -143,10 +146,19 @@ class Trainer:
         """What a forward pass changes, by name."""
         return {**dict(self.model.named_buffers()), "totals": self.totals.sums}
 
+    def _keep(self) -> None:
+        """Take the step that was made into what follows all steps."""
+        if self.average is not None:
+            self.average.update()
+        if self.objective.class_means is not None:
+            self.objective.class_means.keep()
+
     def _undo(self, following: Sequence[Batch], seed: int) -> None:
         """Take back what the step did before its gradient was known."""
         self._backup.put_back()
         self.attack.undo()
+        if self.objective.class_means is not None:
+            self.objective.class_means.forget()
         # the images prepared meanwhile were made with statistics now taken back
         self.prepared = [self._attack(batch, seed) for batch in following]
 

@@ -26,6 +26,7 @@ from dathvd.training.batches import plan_of
 from dathvd.training.saving import save
 from dathvd.training.workers import build_state
 from dathvd.weight_files import names_a_file
+from tests.saved_network import save_network
 
 STEPS = 2
 SIZES = [
@@ -46,6 +47,7 @@ def stand_ins(folder: Path) -> None:
                 Image.fromarray(pixels).save(place / f"{number}.jpg")
     extra = random.integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     np.savez(folder / "extra.npz", x_train=extra, y_train=np.arange(8))
+    save_network(folder / "helper", (3, 8, 8), 10)
 
 
 def overrides(config: Config, folder: Path) -> list[str]:
@@ -63,6 +65,8 @@ def overrides(config: Config, folder: Path) -> list[str]:
         changes.append("model.init=null")  # of a large network
     elif config.model.init is not None:
         changes.append(f"model.init={folder}/{config.model.init}")
+    if config.objective.helper is not None:
+        changes.append(f"objective.helper={folder}/helper")
     return [*SIZES, *changes]
 
 

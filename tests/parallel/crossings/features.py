@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -67,6 +68,13 @@ def _attack(name: str) -> Value:
     return Value(name, tuple(overrides))
 
 
+def _objective(name: str, extra: str) -> Value:
+    overrides = [f"objective.name={name}"]
+    if name == "hat":
+        overrides.append(f"objective.helper={Path(extra).with_name('helper')}")
+    return Value(name, tuple(overrides), name != "contrastive")
+
+
 def kind_of(network: nn.Module) -> str:
     """What decides how a network can go wrong."""
     modules = list(network.modules())
@@ -119,10 +127,7 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value(name, (f"attack.model_mode={name}",))
             for name in _literal(AttackConfig, "model_mode")
         ],
-        "objective": [
-            Value(name, (f"objective.name={name}",), name != "contrastive")
-            for name in OBJECTIVES
-        ],
+        "objective": [_objective(name, extra) for name in OBJECTIVES],
         "weights": [
             Value("still"),
             Value("perturbed", ("objective.weight_perturbation=0.01",), False),

@@ -17,9 +17,11 @@ from torch import Tensor
 from dathvd.checkpoint import find_checkpoints, load_file
 from dathvd.run_folder import read_metrics
 from tests.parallel.crossings.covering import Group, Row, pairs_of
+from tests.parallel.crossings.features import SHAPE
 from tests.parallel.crossings.table import depends_on_workers, plainest
 from tests.parallel.crossings.trial import Task, differences, tensors
 from tests.processes import mpirun, run
+from tests.saved_network import save_network
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.02
@@ -46,6 +48,7 @@ def write_data(folder: Path) -> None:
     )
     rgb = np.repeat(images[32:], 3, axis=-1)
     np.savez(folder / "extra.npz", x_train=rgb, y_train=labels[32:])
+    save_network(folder / "helper", SHAPE, 10, "model.width=8")
 
 
 @dataclass

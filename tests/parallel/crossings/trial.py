@@ -110,6 +110,7 @@ class Watched(Objective):
 
     def __init__(self, objective: Objective, watch: Watch) -> None:
         self.objective, self.watch = objective, watch
+        self.class_means = objective.class_means
 
     def __call__(
         self,
