@@ -49,7 +49,8 @@ class ModelConfig(ComponentSection):
     init_partial: bool = False
     """Whether a file of weights may leave a part of the trunk as it is at random."""
     init_weights: Literal["raw", "ema"] = "raw"
-    """Which weights of that run are taken: the last step's, or their moving average."""
+    """Which weights of that run are taken: the last step's, or their average (of
+    several the best one)."""
     init_mode: Literal["full", "linear"] = "full"
     """full trains all weights; linear the head alone, on a trunk whose weights and
     statistics stay as they are."""

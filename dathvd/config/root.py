@@ -122,6 +122,8 @@ class Config(Section):
             field, off = "guard.action", "none"
             if action == "none":
                 field, off = "select", "last"
+            if action == "none" and self.train.select == "last":
+                field, off = "ema_decay", "one decay, without swa_start"
             raise ValueError(
                 f"train.{field}: there is no robust accuracy to watch with "
                 f"attack.name {attack!r} and objective.name {self.objective.name!r}; "

@@ -49,7 +49,7 @@ class Request:
     max_samples: int | None = None
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
-    """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    """The weights to evaluate: the last step's (raw) or their average (ema)."""
     which: checkpoint.Which = "last"
     """Of a run folder: its newest checkpoint, or the best."""
     foreign: Config | None = None

@@ -83,14 +83,15 @@ def build_training(
             [weight for _, weight in named], config.optimizer.max_gradient_norm
         )
         optimizer.register_step_pre_hook(lambda *call: clip())
-    decay = config.train.ema_decay
+    model.train()
+    averages = config.train.averages
     return Trainer(
-        model.train(),
+        model,
         build_attack(config.attack),
         build_objective(config.objective, helper_network=helper, **gathered),
         optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
-        WeightAverage(model, decay) if decay else None,
+        {name: WeightAverage(model, decay) for name, decay in averages.items()},
         rank=rank,
         network=training_pass(model, config.train),
     )

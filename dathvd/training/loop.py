@@ -112,10 +112,15 @@ class Loop:
         state.step += 1
 
     def _end_epoch(self) -> None:
-        """At an epoch's end, let the objective look back on it with all workers."""
+        """At an epoch's end, look back on it with all workers, and average weights."""
         state, job = self.state, self.job
-        ended = state.step % job.plan.steps_per_epoch == 0
-        if ended and state.class_means is not None:
+        epoch, left = divmod(state.step, job.plan.steps_per_epoch)
+        if left:
+            return
+        start = state.config.train.swa_start
+        if start is not None and epoch > start:
+            state.trainer.averages["swa"].update()
+        if state.class_means is not None:
             state.class_means.end_epoch(
                 state.num_classes,
                 lambda sums: sum_over_workers(job.runtime, sums, "class means"),

@@ -67,8 +67,8 @@ class Trainer:
     objective: Objective
     optimizer: torch.optim.Optimizer
     totals: Totals
-    average: WeightAverage | None = None
-    """The weights' moving average, if any."""
+    averages: dict[str, WeightAverage] = field(default_factory=dict)
+    """The weights' averages by name; those with a decay are updated by each step."""
     prepared: list[Tensor] = field(default_factory=list)
     """Adversarial images of the next step, made while gradients travelled."""
     rank: int = 0
@@ -148,8 +148,9 @@ class Trainer:
 
     def _keep(self) -> None:
         """Take the step that was made into what follows all steps."""
-        if self.average is not None:
-            self.average.update()
+        for average in self.averages.values():
+            if average.decay is not None:
+                average.update()
         if self.objective.class_means is not None:
             self.objective.class_means.keep()
 

@@ -65,6 +65,8 @@ def overrides(config: Config, folder: Path) -> list[str]:
         changes.append("model.init=null")  # of a large network
     elif config.model.init is not None:
         changes.append(f"model.init={folder}/{config.model.init}")
+    if config.train.swa_start is not None:
+        changes.append("train.swa_start=0")
     if config.objective.helper is not None:
         changes.append(f"objective.helper={folder}/helper")
     return [*SIZES, *changes]

@@ -156,7 +156,11 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value(name, (f"train.batch_norm={name}",))
             for name in _literal(TrainConfig, "batch_norm")
         ],
-        "average": [Value("none"), Value("ema", ("train.ema_decay=0.9",))],
+        "average": [
+            Value("none"),
+            Value("ema", ("train.ema_decay=0.9",)),
+            Value("several", ("train.ema_decay=[0.5, 0.9]", "train.swa_start=1")),
+        ],
         "guard": [
             Value(name, (f"train.guard.action={name}",))
             for name in _literal(GuardConfig, "action")

@@ -130,15 +130,14 @@ class Watched(Objective):
 def snapshot(trainer: Trainer) -> dict[str, Any]:
     """All that a skipped step must leave alone, copied."""
     optimizer: Any = trainer.optimizer
-    average = trainer.average
+    averages = trainer.averages.items()
     return {
         "the network": _copied(trainer.model.state_dict()),
         "the optimizer": _copied(optimizer.state_dict()),
-        "the moving average": (
-            {}
-            if average is None
-            else {**_copied(average.network.state_dict()), "updates": average.updates}
-        ),
+        "the averages": {
+            name: {**_copied(each.network.state_dict()), "updates": each.updates}
+            for name, each in averages
+        },
         "residuals": _copied(optimizer.exchanger.state_dict()["buckets"]),
     }
 
