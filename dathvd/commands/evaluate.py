@@ -35,7 +35,12 @@ from dathvd.components import EVALUATION_ATTACKS
     "steps where that is longer.",
 )
 @click.option("--restarts", type=int, help="Number of random starts.")
-@click.option("--norm", help="linf or l2.")
+@click.option("--norm", help="linf, l2 or l1.")
+@click.option(
+    "--balls",
+    metavar="UNION",
+    help="Such as linf=8/255,l2=0.5,l1=12: the worst of all counts for each image.",
+)
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
@@ -66,6 +71,7 @@ def command(
     step_size: str | None,
     restarts: int | None,
     norm: str | None,
+    balls: str | None,
     max_samples: int | None,
     batch_size: int | None,
     weights: str,
@@ -89,7 +95,7 @@ def command(
     from pathlib import Path
 
     from dathvd.evaluation import Grid, Request, evaluate_checkpoint
-    from dathvd.lists import fractions, integers, words
+    from dathvd.lists import fractions, integers, named_fractions, words
     from dathvd.runtime import guard, start
 
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
@@ -101,6 +107,7 @@ def command(
         step_size=lengths[0] if lengths else None,
         restarts=restarts,
         norm=norm,
+        balls=named_fractions("--balls", balls),
     )
     request = Request(
         grid,

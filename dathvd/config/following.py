@@ -45,7 +45,7 @@ def attack_of_objective(attack: AttackConfig, objective: str) -> AttackConfig:
 def evaluation_of_training(
     judge: EvaluationAttackConfig, attack: AttackConfig
 ) -> EvaluationAttackConfig:
-    """The evaluation's attack in training's ball, where its own is not set.
+    """The evaluation's attack in training's ball or balls, where its own are not set.
 
     ``norm`` and ``epsilon`` are training's where training's are set, and
     ``step_size`` lets all steps together reach across the ball:
@@ -55,6 +55,8 @@ def evaluation_of_training(
         ValueError: the norm is set to another one than training's, and no radius is.
     """
     given = judge.model_fields_set
+    if judge.balls or (attack.balls and not given & {"norm", "epsilon", "balls"}):
+        return judge.model_copy(update={"balls": judge.balls or attack.balls})
     norm = judge.norm if "norm" in given else attack.norm
     if "epsilon" not in given and norm != attack.norm:
         raise ValueError(

@@ -80,6 +80,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _images_are_apart_where_each_has_its_ball(self) -> Config:
+        if self.attack.combine == "sample" and not self.objective.has_classes:
+            raise ValueError(
+                f"objective.name: {self.objective.name} compares a batch's images, and "
+                "attack.combine sample attacks them apart; set attack.combine to max"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixed_labels_fit(self) -> Config:
         mix = self.data.mix
         if mix is None:

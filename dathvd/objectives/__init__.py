@@ -4,6 +4,7 @@ Every objective is called as ``objective(model, images, adversarial, labels, wei
 and returns ``Terms``, whose ``loss`` is to be differentiated.
 """
 
+from dathvd.objectives.averaged import Averaged
 from dathvd.objectives.build import OBJECTIVES, build_objective
 from dathvd.objectives.class_means import ClassMeans
 from dathvd.objectives.mart import Mart
@@ -15,6 +16,7 @@ from dathvd.objectives.trades import Trades
 __all__ = [
     "OBJECTIVES",
     "Adversarial",
+    "Averaged",
     "ClassMeans",
     "Mart",
     "Objective",

@@ -17,7 +17,7 @@ from dathvd.config import Config
 from dathvd.data import Dataset
 from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
-from dathvd.objectives import build_objective
+from dathvd.objectives import Averaged, build_objective
 from dathvd.optim import build_optimizer
 from dathvd.optim.clipping import clipping
 from dathvd.training.ema import WeightAverage
@@ -83,12 +83,16 @@ def build_training(
             [weight for _, weight in named], config.optimizer.max_gradient_norm
         )
         optimizer.register_step_pre_hook(lambda *call: clip())
+    attack = build_attack(config.attack)
+    objective = build_objective(config.objective, helper_network=helper, **gathered)
+    if attack.variants > 1:
+        objective = Averaged(objective, attack.variants)
     model.train()
     averages = config.train.averages
     return Trainer(
         model,
-        build_attack(config.attack),
-        build_objective(config.objective, helper_network=helper, **gathered),
+        attack,
+        objective,
         optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
         {name: WeightAverage(model, decay) for name, decay in averages.items()},

@@ -165,6 +165,8 @@ def probe_attack(config: Config) -> AttackConfig:
     return AttackConfig(
         norm=attack.norm,
         epsilon=attack.epsilon,
+        balls=attack.balls,
+        l1_density=attack.l1_density,
         num_steps=steps,
         step_size=REACH * attack.epsilon / steps,
     )

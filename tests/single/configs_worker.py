@@ -29,6 +29,7 @@ from dathvd.weight_files import names_a_file
 from tests.saved_network import save_network
 
 STEPS = 2
+SMALL = NETWORKS.places["small_resnet"]
 SIZES = [
     "train.batch_size=4", "train.epochs=1", "evaluation.batch_size=2",
     "evaluation.max_samples=2", "evaluation.attack.num_steps=1", "model.width=4",
@@ -48,6 +49,9 @@ def stand_ins(folder: Path) -> None:
     extra = random.integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     np.savez(folder / "extra.npz", x_train=extra, y_train=np.arange(8))
     save_network(folder / "helper", (3, 8, 8), 10)
+    with patch.dict(NETWORKS.places, {"preact_resnet18": SMALL}):
+        robust = ("model.name=preact_resnet18", "model.width=4")
+        save_network(folder / "runs" / "robust", (3, 8, 8), 10, *robust)
 
 
 def overrides(config: Config, folder: Path) -> list[str]:
@@ -78,10 +82,9 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = load_task(config)
-    small = NETWORKS.places["small_resnet"]
     # the small network stands for the large one, without options of its own
     plain = config.model.model_copy(update={"options": {}})
-    with patch.dict(NETWORKS.places, {config.model.name: small}):
+    with patch.dict(NETWORKS.places, {config.model.name: SMALL}):
         state = build_state(
             config.model_copy(update={"model": plain}), dataset, runtime
         )

@@ -28,6 +28,8 @@ from tests.parallel.crossings.networks import CONVNEXT, DROPOUT
 
 SHAPE = (3, 8, 8)
 """Channels, height and width of the images of all trials."""
+RADII = {"l1": ("attack.epsilon=3.0",)}
+"""What norms say of their radius, where the default would change nothing."""
 LIVES = ("1", "1+1", "2", "2+2", "1+2", "2+1")
 """Workers of a run: without a stop, or before and after one."""
 
@@ -120,8 +122,18 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             for name in _literal(AttackConfig, "loss")
         ],
         "norm": [
-            Value(name, (f"attack.norm={name}",))
+            Value(name, (f"attack.norm={name}", *RADII.get(name, ())))
             for name in _literal(AttackConfig, "norm")
+        ],
+        "union": [
+            Value("none"),
+            *(
+                Value(
+                    name,
+                    ("attack.balls={linf: 0.17, l1: 3.0}", f"attack.combine={name}"),
+                )
+                for name in _literal(AttackConfig, "combine")
+            ),
         ],
         "mode": [
             Value(name, (f"attack.model_mode={name}",))
