@@ -165,9 +165,30 @@ EVALUATION_ATTACKS: Places[Any] = Places(
         "apgd": "dathvd.evaluation.attacks:APGD",
         "autoattack": "dathvd.evaluation.autoattack:AUTOATTACK",
         "noise": "dathvd.evaluation.random_points:NOISE",
+        "spatial": "dathvd.evaluation.spatial:SPATIAL",
     }
 )
 """What ``dathvd evaluate --attack`` takes; each is an ``EvaluationAttack``."""
+
+_CORRUPTIONS = "dathvd.evaluation.corruptions"
+CORRUPTIONS: Places[Any] = Places(
+    {
+        "gaussian_noise": f"{_CORRUPTIONS}.noise:GAUSSIAN_NOISE",
+        "shot_noise": f"{_CORRUPTIONS}.noise:SHOT_NOISE",
+        "impulse_noise": f"{_CORRUPTIONS}.noise:IMPULSE_NOISE",
+        "speckle_noise": f"{_CORRUPTIONS}.noise:SPECKLE_NOISE",
+        "gaussian_blur": f"{_CORRUPTIONS}.blur:GAUSSIAN_BLUR",
+        "defocus_blur": f"{_CORRUPTIONS}.blur:DEFOCUS_BLUR",
+        "zoom_blur": f"{_CORRUPTIONS}.blur:ZOOM_BLUR",
+        "fog": f"{_CORRUPTIONS}.light:FOG",
+        "brightness": f"{_CORRUPTIONS}.light:BRIGHTNESS",
+        "contrast": f"{_CORRUPTIONS}.light:CONTRAST",
+        "saturate": f"{_CORRUPTIONS}.light:SATURATE",
+        "pixelate": f"{_CORRUPTIONS}.digital:PIXELATE",
+        "jpeg_compression": f"{_CORRUPTIONS}.digital:JPEG_COMPRESSION",
+    }
+)
+"""What ``dathvd evaluate --corruptions`` computes; each is a ``Corruption``."""
 
 LAUNCHERS: Places[Any] = Places(
     {
