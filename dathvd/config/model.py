@@ -27,7 +27,8 @@ class ModelConfig(ComponentSection):
     """The normalisation layers; None for the network's own (none in the small_cnn and
     the mlp, batch in residual networks)."""
     activation: Literal["relu", "silu", "softplus", "gelu"] | None = None
-    """The activation function; None for the network's own (relu, gelu in ConvNeXt)."""
+    """The activation function; None for the network's own (relu; gelu in ConvNeXt and
+    transformers, silu in ra_wide_resnet_70_16)."""
     mean: Channels | None = None
     """Per-channel mean that the first layer subtracts; None for no such layer."""
     std: Scales | None = None

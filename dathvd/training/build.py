@@ -15,13 +15,16 @@ from dathvd.attacks import build_attack
 from dathvd.components import OBJECTIVES
 from dathvd.config import Config
 from dathvd.data import Dataset
+from dathvd.errors import UserError
 from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
 from dathvd.objectives import Averaged, build_objective
 from dathvd.optim import build_optimizer
 from dathvd.optim.clipping import clipping
+from dathvd.optim.depth import depths
 from dathvd.training.ema import WeightAverage
 from dathvd.training.passes import lay_out, training_pass
+from dathvd.training.recompute import find_blocks
 from dathvd.training.step import Totals, Trainer
 
 _WEIGHTS = 0x3E
@@ -77,7 +80,7 @@ def build_training(
     if share is not None:
         share(model)
     named = list(model.named_parameters())
-    optimizer = build_optimizer(config.optimizer, named)
+    optimizer = build_optimizer(config.optimizer, named, _depths(config, model))
     if wrap is None:
         clip = clipping(
             [weight for _, weight in named], config.optimizer.max_gradient_norm
@@ -99,6 +102,24 @@ def build_training(
         rank=rank,
         network=training_pass(model, config.train),
     )
+
+
+def _depths(config: Config, model: nn.Module) -> dict[str, int] | None:
+    """How deep each weight lies, where the rate decays with it.
+
+    Raises:
+        UserError: the network is no sequence of blocks.
+    """
+    if config.optimizer.layer_decay == 1.0:
+        return None
+    blocks = set(find_blocks(model))
+    names = [name for name, module in model.named_modules() if module in blocks]
+    if not names:
+        raise UserError(
+            f"optimizer.layer_decay: {config.model.name} has no blocks in a Sequential "
+            "to tell depths by; set it to 1"
+        )
+    return depths([name for name, _ in model.named_parameters()], names)
 
 
 def _meets_others(config: Config) -> bool:

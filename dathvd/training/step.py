@@ -108,7 +108,7 @@ class Trainer:
         """
         seed_generator(self.totals.sums.device, mix_seed(seed, self.rank))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate_share", 1.0)
         self.optimizer.zero_grad()
         adversarial, self.prepared = self.prepared, []
         self._backup.take()
