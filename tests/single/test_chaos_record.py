@@ -53,6 +53,13 @@ def test_a_round_is_the_same_whichever_others_are_played(tmp_path: Path) -> None
     assert (fault, size, random.getstate()) == (*again[:2], again[2].getstate())
 
 
+def test_a_fault_strikes_as_many_ranks_as_it_takes(tmp_path: Path) -> None:
+    """A wrong bit is found by comparing ranks: one alone cannot know."""
+    alone = Campaign(3, ["wrong-bit", "kill-rank"], tmp_path, (1,))
+    sizes = {alone.plan(number)[:2] for number in range(20)}
+    assert sizes == {("wrong-bit", 2), ("kill-rank", 1)}
+
+
 @pytest.mark.parametrize(("problems", "code"), [((), 0), (("hung",), 1)])
 def test_nothing_is_played_twice(
     tmp_path: Path, problems: tuple[str, ...], code: int

@@ -80,7 +80,8 @@ class Campaign:
     def plan(self, number: int) -> tuple[str, int, Random]:
         """A round's fault, number of ranks, and what decides the rest."""
         random = Random(f"{self.seed}/{number}")
-        return random.choice(self.faults), random.choice(self.sizes), random
+        fault, size = random.choice(self.faults), random.choice(self.sizes)
+        return fault, max(size, FAULTS[fault].least), random
 
     def _reference(self, size: int) -> Reference:
         folder = self._empty_folder(f"undisturbed-{size}")
