@@ -90,6 +90,11 @@ NETWORKS: Registry[Any] = Registry(
         "wide_resnet_28_10": "dathvd.models.residual:wide_resnet_28_10",
         "wide_resnet_34_10": "dathvd.models.residual:wide_resnet_34_10",
         "wide_resnet_70_16": "dathvd.models.residual:wide_resnet_70_16",
+        "ra_wide_resnet_70_16": "dathvd.models.residual:ra_wide_resnet_70_16",
+        "vit_s": "dathvd.models.transformer:vit_s",
+        "vit_b": "dathvd.models.transformer:vit_b",
+        "vit_s_convstem": "dathvd.models.transformer:vit_s_convstem",
+        "vit_b_convstem": "dathvd.models.transformer:vit_b_convstem",
         "resnet18": "dathvd.models.imagenet:resnet18",
         "resnet34": "dathvd.models.imagenet:resnet34",
         "resnet50": "dathvd.models.imagenet:resnet50",
@@ -97,6 +102,9 @@ NETWORKS: Registry[Any] = Registry(
         "convnext_tiny": "dathvd.models.imagenet:convnext_tiny",
         "convnext_small": "dathvd.models.imagenet:convnext_small",
         "convnext_base": "dathvd.models.imagenet:convnext_base",
+        "convnext_tiny_convstem": "dathvd.models.transformer:convnext_tiny_convstem",
+        "convnext_small_convstem": "dathvd.models.transformer:convnext_small_convstem",
+        "convnext_base_convstem": "dathvd.models.transformer:convnext_base_convstem",
     },
     offers=(
         "image_shape",
@@ -117,9 +125,14 @@ OBJECTIVES: Registry[Any] = Registry(
         "trades": "dathvd.objectives.trades:Trades",
         "mart": "dathvd.objectives.mart:Mart",
         "score": "dathvd.objectives.score:Score",
+        "ikl": "dathvd.objectives.ikl:Ikl",
+        "hat": "dathvd.objectives.hat:Hat",
         "contrastive": "dathvd.objectives.contrastive:Contrastive",
     },
-    offers=("gather",),
+    offers=(
+        "gather",
+        "helper_network",
+    ),
 )
 """Classes of objectives, of the section ``objective``."""
 
@@ -160,9 +173,30 @@ EVALUATION_ATTACKS: Places[Any] = Places(
         "apgd": "dathvd.evaluation.attacks:APGD",
         "autoattack": "dathvd.evaluation.autoattack:AUTOATTACK",
         "noise": "dathvd.evaluation.random_points:NOISE",
+        "spatial": "dathvd.evaluation.spatial:SPATIAL",
     }
 )
 """What ``dathvd evaluate --attack`` takes; each is an ``EvaluationAttack``."""
+
+_CORRUPTIONS = "dathvd.evaluation.corruptions"
+CORRUPTIONS: Places[Any] = Places(
+    {
+        "gaussian_noise": f"{_CORRUPTIONS}.noise:GAUSSIAN_NOISE",
+        "shot_noise": f"{_CORRUPTIONS}.noise:SHOT_NOISE",
+        "impulse_noise": f"{_CORRUPTIONS}.noise:IMPULSE_NOISE",
+        "speckle_noise": f"{_CORRUPTIONS}.noise:SPECKLE_NOISE",
+        "gaussian_blur": f"{_CORRUPTIONS}.blur:GAUSSIAN_BLUR",
+        "defocus_blur": f"{_CORRUPTIONS}.blur:DEFOCUS_BLUR",
+        "zoom_blur": f"{_CORRUPTIONS}.blur:ZOOM_BLUR",
+        "fog": f"{_CORRUPTIONS}.light:FOG",
+        "brightness": f"{_CORRUPTIONS}.light:BRIGHTNESS",
+        "contrast": f"{_CORRUPTIONS}.light:CONTRAST",
+        "saturate": f"{_CORRUPTIONS}.light:SATURATE",
+        "pixelate": f"{_CORRUPTIONS}.digital:PIXELATE",
+        "jpeg_compression": f"{_CORRUPTIONS}.digital:JPEG_COMPRESSION",
+    }
+)
+"""What ``dathvd evaluate --corruptions`` computes; each is a ``Corruption``."""
 
 LAUNCHERS: Places[Any] = Places(
     {

@@ -25,6 +25,21 @@ def fractions(option: str, text: str | None) -> tuple[float, ...]:
     return tuple(values)
 
 
+def named_fractions(option: str, text: str | None) -> dict[str, float] | None:
+    """``"linf=8/255,l2=0.5"`` as numbers by name; None where the option is not given.
+
+    Raises:
+        UserError: a part has no name, or its value is not a number.
+    """
+    if text is None:
+        return None
+    pairs = [word.partition("=") for word in words(text)]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise UserError(f"{option}: expected NAME=NUMBER, got {name!r}")
+    return {name: fractions(option, value)[0] for name, _, value in pairs}
+
+
 def integers(option: str, text: str | None, least: int = 0) -> tuple[int, ...]:
     """``"1,10,50"`` as whole numbers, in the order in which they were given.
 

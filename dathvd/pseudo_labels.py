@@ -86,7 +86,7 @@ def pseudo_label(
         runtime: this worker's place.
         batch_size: images at once.
         min_confidence: leaves out images below it, in [0, 1].
-        weights: the run's own (raw) or their moving average (ema).
+        weights: the run's own (raw) or their average (ema, or its name).
         which: the run's last checkpoint or its best one.
         trust: whether the run's network may lie outside of dathvd.
         foreign: the settings of a network that is no run's, in its place.

@@ -6,7 +6,7 @@ its randomness comes from ``noise`` alone.
 """
 
 from dathvd.attacks.attack import Attack, NoAttack
-from dathvd.attacks.balls import BALLS, Ball, L2Ball, LinfBall
+from dathvd.attacks.balls import BALLS, Ball, L1Ball, L2Ball, LinfBall
 from dathvd.attacks.build import ATTACKS, build_attack, describe_attack
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES, cross_entropy, kl_divergence, margin
@@ -20,6 +20,7 @@ __all__ = [
     "Attack",
     "Ball",
     "FreeAttack",
+    "L1Ball",
     "L2Ball",
     "LinfBall",
     "NoAttack",

@@ -6,8 +6,10 @@ Diverse Parameter-free Attacks, ICML 2020, algorithm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from dathvd.attacks.attack import (
     nan_unless_finite,
     on_survivors,
 )
-from dathvd.attacks.balls import Ball, LinfBall
+from dathvd.attacks.balls import Ball, L1Ball, LinfBall, sparse_signs
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import (
     FROM_CLEAN,
@@ -32,6 +34,9 @@ from dathvd.noise import SampleNoise
 _START_STREAM = 100
 _MOMENTUM = 0.75
 """Share of the new direction in a step; the rest follows the step before it."""
+_FIRST_SHARE, _SPARSER, _SHORTER, _SHORTEST = 0.2, 0.95, 1.5, 10.0
+"""In an L1 ball: the share of values that the first steps change, the ratio of changed
+values that counts as sparser, and the factors of steps and of the shortest one."""
 
 
 class APGD(Attack):
@@ -114,13 +119,24 @@ class APGD(Attack):
         """One run with all images to its end; nothing waits for the device."""
         clean = self._clean(network, images)
         points = self._start(images, noise, restart)
-        climb = Climb.begin(network, images, labels, clean, points, self)
-        for halve in windows(self.num_steps):
+        climb = self.climb.begin(network, images, labels, clean, points, self)
+        for halve in self.windows():
             self.between()
             climb.step(network, self)
             if halve:
                 climb.check(halve, self.rho)
         return climb
+
+    @property
+    def climb(self) -> type[Climb]:
+        """How a run goes in this ball."""
+        return SparseClimb if isinstance(self.ball, L1Ball) else Climb
+
+    def windows(self) -> Iterator[int]:
+        """For each step 0, or the length of the window that it ends."""
+        if isinstance(self.ball, L1Ball):
+            return even_windows(self.num_steps)
+        return windows(self.num_steps)
 
     def _clean(self, network: Network, images: Tensor) -> Tensor | None:
         if self.loss not in FROM_CLEAN:
@@ -138,7 +154,11 @@ class APGD(Attack):
 def surface_point(
     ball: Ball, images: Tensor, noise: SampleNoise, stream: int
 ) -> Tensor:
-    """A random point at distance epsilon, clamped to [0, 1]."""
+    """A random point at distance epsilon, clamped to [0, 1]; in an L1 ball the nearest
+    one to a normal point."""
+    if isinstance(ball, L1Ball):
+        draw = noise.normal(images.shape, stream).to(images.dtype)
+        return ball.project(images + draw, images)
     if isinstance(ball, LinfBall):
         draw = noise.uniform(images.shape, stream).to(images.dtype).mul_(2).sub_(1)
         unit = draw / beside(draw.flatten(1).abs().amax(dim=1), draw)
@@ -159,6 +179,13 @@ def windows(num_steps: int) -> Iterator[int]:
             length, done = max(length - shorter, least), 0
 
 
+def even_windows(num_steps: int) -> Iterator[int]:
+    """The same in an L1 ball (Croce and Hein, Mind the Box, ICML 2021, section 3)."""
+    length = max(int(0.04 * num_steps), 1)
+    for done in range(1, num_steps + 1):
+        yield 0 if done % length else length
+
+
 def fallen(
     network: Network,
     images: Tensor,
@@ -175,9 +202,9 @@ def fallen(
     Yields:
         Places int64 ``[n]`` in ``images``, and the points ``[n, ...]``.
     """
-    climb = Climb.begin(network, images, labels, extra, points, attack)
+    climb = attack.climb.begin(network, images, labels, extra, points, attack)
     places = torch.arange(len(images), device=images.device)
-    for window in (0, *windows(attack.num_steps)):
+    for window in (0, *attack.windows()):
         if climb.moves:
             climb.step(network, attack)
         climb.moves = True
@@ -228,7 +255,7 @@ class Climb:
         extra: Tensor | None,
         points: Tensor,
         attack: APGD,
-    ) -> Climb:
+    ) -> Self:
         """At the start, whose loss and gradient are taken."""
         loss, gradient, fooled = ascent(network, points, labels, extra, attack.loss)
         return cls(
@@ -252,16 +279,10 @@ class Climb:
         )
 
     def step(self, network: Network, attack: APGD) -> None:
-        """One gradient step with momentum (equations 1 and 2)."""
-        ball, images, points = attack.ball, self.images, self.points
-        size = beside(self.size, points)
-        ahead = ball.project(points + size * ball.direction(self.gradient), images)
-        if self.moves:
-            pull = (points - self.previous).mul_(1 - _MOMENTUM)
-            mixed = points + (ahead - points).mul_(_MOMENTUM) + pull
-            ahead = ball.project(mixed, images)
+        """One gradient step, whose loss and gradient are taken."""
+        images, ahead = self.images, self.ahead(attack.ball)
         self.moves = True
-        self.previous, self.points = points, ahead
+        self.previous, self.points = self.points, ahead
         loss, self.gradient, self.fooled = ascent(
             network, ahead, self.labels, self.extra, attack.loss
         )
@@ -273,6 +294,17 @@ class Climb:
         self.best = torch.where(wide, ahead, self.best)
         self.best_gradient = torch.where(wide, self.gradient, self.best_gradient)
         self.best_loss = torch.where(better, loss, self.best_loss)
+
+    def ahead(self, ball: Ball) -> Tensor:
+        """The next points, with momentum (equations 1 and 2)."""
+        images, points = self.images, self.points
+        size = beside(self.size, points)
+        ahead = ball.project(points + size * ball.direction(self.gradient), images)
+        if self.moves:
+            pull = (points - self.previous).mul_(1 - _MOMENTUM)
+            mixed = points + (ahead - points).mul_(_MOMENTUM) + pull
+            ahead = ball.project(mixed, images)
+        return ahead
 
     def check(self, window: int, rho: float) -> None:
         """Halve steps and go back to the best point (conditions 1 and 2)."""
@@ -286,7 +318,7 @@ class Climb:
         self.points = torch.where(wide, self.best, self.points)
         self.gradient = torch.where(wide, self.best_gradient, self.gradient)
 
-    def select(self, left: Tensor) -> Climb:
+    def select(self, left: Tensor) -> Self:
         """The run of some of the images, by their places."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         rows = {
@@ -294,7 +326,55 @@ class Climb:
             for name, value in values.items()
             if isinstance(value, Tensor) and name != "flaw"
         }
-        return Climb(**{**values, **rows})
+        return type(self)(**{**values, **rows})
+
+
+@dataclass
+class SparseClimb(Climb):
+    """A run in an L1 ball: each step changes a share of the values, which follows how
+    many of them the best point has changed (Croce and Hein, ICML 2021, algorithm 1)."""
+
+    kept: Tensor = field(default_factory=lambda: torch.empty(0))
+    """How many values a step changes, ``[batch]``."""
+    changed: Tensor = field(default_factory=lambda: torch.empty(0))
+    """How many values the best point of the check before has changed."""
+    epsilon: float = 0.0
+
+    @classmethod
+    def begin(
+        cls,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        extra: Tensor | None,
+        points: Tensor,
+        attack: APGD,
+    ) -> Self:
+        """At the start, whose loss and gradient are taken."""
+        climb = super().begin(network, images, labels, extra, points, attack)
+        count = math.prod(images.shape[1:])
+        climb.epsilon = attack.ball.epsilon
+        climb.size = torch.full_like(climb.size, climb.epsilon)
+        climb.kept = torch.full_like(climb.size, _FIRST_SHARE * count)
+        climb.changed = torch.full_like(climb.size, count)
+        return climb
+
+    def ahead(self, ball: Ball) -> Tensor:
+        """The next points; momentum would fill up what is sparse."""
+        step = beside(self.size, self.points) * sparse_signs(self.gradient, self.kept)
+        return ball.project(self.points + step, self.images)
+
+    def check(self, window: int, rho: float) -> None:
+        """Begin anew from the best points where they have become sparser, else take
+        shorter steps."""
+        changed = (self.best != self.images).flatten(1).sum(dim=1).to(self.size)
+        sparser = changed / self.changed < _SPARSER
+        shorter = (self.size / _SHORTER).clamp_min_(self.epsilon / _SHORTEST)
+        self.size = torch.where(sparser, self.epsilon, shorter)
+        self.kept, self.changed = changed / _SHORTER, changed
+        wide = beside(sparser, self.points)
+        self.points = torch.where(wide, self.best, self.points)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
 
 
 def ascent(

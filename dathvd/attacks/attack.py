@@ -23,6 +23,10 @@ class Attack(ABC):
     """How far attacked images lie from the given ones at most, as a multiple of the
     radius; above 1 for attacks that train on more noise than the ball holds."""
 
+    variants: int = 1
+    """How many attacked images each image has, whose losses are averaged: a call in
+    training gives ``[variants * batch, ...]``, one batch after the other."""
+
     _description = ""
 
     @property

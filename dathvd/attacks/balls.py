@@ -12,6 +12,8 @@ from dathvd.noise import SampleNoise
 
 _TINY = 1e-12
 """Keeps a zero gradient zero where it is divided by its norm."""
+_RADIUS = 1 << 40
+"""Keeps the stream of an L1 start's radius apart from those of its directions."""
 
 
 class Ball(ABC):
@@ -31,6 +33,10 @@ class Ball(ABC):
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
         """The unit step of steepest ascent for each sample's gradient."""
+
+    def ascent(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """The unit step of steepest ascent from points in the box."""
+        return self.direction(gradient)
 
     @abstractmethod
     def clip(self, perturbation: Tensor) -> Tensor:
@@ -86,7 +92,114 @@ class L2Ball(Ball):
         return perturbation * (self.epsilon / length).clamp_max_(1.0)
 
 
-BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+class L1Ball(Ball):
+    """The sum of a sample's changes is at most ``epsilon``.
+
+    The steepest step changes a single value, which takes as many steps as there are
+    values to be changed. SLIDE changes the share ``density`` with the largest
+    gradients, all by the same amount, and none that cannot move as it lies on a face of
+    the box (Tramèr and Boneh, Adversarial Training and Robustness for Multiple
+    Perturbations, NeurIPS 2019, section 4).
+
+    Args:
+        epsilon: the radius, in pixel units.
+        density: share of the values that a step changes, in (0, 1].
+    """
+
+    def __init__(self, epsilon: float, density: float = 0.05) -> None:
+        super().__init__(epsilon)
+        self.density = density
+
+    def uniform(self, images: Tensor, noise: SampleNoise, stream: int) -> Tensor:
+        """A point on a sphere's face, each equally likely, at a radius of density
+        r^(n-1): exponential lengths of random signs, scaled."""
+        draw = noise.uniform(images.shape, stream).to(images.dtype).mul_(2)
+        upper = draw >= 1
+        lengths = torch.where(upper, draw - 1, draw).neg_().add_(1).log_().neg_()
+        signed = torch.where(upper, lengths, -lengths)
+        shape = (len(images),) + (1,) * (images.dim() - 1)
+        count = math.prod(images.shape[1:])
+        radius = noise.uniform(shape, stream + _RADIUS).to(images.dtype)
+        radius = radius.pow_(1 / max(count, 1)).mul_(self.epsilon)
+        return signed.mul_(radius / _length(signed, 1).clamp_min_(_TINY))
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Equal changes along the largest gradients' signs, of sum 1, or 0 for 0."""
+        count = math.prod(gradient.shape[1:])
+        if count == 0 or len(gradient) == 0:
+            return torch.zeros_like(gradient)
+        kept = max(math.ceil(self.density * count), 1)
+        return sparse_signs(gradient, gradient.new_full((len(gradient),), kept))
+
+    def ascent(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """The same, among the values that can move."""
+        stuck = ((points <= 0) & (gradient < 0)) | ((points >= 1) & (gradient > 0))
+        return self.direction(gradient.masked_fill(stuck, 0.0))
+
+    def clip(self, perturbation: Tensor) -> Tensor:
+        """The nearest perturbation whose changes sum to ``epsilon`` at most."""
+        return onto_l1(perturbation, self.epsilon, None)
+
+    def project(self, points: Tensor, images: Tensor) -> Tensor:
+        """The nearest points in both the ball and the box, which is not the ball's
+        nearest point clamped (Croce and Hein, Mind the Box, ICML 2021, section 2)."""
+        change = points - images
+        room = torch.where(change > 0, 1 - images, images)
+        return onto_l1(change, self.epsilon, room).add_(images).clamp_(0.0, 1.0)
+
+
+def sparse_signs(gradient: Tensor, kept: Tensor) -> Tensor:
+    """The signs of each sample's ``kept`` largest gradients, over their number.
+
+    Values as large as the smallest one kept are kept, too; zeros never are.
+
+    Args:
+        gradient: ``[batch, ...]``.
+        kept: ``[batch]``, at least 1.
+    """
+    sizes = gradient.unsqueeze(1).flatten(1).abs()
+    place = (sizes.shape[1] - kept).clamp(0, sizes.shape[1] - 1).long()
+    least = sizes.sort(dim=1).values.gather(1, place[:, None])
+    signs = gradient.sign() * (sizes >= least).view_as(gradient)
+    return signs / _length(signs, 1).clamp_min_(1.0)
+
+
+def onto_l1(change: Tensor, epsilon: float, room: Tensor | None) -> Tensor:
+    """The nearest change of L1 length ``epsilon`` at most, no value beyond its room.
+
+    Every size a becomes min(max(a - t, 0), room) for one t of the sample, at which the
+    sum is epsilon. As a function of t the sum is a chain of straight lines that bend at
+    a and at a - room: the values sorted, t follows from two running sums.
+
+    Args:
+        change: ``[batch, ...]``.
+        epsilon: the L1 length, at least 0.
+        room: how far each value may change in the direction of its sign, at least 0;
+            None for any distance.
+    """
+    size = change.abs().unsqueeze(1).flatten(1).double()
+    if size.numel() == 0:
+        return change.clone()
+    bends, slopes = size, torch.ones_like(size)
+    if room is not None:
+        room = room.unsqueeze(1).flatten(1).double()
+        bends = torch.cat([size, size - room], dim=1)
+        slopes = torch.cat([slopes, -slopes], dim=1)
+    bends, order = bends.sort(dim=1, descending=True)
+    slopes = slopes.gather(1, order)
+    steepness, offset = slopes.cumsum(dim=1), (slopes * bends).cumsum(dim=1)
+    sums = offset - steepness * bends  # at each bend, growing as t falls
+    last = (sums <= epsilon).sum(dim=1, keepdim=True).sub_(1).clamp_min_(0)
+    slope = steepness.gather(1, last)
+    cut = (offset.gather(1, last) - epsilon) / slope.clamp_min(1.0)
+    cut = torch.where(slope > 0, cut, 0.0).clamp_min_(0.0)
+    left = (size - cut).clamp_min_(0.0)
+    if room is not None:
+        left = torch.minimum(left, room)
+    return left.to(change.dtype).view_as(change) * change.sign()
+
+
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 def _length(values: Tensor, order: float = 2.0) -> Tensor:

@@ -9,13 +9,15 @@ from pydantic import Field
 
 from dathvd.attacks.apgd import APGD
 from dathvd.attacks.attack import Attack
-from dathvd.attacks.balls import BALLS, Ball
+from dathvd.attacks.balls import BALLS, Ball, L1Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.free import FreeAttack
 from dathvd.attacks.losses import LOSSES
+from dathvd.attacks.msd import MSD
 from dathvd.attacks.noisy import SPREAD, NoisyBall
 from dathvd.attacks.pgd import PGD
 from dathvd.attacks.schedules import STEP_SCHEDULES, TARGETS
+from dathvd.attacks.union import Union
 from dathvd.components import ATTACKS as _ATTACKS
 from dathvd.config.attack import AttackConfig
 from dathvd.errors import UserError, choose
@@ -28,11 +30,18 @@ FAST_STEP = 1.25
 
 
 def build_attack(config: AttackConfig) -> Attack:
-    """The attack of that configuration.
+    """The attack of that configuration, on one ball or on a union.
 
     Raises:
         UserError: it lies elsewhere and cannot be imported or made.
     """
+    if config.balls and config.combine != "steps":
+        loss = choose("attack.loss", config.loss, LOSSES)
+        parts: dict[str, Attack] = {
+            norm: build_attack(config.in_ball(norm, epsilon))
+            for norm, epsilon in config.balls.items()
+        }
+        return Union(parts, combine=config.combine, loss=loss)
     attack: Attack = _ATTACKS.build(config)
     return attack
 
@@ -60,6 +69,8 @@ def _restarts(config: AttackConfig) -> str:
 
 
 def _ball(config: AttackConfig) -> Ball:
+    if config.norm == "l1":
+        return L1Ball(config.epsilon, config.l1_density)
     return choose("attack.norm", config.norm, BALLS)(config.epsilon)
 
 
@@ -85,19 +96,32 @@ def _common(config: AttackConfig) -> dict[str, Any]:
 def pgd(config: AttackConfig) -> Attack:
     """PGD with all that the configuration says of it."""
     loss = _LOSS_LABELS.get(config.loss, "")
-    attack = PGD(
-        _ball(config),
-        step_size=config.step_size,
-        num_steps=config.num_steps,
-        random_start=config.random_start,
-        start_std=config.start_std if config.start == "gaussian" else None,
-        momentum=config.momentum,
-        schedule=choose("attack.step_schedule", config.step_schedule, STEP_SCHEDULES),
+    options = {
+        "num_steps": config.num_steps,
+        "random_start": config.random_start,
+        "start_std": config.start_std if config.start == "gaussian" else None,
+        "momentum": config.momentum,
+        "schedule": choose(
+            "attack.step_schedule", config.step_schedule, STEP_SCHEDULES
+        ),
         **_common(config),
-    )
+    }
+    if config.balls:
+        return _msd(config, f"MSD{loss}-{config.num_steps}", options)
+    attack = PGD(_ball(config), step_size=config.step_size, **options)
     step = f" step {config.step_size:.4g}"
     label = f"PGD{loss}-{config.num_steps}"
     return _called(attack, label, config, _restarts(config), step=step)
+
+
+def _msd(config: AttackConfig, label: str, options: dict[str, Any]) -> Attack:
+    """PGD's steps on the union of the balls."""
+    parts = [config.in_ball(*ball) for ball in config.balls.items()]
+    lengths = [part.step_size for part in parts]
+    attack = MSD([_ball(part) for part in parts], step_sizes=lengths, **options)
+    union = " or ".join(f"{norm} {radius:.4g}" for norm, radius in config.balls.items())
+    attack.description = f"{label} epsilon {union}, {_restarts(config)}"
+    return attack
 
 
 def apgd(config: AttackConfig) -> Attack:

@@ -51,7 +51,7 @@ class FreeAttack(Attack):
         if last is None or last.grad is None:
             start = images + self.ball.uniform(images, noise, _START_STREAM)
         else:
-            step = self.ball.epsilon * self.ball.direction(last.grad)
+            step = self.ball.epsilon * self.ball.ascent(last.grad, last.detach())
             start = last.detach() + step + nan_unless_finite(last.grad)
         with torch.no_grad():
             points = self.ball.project(start, images)

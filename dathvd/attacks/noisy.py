@@ -35,6 +35,10 @@ class NoisyBall(Ball):
         """The ball's own unit step."""
         return self._step.direction(gradient)
 
+    def ascent(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """The ball's own unit step from points in the box."""
+        return self._step.ascent(gradient, points)
+
     def clip(self, perturbation: Tensor) -> Tensor:
         """The perturbation as it is; a copy, as balls' callers change it."""
         return perturbation.clone()

@@ -155,13 +155,15 @@ class PGD(Attack):
         """The next points and the next velocity; nothing waits for the device."""
         gradient, fooled = self._gradient(problem, points)
         if self.momentum:
-            velocity = velocity.mul(self.momentum).add_(_unit_l1(gradient))
-            gradient = velocity
-        moved = points + size * self.ball.direction(gradient)
+            gradient = velocity = self._accumulated(velocity, gradient)
+        moved = points + size * self.ball.ascent(gradient, points)
         moved = self.ball.project(moved, problem.images)
         if self.early_stop:
             moved = torch.where(beside(fooled, points), points, moved)
         return moved, velocity
+
+    def _accumulated(self, velocity: Tensor, gradient: Tensor) -> Tensor:
+        return velocity.mul(self.momentum).add_(_unit_l1(gradient))
 
     def _start(self, images: Tensor, noise: SampleNoise, restart: int) -> Tensor:
         if not self.random_start:

@@ -39,6 +39,7 @@ from dathvd.checkpoint.folders import (
 from dathvd.checkpoint.networks import (
     Trust,
     Weights,
+    average_updates,
     load_model,
     load_weights,
     require_trust,
@@ -54,6 +55,7 @@ __all__ = [
     "Unreadable",
     "STATE_ID",
     "Weights",
+    "average_updates",
     "Which",
     "aside",
     "checkpoint_folder",

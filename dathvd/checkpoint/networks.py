@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
@@ -12,10 +12,12 @@ from torch import nn
 from dathvd.checkpoint.files import load_file
 from dathvd.checkpoint.folders import Which, resolve
 from dathvd.config import Config, explain
-from dathvd.errors import UserError
+from dathvd.errors import UserError, nearest
 
-Weights = Literal["raw", "ema"]
-"""The weights of the last step, or their moving average (``train.ema_decay``)."""
+Weights = str
+"""The weights of the last step (``raw``) or their average (``ema``): of several, the
+best one on held-out training images. Each has a name of its own, too, such as
+``ema-0.999`` or ``swa``."""
 Trust = bool | Collection[str]
 """Which components outside of dathvd a checkpoint may have imported: all, none, or
 those of these places. Importing one runs its module's code."""
@@ -74,7 +76,7 @@ def restore_model(
     Args:
         state: what the file holds.
         name: the file's, for errors.
-        weights: ``raw`` or ``ema``.
+        weights: ``raw``, ``ema`` or an average's name.
         network: takes the weights; None makes the one that the configuration names.
         trust: whether that one may lie outside of dathvd.
 
@@ -102,12 +104,27 @@ def stored_weights(state: dict[str, Any], name: str, weights: Weights) -> Any:
     Raises:
         UserError: it holds no such weights.
     """
-    if weights == "ema" and "ema" not in state:
+    if weights == "raw":
+        return state["model"]
+    averages = average_updates(state)
+    if not averages:
         raise UserError(
             f"checkpoint {name}: holds no moving average of the weights, being "
             "trained with train.ema_decay 0: take the raw weights"
         )
-    return state["ema" if weights == "ema" else "model"]
+    if weights not in averages and weights != "ema":
+        hint = nearest(weights, averages)
+        raise UserError(f"checkpoint {name}: holds no average {weights!r} {hint}")
+    return state[weights if weights in averages else state["best_average"]]
+
+
+def average_updates(state: dict[str, Any]) -> dict[str, int]:
+    """The averages in a loaded ``model.pt`` by name: how many updates are in each."""
+    if "average_updates" in state:
+        found: dict[str, int] = state["average_updates"]
+        return found
+    # files of one moving average alone, as they once were
+    return {"ema": int(state.get("ema_updates", 0))} if "ema" in state else {}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], name: str) -> None:
@@ -140,7 +157,8 @@ def load_model(
 
     Args:
         path: a run folder or a checkpoint folder.
-        weights: ``raw`` for those of its step, ``ema`` for their moving average.
+        weights: ``raw`` for those of its step, ``ema`` for their average: of several
+            the best one, which are also called by their names.
         checkpoint: of a run folder, the ``last`` one or the ``best``, which
             ``train.select: best`` keeps.
         network: a fresh network of the run's kind, whose weights are replaced. Needed

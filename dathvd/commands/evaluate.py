@@ -13,7 +13,7 @@ from dathvd.commands.options import (
     trust_option,
     weights_option,
 )
-from dathvd.components import EVALUATION_ATTACKS
+from dathvd.components import CORRUPTIONS, EVALUATION_ATTACKS
 
 
 @click.command("evaluate")
@@ -35,7 +35,27 @@ from dathvd.components import EVALUATION_ATTACKS
     "steps where that is longer.",
 )
 @click.option("--restarts", type=int, help="Number of random starts.")
-@click.option("--norm", help="linf or l2.")
+@click.option("--norm", help="linf, l2 or l1.")
+@click.option(
+    "--balls",
+    metavar="UNION",
+    help="Such as linf=8/255,l2=0.5,l1=12: the worst of all counts for each image.",
+)
+@click.option(
+    "--corruptions",
+    metavar="NAMES",
+    help=f"all, or some of {', '.join(CORRUPTIONS)}: accuracy on test images corrupted "
+    "so, without an attack unless one is named.",
+)
+@click.option(
+    "--severities", metavar="NUMBERS", help="Of corruptions, of 1 to 5 (all of them)."
+)
+@click.option(
+    "--corruptions-from",
+    metavar="FOLDER",
+    help="CIFAR-10-C's or ImageNet-C's: reads all kinds in it instead, or those that "
+    "--corruptions names.",
+)
 @click.option("--max-samples", type=int, help="Evaluate the first so many images.")
 @click.option("--batch-size", type=int, help="Images at once (the run's own).")
 @weights_option
@@ -66,6 +86,10 @@ def command(
     step_size: str | None,
     restarts: int | None,
     norm: str | None,
+    balls: str | None,
+    corruptions: str | None,
+    severities: str | None,
+    corruptions_from: str | None,
     max_samples: int | None,
     batch_size: int | None,
     weights: str,
@@ -84,14 +108,25 @@ def command(
     \b
     dathvd evaluate RUN --attack fgsm,pgd,pgd-margin --epsilon 0,2/255,4/255,8/255
     mpirun -np 4 dathvd evaluate RUN --attack autoattack --output results
+    dathvd evaluate RUN --corruptions all --severities 1,3,5
     dathvd evaluate --model mine.nets:make_network --weights FILE --data cifar10 --trust
     """
     from pathlib import Path
 
     from dathvd.evaluation import Grid, Request, evaluate_checkpoint
-    from dathvd.lists import fractions, integers, words
+    from dathvd.evaluation.corruptions import SEVERITIES, CorruptionRequest
+    from dathvd.lists import fractions, integers, named_fractions, words
     from dathvd.runtime import guard, start
 
+    corrupted = None
+    if corruptions or corruptions_from or severities:
+        chosen = integers("--severities", severities, least=1) or SEVERITIES
+        if max(chosen) > max(SEVERITIES):
+            raise click.UsageError("--severities: expected numbers from 1 to 5")
+        folder = Path(corruptions_from) if corruptions_from else None
+        corrupted = CorruptionRequest(words(corruptions) or ("all",), chosen, folder)
+        if not (attacks or epsilons or balls or num_steps):
+            attacks = "none"
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     lengths = fractions("--step-size", step_size)
     grid = Grid(
@@ -101,9 +136,11 @@ def command(
         step_size=lengths[0] if lengths else None,
         restarts=restarts,
         norm=norm,
+        balls=named_fractions("--balls", balls),
     )
     request = Request(
         grid,
+        corruptions=corrupted,
         batch_size=batch_size,
         max_samples=max_samples,
         seed=seed,

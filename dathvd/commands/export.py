@@ -34,10 +34,11 @@ from dathvd.errors import UserError
 )
 @click.option(
     "--weights",
-    type=click.Choice(["raw", "ema"]),
     default="raw",
     show_default=True,
-    help="The run's own, or their moving average (train.ema_decay).",
+    metavar="raw|ema",
+    help="The run's own, or their average (of several the best one, or by its name, "
+    "such as ema-0.99 or swa).",
 )
 @click.option(
     "--evaluation",
@@ -58,7 +59,7 @@ def command(
     form: str,
     output: str | None,
     checkpoint: str,
-    weights: Literal["raw", "ema"],
+    weights: str,
     evaluations: tuple[str, ...],
     check: bool,
     trust: bool,

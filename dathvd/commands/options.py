@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -45,8 +45,8 @@ weights_option: Decorator = click.option(
     default="raw",
     show_default=True,
     metavar="raw|ema|FILE",
-    help="The run's own, or their moving average (train.ema_decay); with --model a "
-    "file of weights.",
+    help="The run's own, or their average (of several the best one, or by its name, "
+    "such as ema-0.99 or swa); with --model a file of weights.",
 )
 """Add ``--weights``."""
 checkpoint_option: Decorator = click.option(
@@ -106,7 +106,7 @@ def judged_network(
     weights: str,
     overrides: tuple[str, ...],
     trust: bool,
-) -> tuple[str, Literal["raw", "ema"], Any]:
+) -> tuple[str, str, Any]:
     """What a command works on: its name, which weights, and a foreign one's settings.
 
     Returns:
@@ -119,12 +119,12 @@ def judged_network(
         assert run is not None
         if data is not None or overrides:
             raise click.UsageError("--data and --set belong to --model")
-        if weights not in ("raw", "ema"):
+        if weights not in ("raw", "ema", "swa") and not weights.startswith("ema-"):
             raise click.UsageError(
                 f"--weights {weights}: a run has raw and ema ones; a file of weights "
                 "needs --model"
             )
-        return run, "raw" if weights == "raw" else "ema", None
+        return run, weights, None
     if data is None:
         raise click.UsageError("--model needs --data, a data set or a configuration")
     from dathvd.foreign import foreign_config

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import click
 
 
@@ -148,7 +151,12 @@ def mpirun_command(
     metavar="N,…",
     help="Numbers of ranks to draw from.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write all verdicts there.")
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help="Keep all verdicts there; the same command plays the rounds that are missing.",
+)
 @click.option(
     "--folder",
     metavar="DIR",
@@ -170,12 +178,14 @@ def chaos_command(
     moment, and gives the same command again where the exit code asks for it. The last
     weights must be those of an undisturbed run, nothing may be left running, nothing
     may hang. Exit code 1 where that fails.
+
+    SIGTERM and Ctrl-C end the jobs and leave nothing of them. With --json the same
+    command goes on later (exit code 75 after SIGTERM), also with more --rounds.
     """
     import tempfile
-    from pathlib import Path
 
     from dathvd.errors import UserError, choose
-    from dathvd.files import write_json
+    from dathvd.launch.signals import StopSignals
     from dathvd.lists import some_integers
     from dathvd.rig import chaos
 
@@ -188,26 +198,36 @@ def chaos_command(
         click.echo(f"left out: {name} (this machine lacks {reason})")
     numbers = some_integers("--sizes", sizes, least=1)
     place = Path(folder or tempfile.mkdtemp(prefix="dathvd-chaos-")).resolve()
-    campaign = chaos.Campaign(seed, list(chosen) or names, place, numbers)
-
-    verdicts: list[chaos.Verdict] = []
-
-    def tell(verdict: chaos.Verdict) -> None:
-        verdicts.append(verdict)
-        if json_file:  # after each round: a campaign may be cut short
-            write_json(Path(json_file), chaos.summary(seed, verdicts))
-        state = "; ".join(verdict.problems) or "as if nothing had been"
-        pause = verdict.pause
-        click.echo(
-            f"{verdict.number:4d} {verdict.fault} of {verdict.size} ranks, "
-            f"{verdict.moment}: {state} ({verdict.seconds:.0f} s"
-            + ("" if pause is None else f", {pause:.1f} s without a step")
-            + ")"
+    file = Path(json_file).resolve() if json_file else None
+    with StopSignals() as signals:
+        campaign = chaos.Campaign(
+            seed, list(chosen) or names, place, numbers, lambda: signals.numbers
         )
+        verdicts = chaos.read(file, campaign) if file else []
+        played = {verdict.number for verdict in verdicts}
 
-    campaign.run(rounds, jobs, tell)
+        def tell(verdict: chaos.Verdict) -> None:
+            verdicts.append(verdict)
+            if file:
+                chaos.write(file, campaign, verdicts)
+            click.echo(chaos.line(verdict))
+
+        campaign.run([n for n in range(rounds) if n not in played], jobs, tell)
     chaos.print_report(verdicts)
     bad = any(verdict.problems for verdict in verdicts)
     if bad:
         click.echo(f"see {place}")
+    if signals.numbers and len(verdicts) < rounds:
+        return _stopped(signals.numbers[0], file)
     return int(bad)
+
+
+def _stopped(number: int, file: Path | None) -> int:
+    """Say that a campaign has stopped early; the exit code."""
+    from dathvd.errors import TEMPORARY_FAILURE
+
+    go_on = "the same command goes on" if file else "nothing is kept without --json"
+    click.echo(f"stopped by {signal.Signals(number).name}: {go_on}", err=True)
+    if number == signal.SIGINT:
+        return 130
+    return TEMPORARY_FAILURE if file else 1

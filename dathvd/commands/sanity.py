@@ -20,7 +20,7 @@ from dathvd.commands.options import (
 @foreign_options
 @click.option("--epsilon", metavar="FLOAT", help="Radius (the evaluation's own).")
 @click.option("--num-steps", type=int, help="Steps of PGD (the evaluation's own).")
-@click.option("--norm", help="linf or l2.")
+@click.option("--norm", help="linf, l2 or l1.")
 @click.option(
     "--surrogate",
     metavar="RUN",

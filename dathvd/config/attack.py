@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from dathvd.components import ATTACKS
 from dathvd.config.base import (
@@ -17,6 +17,11 @@ from dathvd.config.base import (
 )
 from dathvd.registry import is_foreign
 
+Norm = Literal["linf", "l2", "l1"]
+REACH = 2.5
+"""Length of all steps together over epsilon, at least: every point of the ball can be
+reached from every other (Madry et al., ICLR 2018, take 2.5 epsilon / num_steps)."""
+
 
 class AttackConfig(ComponentSection):
     """An attack on images in [0, 1] within a ball of radius ``epsilon``."""
@@ -28,10 +33,20 @@ class AttackConfig(ComponentSection):
     noise of twice epsilon, options.spread, which is not clipped to the ball: in
     training only), free (replayed batches), or the place of another one,
     package.module:attribute."""
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     """The norm of the ball."""
     epsilon: Pixel = 0.17
     """Radius of the ball, in pixel units of [0, 1]; "8/255" may be written so."""
+    balls: dict[Norm, Pixel] = {}
+    """A union of balls in place of one: norm to radius, such as {linf: 8/255, l1: 12}.
+    Steps have 2.5 epsilon / num_steps of each ball's epsilon."""
+    combine: Literal["max", "average", "sample", "steps"] = "max"
+    """How the balls of a union are trained on: the one of highest loss (max), all, with
+    the mean of their losses (average), one drawn for each image (sample), or the one
+    that is worst at each step (steps: multi steepest descent, pgd only)."""
+    l1_density: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Share of an image's values that a step in an L1 ball changes, those of the
+    largest gradients (apgd sets its own)."""
     step_size: Pixel = 0.068
     """Length of the first step of pgd, in the same units."""
     step_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -44,7 +59,8 @@ class AttackConfig(ComponentSection):
     """pgd starts from a point drawn in the ball, else from the image."""
     start: Literal["uniform", "gaussian"] = "uniform"
     """The law of that point; gaussian has a standard deviation of start_std. Where it
-    is not set, objectives trades, mart and score take gaussian, as published."""
+    is not set, objectives trades, mart, score, ikl and hat take gaussian, as
+    published."""
     start_std: Pixel = 0.001
     """Standard deviation of a gaussian start, in pixel units."""
     restarts: Count = 1
@@ -52,7 +68,7 @@ class AttackConfig(ComponentSection):
     loss: Literal["cross_entropy", "margin", "kl", "squared"] = "cross_entropy"
     """What is maximised; margin is Carlini and Wagner's, kl is measured from the
     prediction on the clean image, as TRADES does, and so is squared, as SCORE does:
-    objectives trades and score take them where none is set."""
+    objectives trades, ikl and hat, and score, take them where none is set."""
     target: Literal["none", "random", "least_likely"] = "none"
     """The wrong class that the attack aims at; none flees the label instead."""
     early_stop: bool = False
@@ -81,6 +97,17 @@ class AttackConfig(ComponentSection):
     """On GPUs, a training attack's steps on that copy are captured as a CUDA graph when
     a batch's shape comes again, and replayed; other batches are launched as usual."""
 
+    def in_ball(self, norm: Norm, epsilon: float) -> Self:
+        """The same attack in one ball of the union."""
+        step_size = REACH * epsilon / max(self.num_steps, 1)
+        one = {"balls": {}, "combine": "max", "step_size": step_size}
+        return self.model_copy(update={"norm": norm, "epsilon": epsilon, **one})
+
+    @property
+    def threat(self) -> dict[Norm, float]:
+        """Every ball by its norm, of the union or the one that there is."""
+        return self.balls or {self.norm: self.epsilon}
+
     @property
     def from_clean(self) -> bool:
         """Whether the loss is measured from the prediction on the clean image, where it
@@ -107,4 +134,22 @@ class AttackConfig(ComponentSection):
             raise ValueError("free has no restarts: raise replays instead")
         if self.replays > 1 and self.name != "free":
             raise ValueError("replays belong to the attack free")
+        return self
+
+    @model_validator(mode="after")
+    def _a_union_has_balls(self) -> AttackConfig:
+        if not self.balls:
+            if self.combine != "max":
+                raise ValueError("combine is of a union: set balls, or leave it out")
+            return self
+        if len(self.balls) == 1:
+            raise ValueError("one ball is no union: set norm and epsilon")
+        if self.name in ("none", "free"):
+            raise ValueError(f"{self.name} knows no union of balls: set balls to {{}}")
+        if self.combine == "steps" and self.name != "pgd":
+            raise ValueError(f"combine steps is for pgd, {self.name} has no such steps")
+        if self.combine == "sample" and self.model_mode == "train":
+            raise ValueError(
+                "combine sample attacks a batch's images apart: set model_mode to eval"
+            )
         return self

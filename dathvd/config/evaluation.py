@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from dathvd.config.attack import AttackConfig
+from dathvd.config.attack import REACH, AttackConfig
 from dathvd.config.base import Count, Natural, Pixel, Section
 
-REACH = 2.5
-"""Length of all steps together over epsilon, at least: every point of the ball can be
-reached from every other (Madry et al., ICLR 2018, take 2.5 epsilon / num_steps)."""
+__all__ = ["REACH", "EvaluationAttackConfig", "EvaluationConfig"]
 
 
 class EvaluationAttackConfig(AttackConfig):
     """An attack with the defaults of an evaluation.
 
     In a whole configuration that sets the ball of training's attack, ``norm`` and
-    ``epsilon`` are that one's where they are not set here; ``step_size`` is 2.5
-    epsilon / num_steps.
+    ``epsilon`` are that one's where they are not set here, and so is a union of
+    ``balls``; ``step_size`` is 2.5 epsilon / num_steps.
     """
 
     epsilon: Pixel = 0.15
@@ -53,4 +51,9 @@ class EvaluationConfig(Section):
             raise ValueError("free works in training only: take pgd or fgsm")
         if attack.name == "n_fgsm":
             raise ValueError("n_fgsm leaves the ball: take pgd or fgsm_rs")
+        if attack.combine in ("average", "sample"):
+            raise ValueError(
+                f"combine {attack.combine} is of training: an evaluation takes the "
+                "worst ball, max"
+            )
         return attack

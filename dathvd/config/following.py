@@ -11,10 +11,13 @@ OWN_ATTACKS: dict[str, dict[str, str]] = {
     "trades": {"loss": "kl", "start": "gaussian"},
     "mart": {"loss": "cross_entropy", "start": "gaussian"},
     "score": {"loss": "squared", "start": "gaussian"},
+    "ikl": {"loss": "kl", "start": "gaussian"},
+    "hat": {"loss": "kl", "start": "gaussian"},
 }
-"""What objectives say of their inner maximisation: all start from normal noise of
-deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019) and MART (Wang et al.,
-ICLR 2020) and SCORE (Pang et al., ICML 2022); TRADES maximises the divergence, MART the
+"""What objectives say of their inner maximisation. All start from normal noise of
+deviation 0.001, in the code of TRADES (Zhang et al., ICML 2019), MART (Wang et al.,
+ICLR 2020), SCORE (Pang et al., ICML 2022), IKL (Cui et al., NeurIPS 2024) and HAT (Rade
+and Moosavi-Dezfooli, ICLR 2022). TRADES, IKL and HAT maximise the divergence, MART the
 cross-entropy, SCORE the squared distance."""
 
 
@@ -42,7 +45,7 @@ def attack_of_objective(attack: AttackConfig, objective: str) -> AttackConfig:
 def evaluation_of_training(
     judge: EvaluationAttackConfig, attack: AttackConfig
 ) -> EvaluationAttackConfig:
-    """The evaluation's attack in training's ball, where its own is not set.
+    """The evaluation's attack in training's ball or balls, where its own are not set.
 
     ``norm`` and ``epsilon`` are training's where training's are set, and
     ``step_size`` lets all steps together reach across the ball:
@@ -52,6 +55,8 @@ def evaluation_of_training(
         ValueError: the norm is set to another one than training's, and no radius is.
     """
     given = judge.model_fields_set
+    if judge.balls or (attack.balls and not given & {"norm", "epsilon", "balls"}):
+        return judge.model_copy(update={"balls": judge.balls or attack.balls})
     norm = judge.norm if "norm" in given else attack.norm
     if "epsilon" not in given and norm != attack.norm:
         raise ValueError(

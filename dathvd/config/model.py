@@ -27,7 +27,8 @@ class ModelConfig(ComponentSection):
     """The normalisation layers; None for the network's own (none in the small_cnn and
     the mlp, batch in residual networks)."""
     activation: Literal["relu", "silu", "softplus", "gelu"] | None = None
-    """The activation function; None for the network's own (relu, gelu in ConvNeXt)."""
+    """The activation function; None for the network's own (relu; gelu in ConvNeXt and
+    transformers, silu in ra_wide_resnet_70_16)."""
     mean: Channels | None = None
     """Per-channel mean that the first layer subtracts; None for no such layer."""
     std: Scales | None = None
@@ -49,7 +50,8 @@ class ModelConfig(ComponentSection):
     init_partial: bool = False
     """Whether a file of weights may leave a part of the trunk as it is at random."""
     init_weights: Literal["raw", "ema"] = "raw"
-    """Which weights of that run are taken: the last step's, or their moving average."""
+    """Which weights of that run are taken: the last step's, or their average (of
+    several the best one)."""
     init_mode: Literal["full", "linear"] = "full"
     """full trains all weights; linear the head alone, on a trunk whose weights and
     statistics stay as they are."""

@@ -14,6 +14,7 @@ from dathvd.config.base import (
     Positive,
     named_in,
 )
+from dathvd.registry import is_foreign
 
 
 class ObjectiveConfig(ComponentSection):
@@ -23,7 +24,11 @@ class ObjectiveConfig(ComponentSection):
     """adversarial: clean_weight * CE(clean) + CE(adversarial); plain: CE(clean);
     trades: CE(clean) + beta * KL(clean || adversarial); mart: boosted
     CE(adversarial) + beta * KL(clean || adversarial) * (1 - p_label(clean)); score:
-    |p(clean) - y|² + beta * |p(adversarial) - p(clean)|², y the label. Two
+    |p(clean) - y|² + beta * |p(adversarial) - p(clean)|², y the label; ikl: trades
+    with its divergence taken apart, CE(clean) + beta * a squared error of logits,
+    weighted by the class's mean prediction, + options.soft_weight (4) * CE(clean's
+    prediction, adversarial); hat: trades + options.helper_weight (0.5) * CE at
+    options.reach (2) times the attack's distance, where a helper says the label. Two
     pre-train without labels, both with clean_weight and on attacked images too:
     rotation (by which quarter turn each image was rotated) and contrastive (InfoNCE
     between two views of each image, negatives from all workers). Another one is named
@@ -32,8 +37,10 @@ class ObjectiveConfig(ComponentSection):
     """Weight of the clean loss of adversarial (the paper's lambda), rotation and
     contrastive."""
     beta: NonNegative = 6.0
-    """Weight of the divergence: 1/lambda in TRADES, lambda in MART; of
-    score's second term, whose paper takes 3 to 4."""
+    """Weight of the divergence: 1/lambda in TRADES, lambda in MART; of the second term
+    of score (its paper takes 3 to 4), ikl (20) and hat (2.5)."""
+    helper: str | None = None
+    """A run or checkpoint folder, whose naturally trained network helps hat."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the label's probability that is spread over all classes in CE."""
     weight_perturbation: NonNegative = 0.0
@@ -58,4 +65,14 @@ class ObjectiveConfig(ComponentSection):
     def _smoothing_needs_classes(self) -> ObjectiveConfig:
         if self.label_smoothing and not self.has_classes:
             raise ValueError(f"{self.name} has no classes: set label_smoothing to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _a_helper_is_there_where_it_is_asked(self) -> ObjectiveConfig:
+        if self.name == "hat" and self.helper is None:
+            raise ValueError(
+                "hat needs a naturally trained network: set helper to its run"
+            )
+        if self.helper is not None and self.name != "hat" and not is_foreign(self.name):
+            raise ValueError(f"{self.name} asks no helper: set helper to null")
         return self

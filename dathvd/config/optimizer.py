@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from dathvd.components import OPTIMIZERS
 from dathvd.config.base import (
@@ -62,6 +62,10 @@ class OptimizerConfig(ComponentSection):
     max_gradient_norm: Positive | None = None
     """Length of the mean gradient of all weights at most: longer ones are scaled down,
     after the exchange and before the update; null for any length."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each block of the network to the one before it
+    (layer-wise decay, Clark et al., ICLR 2020); the layers after the last block have
+    the whole rate. 1 is one rate for all."""
     bias_correction: bool = False
     """Adam's correction of the moments' start at zero (lamb); off in the DAT paper."""
     trust_coefficient: Positive | None = None

@@ -80,6 +80,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _images_are_apart_where_each_has_its_ball(self) -> Config:
+        if self.attack.combine == "sample" and not self.objective.has_classes:
+            raise ValueError(
+                f"objective.name: {self.objective.name} compares a batch's images, and "
+                "attack.combine sample attacks them apart; set attack.combine to max"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixed_labels_fit(self) -> Config:
         mix = self.data.mix
         if mix is None:
@@ -122,6 +131,8 @@ class Config(Section):
             field, off = "guard.action", "none"
             if action == "none":
                 field, off = "select", "last"
+            if action == "none" and self.train.select == "last":
+                field, off = "ema_decay", "one decay, without swa_start"
             raise ValueError(
                 f"train.{field}: there is no robust accuracy to watch with "
                 f"attack.name {attack!r} and objective.name {self.objective.name!r}; "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dathvd.config.base import Count, Natural, Section
+from dathvd.config.base import Count, FromList, Natural, Section
 from dathvd.config.guard import GuardConfig
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(Section):
@@ -28,10 +30,20 @@ class TrainConfig(Section):
     samples, running statistics are averaged before evaluation and saving), local (the
     same, but rank 0's own statistics are taken), synchronised (all normalise by the
     samples of all; two more messages a layer and pass)."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[Decay | tuple[Decay, ...], FromList] = 0.0
     """Decay of an exponential moving average of the weights, in [0, 1); it is saved and
     evaluated beside the raw weights. 0 switches it off, 0.999 averages about the last
-    1,000 updates."""
+    1,000 updates. Of a list of decays, and of swa_start's mean, the average counts that
+    is the most robust one on held-out training images, which are the guard's
+    (guard.num_samples, guard.num_steps)."""
+    swa_start: Natural | None = None
+    """Epochs before stochastic weight averaging begins: from then on the weights at
+    each epoch's end weigh alike in a mean (Izmailov et al., UAI 2018), saved and
+    evaluated as a moving average is. Null leaves it out."""
+    average_batch_norm: Literal["averaged", "anew"] | None = None
+    """Batch norm's statistics of averaged weights: averaged as the weights are, or
+    taken anew from 10,240 clean training images by all workers whenever the average is
+    judged or saved. Null is anew with swa_start, else averaged."""
     guard: GuardConfig = GuardConfig()
     """What watches for catastrophic overfitting."""
     select: Literal["last", "best"] = "last"
@@ -87,4 +99,37 @@ class TrainConfig(Section):
     @property
     def probes(self) -> bool:
         """Whether training images are held out and attacked after each epoch."""
-        return self.guard.action != "none" or self.select == "best"
+        watched = self.guard.action != "none" or self.select == "best"
+        return watched or len(self.averages) > 1
+
+    @property
+    def averages(self) -> dict[str, float | None]:
+        """The averages of the weights by name, with their decays; None weighs all
+        alike."""
+        decays = self.ema_decay
+        found: dict[str, float | None] = {}
+        if isinstance(decays, tuple):
+            found = {f"ema-{decay:g}": decay for decay in decays}
+        elif decays:
+            found = {"ema": decays}
+        return found if self.swa_start is None else {**found, "swa": None}
+
+    @property
+    def takes_statistics_anew(self) -> bool:
+        """Whether batch norm's statistics of averages are taken anew."""
+        how = self.average_batch_norm
+        return how == "anew" or (how is None and self.swa_start is not None)
+
+    @model_validator(mode="after")
+    def _averages_are_some(self) -> TrainConfig:
+        decays = self.ema_decay
+        if isinstance(decays, tuple) and (
+            not decays or 0.0 in decays or len(set(decays)) < len(decays)
+        ):
+            raise ValueError("ema_decay: expected different decays above 0")
+        if self.swa_start is not None and self.swa_start >= self.epochs:
+            raise ValueError(
+                f"swa_start: no epoch follows the first {self.swa_start} of "
+                f"{self.epochs}; set it below epochs"
+            )
+        return self

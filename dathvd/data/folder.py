@@ -32,12 +32,12 @@ def image_folder(config: DataConfig) -> Dataset:
     """
     root = data_folder(config)
     train, test = root / "train", _test_folder(root)
-    classes = _classes(train)
-    missing = sorted(set(classes) ^ set(_classes(test)))
+    classes = classes_of(train)
+    missing = sorted(set(classes) ^ set(classes_of(test)))
     if missing:
         lacking = test if missing[0] in classes else train
         raise UserError(f"data.root: class folder {lacking / missing[0]} is missing")
-    train_files, test_files = _files(train, classes), _files(test, classes)
+    train_files, test_files = files_of(train, classes), files_of(test, classes)
     decoder = Decoder.for_images(train_files[0][0], config.image_size, config.channels)
     # a random crop is cut from all of an image, evaluation's from its middle
     cropped = config.augment and config.crop_size is not None
@@ -57,10 +57,14 @@ def _test_folder(root: Path) -> Path:
     raise UserError(f"data.root: {root / 'test'} is missing (and so is {root / 'val'})")
 
 
-def _classes(folder: Path) -> list[str]:
-    """The names of the class folders, sorted."""
+def classes_of(folder: Path, field: str = "data.root") -> list[str]:
+    """The names of the class folders, sorted.
+
+    Raises:
+        UserError: there are none; ``field`` is what named the folder.
+    """
     if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is missing")
+        raise UserError(f"{field}: {folder} is missing")
     with os.scandir(folder) as entries:
         names = sorted(
             entry.name
@@ -68,12 +72,18 @@ def _classes(folder: Path) -> list[str]:
             if entry.is_dir() and not entry.name.startswith(".")
         )
     if not names:
-        raise UserError(f"data.root: {folder} holds no class folders")
+        raise UserError(f"{field}: {folder} holds no class folders")
     return names
 
 
-def _files(folder: Path, classes: list[str]) -> tuple[list[str], torch.Tensor]:
-    """All image files in order of class and name, with their labels."""
+def files_of(
+    folder: Path, classes: list[str], field: str = "data.root"
+) -> tuple[list[str], torch.Tensor]:
+    """All image files in order of class and name, with their labels.
+
+    Raises:
+        UserError: a class has none; ``field`` is what named the folder.
+    """
     paths: list[str] = []
     counts: list[int] = []
     for name in classes:
@@ -84,7 +94,7 @@ def _files(folder: Path, classes: list[str]) -> tuple[list[str], torch.Tensor]:
             if os.path.splitext(file)[1].lower() in SUFFIXES
         )
         if not found:
-            raise UserError(f"data.root: class folder {place} holds no images")
+            raise UserError(f"{field}: class folder {place} holds no images")
         paths += [os.path.join(place, file) for file in found]
         counts.append(len(found))
     return paths, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from dathvd.attacks import Attack
+from dathvd.attacks.union import Union
 from dathvd.config import explain
 from dathvd.config.evaluation import REACH, EvaluationAttackConfig
 from dathvd.errors import UserError, choose
@@ -42,13 +43,22 @@ class Cell:
         """
         return _kind(self.attack, self.settings)
 
+    def threat(self) -> dict[str, Any]:
+        """Norm and radius, or a union's, whose radius is the largest one."""
+        settings = self.settings
+        if not settings.balls:
+            return {"norm": settings.norm, "epsilon": settings.epsilon}
+        radius = max(settings.balls.values())
+        return {"norm": "union", "epsilon": radius, "balls": dict(settings.balls)}
+
     def takes(self, option: str) -> bool:
         """Whether one of ``GRID_OPTIONS`` means something for it."""
         return option in self.kind.options
 
     def describe(self) -> str:
         """One line such as ``PGD-20 linf epsilon 0.15 step 0.019, 2 restarts``."""
-        return self.kind.describe(self.settings)
+        kind, balls = self.kind, self._balls()
+        return " or ".join(kind.describe(settings) for settings in balls.values())
 
     def build(self, num_classes: int) -> Attack:
         """The attack.
@@ -56,7 +66,18 @@ class Cell:
         Raises:
             UserError: a package is missing, or the task does not fit.
         """
-        return self.kind.build(self.settings, num_classes)
+        kind, balls = self.kind, self._balls()
+        attacks: dict[str, Attack] = {
+            norm: kind.build(settings, num_classes) for norm, settings in balls.items()
+        }
+        return Union(attacks) if len(attacks) > 1 else next(iter(attacks.values()))
+
+    def _balls(self) -> dict[str, EvaluationAttackConfig]:
+        """The settings in each ball of a union; steps that see all balls stay whole."""
+        settings = self.settings
+        if not settings.balls or settings.combine == "steps":
+            return {settings.norm: settings}
+        return {norm: settings.in_ball(norm, e) for norm, e in settings.balls.items()}
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,8 @@ class Grid:
     step_size: float | None = None
     restarts: int | None = None
     norm: str | None = None
+    balls: Mapping[str, float] | None = None
+    """A union of balls by their norms; the worst of them counts."""
 
     def cells(self, own: EvaluationAttackConfig) -> list[Cell]:
         """All combinations, smaller radii first, none twice.
@@ -119,7 +142,14 @@ class Grid:
         self, own: EvaluationAttackConfig, attack: str, epsilon: float, num_steps: int
     ) -> Cell:
         kind = _kind(attack, own)
-        base = own.model_dump() if kind.inherits else {"norm": own.norm}
+        base: dict[str, Any] = {"norm": own.norm}
+        if kind.inherits:
+            base = own.model_dump()
+        base["balls"] = self._union(own)
+        if kind.fixed.get("name") == "none":
+            base["balls"] = {}
+        if not base["balls"]:
+            base.pop("combine", None)
         if kind.fixed.get("name", own.name) != own.name:
             base.pop("options", None)  # they are the other attack's
         given: dict[str, Any] = {
@@ -139,6 +169,13 @@ class Grid:
         except ValidationError as error:
             raise UserError(f"evaluate: {explain(error)}") from None
         return Cell(attack, settings)
+
+    def _union(self, own: EvaluationAttackConfig) -> dict[str, float]:
+        """The balls of a union; none where one ball is named."""
+        if self.balls is not None:
+            return dict(self.balls)
+        named = self.norm is not None or self.epsilons
+        return {} if named else {norm: radius for norm, radius in own.balls.items()}
 
     def _step_size(
         self, own: EvaluationAttackConfig, epsilon: float, num_steps: int
@@ -166,9 +203,6 @@ def _kind(name: str, settings: EvaluationAttackConfig) -> EvaluationAttack:
 
 def radii(cells: Sequence[Cell]) -> Iterator[tuple[float, list[int]]]:
     """Each radius, and the places of all cells that stay within it."""
-    for epsilon in sorted({cell.settings.epsilon for cell in cells}):
-        yield epsilon, [
-            place
-            for place, cell in enumerate(cells)
-            if cell.settings.epsilon <= epsilon
-        ]
+    reached = [cell.threat()["epsilon"] for cell in cells]
+    for epsilon in sorted(set(reached)):
+        yield epsilon, [place for place, r in enumerate(reached) if r <= epsilon]

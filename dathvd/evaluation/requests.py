@@ -24,6 +24,11 @@ from dathvd.devices import set_up_device
 from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
 from dathvd.evaluation.accuracy import Accuracy, evaluate
+from dathvd.evaluation.corruptions import (
+    CorruptionRequest,
+    judge_corruptions,
+    mean_accuracy,
+)
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
@@ -33,7 +38,7 @@ from dathvd.evaluation.store import Store
 from dathvd.files import write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
-from dathvd.report.evaluation import plot_grid, print_grid
+from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, gather_json, together
@@ -49,13 +54,15 @@ class Request:
     max_samples: int | None = None
     seed: int | None = None
     weights: checkpoint.Weights = "raw"
-    """The weights to evaluate: the last step's (raw) or their moving average (ema)."""
+    """The weights to evaluate: the last step's (raw) or their average (ema)."""
     which: checkpoint.Which = "last"
     """Of a run folder: its newest checkpoint, or the best."""
     foreign: Config | None = None
     """The settings of a network that is no run's (``dathvd.foreign``), in its place."""
     trust: checkpoint.Trust = False
     """Whether components outside of dathvd that the run names may be imported."""
+    corruptions: CorruptionRequest | None = None
+    """Common corruptions to be judged on, beside the grid."""
     only_survivors: bool = False
     """Each attack sees only what survived those before it: less work, and only the
     accuracy under all of them together is that of the whole grid."""
@@ -149,10 +156,12 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
         config = with_large_parts(config, model, dataset, runtime.device)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
+    corrupted = _judge_corruptions(model, dataset, config, request, runtime)
     if not runtime.is_root:
         return
     result = {
         **results.as_json(),
+        **corrupted,
         "num_workers": runtime.size,
         "weights": request.weights,
         "checkpoint": request.which,
@@ -162,10 +171,42 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         print_accuracy(result, title=run)
     else:
         print_grid(result, title=run)
+    if corrupted:
+        print_corruptions(corrupted["corruptions"], title=run)
     if request.json_file is not None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def _judge_corruptions(
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    request: Request,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """What the result says of corrupted images; empty where none are asked for."""
+    if request.corruptions is None:
+        return {}
+    with progress_bar("corruptions", runtime) as on_part:
+        found = judge_corruptions(
+            request.corruptions,
+            model,
+            dataset,
+            config,
+            runtime,
+            output=request.output,
+            on_part=on_part,
+        )
+    source = request.corruptions.folder
+    return {
+        "corruptions": {
+            "accuracy": found,
+            "mean_accuracy": mean_accuracy(found),
+            "source": "computed" if source is None else str(source),
+        }
+    }
 
 
 def with_large_parts(

@@ -43,8 +43,7 @@ class Results:
             {
                 "attack": cell.attack,
                 "description": cell.describe(),
-                "norm": cell.settings.norm,
-                "epsilon": cell.settings.epsilon,
+                **cell.threat(),
                 "num_steps": _taken(cell, "num_steps"),
                 "step_size": _taken(cell, "step_size"),
                 "restarts": cell.settings.restarts,
@@ -60,6 +59,8 @@ class Results:
         if len(rows) > 1:
             largest = max(row["epsilon"] for row in rows)
             attack = f"worst of {len(rows)} attacks up to epsilon {largest:.4g}"
+            if "balls" in rows[0]:
+                attack = f"worst of {len(rows)} attacks in a union of balls"
         return {
             "clean_accuracy": _share(self.clean),
             "robust_accuracy": self.worst_case()[-1]["robust_accuracy"],

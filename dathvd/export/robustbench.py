@@ -87,7 +87,7 @@ class RobustBench(Form):
         write_bytes(place / f"{name}.pt", data.getvalue())
         write_text(place / "loader.py", loader(trained, name))
         info = model_info(trained, judged)
-        threat = _THREATS[trained.config.attack.norm]
+        threat = _threat(trained)
         folder = place / "model_info" / safe_name(trained.config.data.name) / threat
         make_folder(folder)
         write_json(folder / f"{name}.json", info)
@@ -100,6 +100,22 @@ class RobustBench(Form):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return function_of(module.load_model())
+
+
+def _threat(trained: Trained) -> str:
+    """RobustBench's name of the ball.
+
+    Raises:
+        UserError: it has none.
+    """
+    attack = trained.config.attack
+    if attack.balls or attack.norm not in _THREATS:
+        kind = "a union of balls" if attack.balls else attack.norm
+        raise UserError(
+            f"--to robustbench: its threat models are {', '.join(_THREATS.values())}, "
+            f"and {trained.run} was trained in {kind}"
+        )
+    return _THREATS[attack.norm]
 
 
 def safe_name(text: str) -> str:

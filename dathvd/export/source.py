@@ -23,7 +23,7 @@ def load_trained(
     Args:
         run: a run folder or a checkpoint folder.
         which: of a run folder, the newest, the best, or that after so many steps.
-        weights: the last step's (raw) or their moving average (ema).
+        weights: the last step's (raw) or their average (ema, or its name).
         trust: whether the network may lie outside of dathvd.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dathvd.errors import UserError
 from dathvd.launch.options import LaunchOptions
@@ -95,6 +95,24 @@ def for_launcher(environ: Mapping[str, str], options: LaunchOptions) -> dict[str
         for name, value in environ.items()
         if name in names or (over_mpi and MPI_SETTING.fullmatch(name))
     }
+
+
+def for_engine(environ: Mapping[str, str], asked: Iterable[str]) -> list[str]:
+    """Names of the set variables that a batch engine is to hand on to a job, sorted.
+
+    Args:
+        environ: the submitter's environment.
+        asked: further names.
+
+    Raises:
+        UserError: one that is asked for is not set.
+    """
+    asked = list(asked)
+    for name in asked:
+        if name not in environ:
+            raise UserError(f"{name}: this variable is not set")
+    known = {name for name in environ if MPI_SETTING.fullmatch(name)}
+    return sorted({*asked, *known, *(FORWARDED & environ.keys())})
 
 
 def is_for_ranks(name: str) -> bool:

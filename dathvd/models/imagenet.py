@@ -31,16 +31,23 @@ def torchvision_network(name: str) -> Callable[..., nn.Module]:
         options = {} if config.normalization is None else _norm_layer(name, config)
         make = getattr(torchvision.models, name)
         network: nn.Module = make(weights=None, num_classes=num_classes, **options)
-        if config.activation is not None:
-            make_act = ACTIVATIONS[config.activation]
-            _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
-        # torchvision's own layer draws from the global generator: its masks would not
-        # belong to the samples
-        depth = torchvision.ops.StochasticDepth
-        _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
-        return network
+        return with_own_layers(network, config)
 
     return build
+
+
+def with_own_layers(network: nn.Module, config: ModelConfig) -> nn.Module:
+    """A network of torchvision's with the configured activation, and random layers
+    whose draws belong to the samples."""
+    from dathvd.torchvision_shim import torchvision
+
+    if config.activation is not None:
+        make_act = ACTIVATIONS[config.activation]
+        _replace(network, (nn.ReLU, nn.GELU), lambda layer: make_act())
+    # torchvision's own layer draws from the global generator
+    depth = torchvision.ops.StochasticDepth
+    _replace(network, (depth,), lambda layer: StochasticDepth(layer.p))
+    return network
 
 
 def _norm_layer(

@@ -48,9 +48,13 @@ class Layers:
         return choose("model.activation", self.activation, ACTIVATIONS)()
 
 
-def layers_of(config: ModelConfig, normalization: str) -> Layers:
-    """The configured layers; ``normalization`` and ReLU where it leaves them open."""
-    return Layers(config.normalization or normalization, config.activation or "relu")
+def layers_of(
+    config: ModelConfig, normalization: str, activation: str = "relu"
+) -> Layers:
+    """The configured layers, or those named here where it leaves them open."""
+    return Layers(
+        config.normalization or normalization, config.activation or activation
+    )
 
 
 class Normalize(nn.Module):

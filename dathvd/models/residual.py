@@ -85,6 +85,43 @@ class PreActBottleneck(PreActBlock):
         )
 
 
+class SqueezeExcitation(nn.Module):
+    """Channels scaled by what two small layers make of their means.
+
+    Hu, Shen and Sun, Squeeze-and-Excitation Networks, CVPR 2018.
+
+    Args:
+        channels: of the features.
+        squeezed: units between the layers.
+    """
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.gates = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the same shape."""
+        scaled: Tensor = features * self.gates(features)
+        return scaled
+
+
+class PreActSqueezeBlock(PreActBlock):
+    """A preactivated block whose channels are scaled at the end (Peng et al., 2023)."""
+
+    def _residual(
+        self, fan_in: int, width: int, stride: int, layers: Layers
+    ) -> nn.Module:
+        plain = super()._residual(fan_in, width, stride, layers)
+        assert isinstance(plain, nn.Sequential)
+        return plain.append(SqueezeExcitation(width, round(width / 4)))
+
+
 class PostActBlock(nn.Module):
     """Convolve, normalise, activate, twice, with the last activation after the sum.
 
@@ -206,6 +243,28 @@ def _wide_resnet(depth: int, widening: int) -> Callable[..., nn.Module]:
     return build
 
 
+def _robust_wide_resnet(
+    stem: int, widths: Sequence[int], depths: Sequence[int]
+) -> Callable[..., nn.Module]:
+    """A wide residual network by the principles of Peng et al. (2023): depth and width
+    in robust proportion, squeeze-and-excitation, a smooth activation."""
+
+    def build(
+        config: ModelConfig, image_shape: ImageShape, num_classes: int
+    ) -> nn.Module:
+        return residual_network(
+            image_shape,
+            num_classes,
+            block=PreActSqueezeBlock,
+            layers=layers_of(config, normalization="batch", activation="silu"),
+            stem=stem,
+            widths=widths,
+            depths=depths,
+        )
+
+    return build
+
+
 preact_resnet18 = _preact_resnet(PreActBlock, (2, 2, 2, 2))
 """PreActResNet-18 (He et al., ECCV 2016).
 
@@ -225,6 +284,8 @@ wide_resnet_34_10 = _wide_resnet(34, 10)
 wide_resnet_70_16 = _wide_resnet(70, 16)
 """WRN-70-16, the largest of Gowal et al. (Uncovering the Limits of Adversarial Training
 against Norm-Bounded Adversarial Examples, 2020)."""
+ra_wide_resnet_70_16 = _robust_wide_resnet(96, (216, 432, 864), (30, 31, 10))
+"""RaWRN-70-16 (Peng et al., Robust Principles, BMVC 2023), SiLU by default."""
 
 
 def small_resnet(

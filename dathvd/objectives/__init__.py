@@ -4,7 +4,9 @@ Every objective is called as ``objective(model, images, adversarial, labels, wei
 and returns ``Terms``, whose ``loss`` is to be differentiated.
 """
 
+from dathvd.objectives.averaged import Averaged
 from dathvd.objectives.build import OBJECTIVES, build_objective
+from dathvd.objectives.class_means import ClassMeans
 from dathvd.objectives.mart import Mart
 from dathvd.objectives.objective import Objective, Terms
 from dathvd.objectives.perturbed import WeightPerturbed
@@ -14,6 +16,8 @@ from dathvd.objectives.trades import Trades
 __all__ = [
     "OBJECTIVES",
     "Adversarial",
+    "Averaged",
+    "ClassMeans",
     "Mart",
     "Objective",
     "Plain",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dathvd.objectives.class_means import ClassMeans
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -29,6 +31,9 @@ class Objective(ABC):
     half would be normalised by the statistics of the mixture, while the paper's code,
     and evaluation, see one kind at a time. Without batch norm the two are equal.
     """
+
+    class_means: ClassMeans | None = None
+    """What it remembers of each class; the training loop fills and saves it."""
 
     @abstractmethod
     def __call__(

@@ -34,6 +34,7 @@ class WeightPerturbed(Objective):
     def __init__(self, objective: Objective, *, gamma: float) -> None:
         self.objective = objective
         self.gamma = gamma
+        self.class_means = objective.class_means
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from dathvd.components import OPTIMIZERS as _OPTIMIZERS
 from dathvd.config import OptimizerConfig
 from dathvd.errors import UserError
+from dathvd.optim.depth import rate_share
 from dathvd.optim.layerwise import Group
 from dathvd.optim.start import leave_out_compiler
 from dathvd.registry import is_foreign
@@ -20,23 +21,52 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = _OPTIMIZERS
 
 
 def build_optimizer(
-    config: OptimizerConfig, named_parameters: Iterable[tuple[str, Tensor]]
+    config: OptimizerConfig,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    depths: Mapping[str, int] | None = None,
 ) -> Optimizer:
     """The configured optimizer of those parameters.
 
     Biases and normalisation parameters (tensors of at most one dimension) form a group
-    of their own where the configuration treats them apart.
+    of their own where the configuration treats them apart, and so does each depth where
+    the rate decays from layer to layer: ``rate_share`` of its group is the share of the
+    rate that it has.
+
+    Args:
+        config: the optimizer.
+        named_parameters: what it updates.
+        depths: of the parameters by name, see ``dathvd.optim.depth``; None for one
+            depth.
 
     Raises:
         UserError: it lies elsewhere and cannot be imported or made, or its class not be
             called with parameter groups alone, as Horovod does.
     """
     leave_out_compiler()
-    groups = _groups(config, [tensor for _, tensor in named_parameters])
+    named = list(named_parameters)
+    if depths is None:
+        groups = _groups(config, [tensor for _, tensor in named])
+    else:
+        groups = _by_depth(config, named, depths)
     optimizer: Optimizer = _OPTIMIZERS.build(config, params=groups, lr=config.lr)
     if is_foreign(config.name):
         _check_groups(optimizer, config.name)
     return optimizer
+
+
+def _by_depth(
+    config: OptimizerConfig,
+    named: list[tuple[str, Tensor]],
+    depths: Mapping[str, int],
+) -> list[Group]:
+    """The groups of each depth, with its share of the learning rate."""
+    deepest = max(depths.values())
+    found = []
+    for depth in sorted({depths[name] for name, _ in named}):
+        own = [tensor for name, tensor in named if depths[name] == depth]
+        share = rate_share(depth, deepest, config.layer_decay)
+        found += [{**group, "rate_share": share} for group in _groups(config, own)]
+    return found
 
 
 def _groups(config: OptimizerConfig, parameters: list[Tensor]) -> list[Group]:

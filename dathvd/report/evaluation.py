@@ -45,6 +45,22 @@ def print_grid(result: dict[str, Any], *, title: str) -> None:
     plain_console().print(table)
 
 
+def print_corruptions(result: dict[str, Any], *, title: str) -> None:
+    """Accuracies by kind and severity, and their means."""
+    accuracy: dict[str, dict[str, float]] = result["accuracy"]
+    severities = list(next(iter(accuracy.values())))
+    table = Table(title=f"{title}: corrupted images, accuracy %")
+    table.add_column("corruption")
+    for severity in (*severities, "mean"):
+        table.add_column(severity, justify="right")
+    for name, shares in accuracy.items():
+        values = list(shares.values())
+        cells = [*values, sum(values) / len(values)]
+        table.add_row(name, *map(_percent, cells))
+    table.caption = f"mean {_percent(result['mean_accuracy'])}; {result['source']}"
+    plain_console().print(table)
+
+
 def _attacked(rows: Rows) -> Rows:
     return [row for row in rows if row["epsilon"] > 0]
 

@@ -28,7 +28,7 @@ def print_accuracy(result: dict[str, Any], *, title: str) -> None:
     row = f"robust ({result['attack']})"
     table.add_row(row, f"{100 * result['robust_accuracy']:.2f}", samples)
     others = {
-        "ema_": "averaged weights (EMA)",
+        "ema_": f"averaged weights ({result.get('ema_name', 'EMA')})",
         "best_": f"best checkpoint (step {result.get('best_step')})",
         "best_ema_": "best checkpoint, averaged weights (EMA)",
     }

@@ -6,6 +6,7 @@ Nothing here needs Horovod until several workers share a network's passes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,13 +15,16 @@ from dathvd.attacks import build_attack
 from dathvd.components import OBJECTIVES
 from dathvd.config import Config
 from dathvd.data import Dataset
+from dathvd.errors import UserError
 from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
-from dathvd.objectives import build_objective
+from dathvd.objectives import Averaged, build_objective
 from dathvd.optim import build_optimizer
 from dathvd.optim.clipping import clipping
+from dathvd.optim.depth import depths
 from dathvd.training.ema import WeightAverage
 from dathvd.training.passes import lay_out, training_pass
+from dathvd.training.recompute import find_blocks
 from dathvd.training.step import Totals, Trainer
 
 _WEIGHTS = 0x3E
@@ -48,6 +52,7 @@ def build_training(
     rank: int = 0,
     wrap: Wrap | None = None,
     share: Callable[[nn.Module], None] | None = None,
+    helper: nn.Module | None = None,
 ) -> Trainer:
     """The trainer of one worker: all that a step of this configuration needs.
 
@@ -59,9 +64,10 @@ def build_training(
         wrap: what the optimizer exchanges gradients by; None for a worker that is
             alone, whose samples are all that batch norm and contrasts can see.
         share: makes the first weights equal on all workers; None where they are.
+        helper: the network of ``objective.helper``.
     """
     model = model.to(device)
-    gathered = {}
+    gathered: dict[str, Any] = {}
     if wrap is not None and _meets_others(config):
         from dathvd.distributed import gather_rows, synchronise_batch_norm
 
@@ -74,23 +80,46 @@ def build_training(
     if share is not None:
         share(model)
     named = list(model.named_parameters())
-    optimizer = build_optimizer(config.optimizer, named)
+    optimizer = build_optimizer(config.optimizer, named, _depths(config, model))
     if wrap is None:
         clip = clipping(
             [weight for _, weight in named], config.optimizer.max_gradient_norm
         )
         optimizer.register_step_pre_hook(lambda *call: clip())
-    decay = config.train.ema_decay
+    attack = build_attack(config.attack)
+    objective = build_objective(config.objective, helper_network=helper, **gathered)
+    if attack.variants > 1:
+        objective = Averaged(objective, attack.variants)
+    model.train()
+    averages = config.train.averages
     return Trainer(
-        model.train(),
-        build_attack(config.attack),
-        build_objective(config.objective, **gathered),
+        model,
+        attack,
+        objective,
         optimizer if wrap is None else wrap(optimizer, named),
         Totals.zero(device),
-        WeightAverage(model, decay) if decay else None,
+        {name: WeightAverage(model, decay) for name, decay in averages.items()},
         rank=rank,
         network=training_pass(model, config.train),
     )
+
+
+def _depths(config: Config, model: nn.Module) -> dict[str, int] | None:
+    """How deep each weight lies, where the rate decays with it.
+
+    Raises:
+        UserError: the network is no sequence of blocks.
+    """
+    if config.optimizer.layer_decay == 1.0:
+        return None
+    blocks = set(find_blocks(model))
+    names = [name for name, module in model.named_modules() if module in blocks]
+    if not names:
+        raise UserError(
+            f"optimizer.layer_decay: {config.model.name} has no blocks in a Sequential "
+            "to tell depths by; set it to 1"
+        )
+    return depths([name for name, _ in model.named_parameters()], names)
 
 
 def _meets_others(config: Config) -> bool:

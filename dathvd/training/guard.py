@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,18 +47,27 @@ class Guard:
     """The step of the highest probe of all, the first of equals; None before one."""
     best_accuracy: float = -1.0
     """That probe's robust accuracy."""
+    averages: dict[str, float] = field(default_factory=dict)
+    """Robust accuracies of the weights' averages by name, where there are several."""
 
     def look(self, model: nn.Module, step: int) -> bool:
         """Probe the model; whether it has collapsed. A collective."""
-        accuracy = evaluate(
+        return self.judge(self._probe(model), step)
+
+    def compare(self, averages: Mapping[str, nn.Module]) -> None:
+        """Probe the weights' averages. A collective."""
+        self.averages = {name: self._probe(each) for name, each in averages.items()}
+
+    def _probe(self, model: nn.Module) -> float:
+        """The robust accuracy on the held-out images."""
+        return evaluate(
             model,
             self.images,
             probe_attack(self.config),
             runtime=self.runtime,
             batch_size=self.config.evaluation.batch_size,
             seed=mix_seed(self.config.seed, _PROBE),
-        )
-        return self.judge(accuracy.robust, step)
+        ).robust
 
     def judge(self, robust_accuracy: float, step: int) -> bool:
         """Take in a probe's result; whether it is a collapse."""
@@ -140,6 +150,7 @@ class Guard:
             "collapses": [dict(seen) for seen in self.collapses],
             "best_step": self.best_step,
             "best_accuracy": self.best_accuracy,
+            "averages": dict(self.averages),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,6 +165,8 @@ def probe_attack(config: Config) -> AttackConfig:
     return AttackConfig(
         norm=attack.norm,
         epsilon=attack.epsilon,
+        balls=attack.balls,
+        l1_density=attack.l1_density,
         num_steps=steps,
         step_size=REACH * attack.epsilon / steps,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from dathvd.distributed import PASS_TRAFFIC
 from dathvd.noise import mix_seed
 from dathvd.optim import learning_rate, named_trust_ratios
-from dathvd.runtime import StopRequest
+from dathvd.runtime import StopRequest, sum_over_workers
 from dathvd.training.batches import Batch
 from dathvd.training.hot import HotState
 from dathvd.training.metrics import MetricsLog
@@ -59,6 +59,7 @@ class Loop:
             following = self._batches(state.step + 1)
             self._train_on(batches, following, lr)
             batches = following
+            self._end_epoch()
             self._check_workers()
             asked = stop.poll(*saver.votes())
             written, late = stop.votes
@@ -109,6 +110,21 @@ class Loop:
             state.trainer.step(batches, lr, coming, seed)
         self.images += self.job.plan.num_images(state.step)
         state.step += 1
+
+    def _end_epoch(self) -> None:
+        """At an epoch's end, look back on it with all workers, and average weights."""
+        state, job = self.state, self.job
+        epoch, left = divmod(state.step, job.plan.steps_per_epoch)
+        if left:
+            return
+        start = state.config.train.swa_start
+        if start is not None and epoch > start:
+            state.trainer.averages["swa"].update()
+        if state.class_means is not None:
+            state.class_means.end_epoch(
+                state.num_classes,
+                lambda sums: sum_over_workers(job.runtime, sums, "class means"),
+            )
 
     def _check_workers(self) -> None:
         """Now and then, refuse workers whose weights have come apart."""

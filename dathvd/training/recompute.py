@@ -23,13 +23,18 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     Raises:
         UserError: there are none.
     """
-    found = list(_blocks(network))
+    found = find_blocks(network)
     if not found:
         raise UserError(
             "train.activation_checkpointing: this network has no blocks in a "
             "Sequential whose activations could be computed anew; set it to false"
         )
     return found
+
+
+def find_blocks(network: nn.Module) -> list[nn.Module]:
+    """The same, none where there are none."""
+    return list(_blocks(network))
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -63,17 +63,26 @@ def conclude(
 
 
 def _judge_average(state: TrainingState, job: Job, judged: Path) -> dict[str, Any]:
-    """What the result says of the weights' moving average; empty without one."""
-    model = state.published_average()
-    if model is None:
+    """What the result says of the weights' average, the best one of several."""
+    name, averages = state.best_average, state.published_averages()
+    if name is None:
         return {}
+    model = averages[name]
     assert_identical(model)
     accuracy = evaluate_test_set(model, job.dataset, job.config, job.runtime, judged)
     return {
         "ema_clean_accuracy": accuracy.clean,
         "ema_robust_accuracy": accuracy.robust,
         "ema_parameters_sha256": parameters_sha256(model),
+        **_compared(state, name),
     }
+
+
+def _compared(state: TrainingState, best: str) -> dict[str, Any]:
+    """Which of several averages was taken, and why; empty where there is one."""
+    if state.guard is None or not state.guard.averages:
+        return {}
+    return {"ema_name": best, "ema_probe_robust_accuracies": state.guard.averages}
 
 
 def judge_best(state: TrainingState, job: Job, judged: Path) -> dict[str, Any]:
@@ -94,10 +103,11 @@ def judge_best(state: TrainingState, job: Job, judged: Path) -> dict[str, Any]:
         "best_probe_robust_accuracy": guard.best_accuracy,
     }
     model = state.published_model()
-    for key, prefix in (("model", "best_"), ("ema", "best_ema_")):
-        if key not in saved:
+    for kind, prefix in (("raw", "best_"), ("ema", "best_ema_")):
+        if kind == "ema" and not checkpoint.average_updates(saved):
             continue
-        checkpoint.load_weights(model, saved[key], name)
+        weights = checkpoint.stored_weights(saved, name, kind)
+        checkpoint.load_weights(model, weights, name)
         accuracy = evaluate_test_set(
             model, job.dataset, job.config, job.runtime, judged
         )

@@ -148,7 +148,8 @@ class Saver:
         state, runtime = self._state, self._runtime
         shared = state.shared_dict(runtime.size)
         optimizer = shared.pop("optimizer")
-        networks = [shared["model"], shared.get("ema", {})]
+        names = ("model", *shared.get("average_updates", {}))
+        networks = [shared[name] for name in names]
         size = sum(each.nbytes for network in networks for each in network.values())
         owners = dealing.deal(optimizer, size, self._who_writes())
         dealt = dealing.own(optimizer, owners, runtime.rank)

@@ -67,8 +67,8 @@ class Trainer:
     objective: Objective
     optimizer: torch.optim.Optimizer
     totals: Totals
-    average: WeightAverage | None = None
-    """The weights' moving average, if any."""
+    averages: dict[str, WeightAverage] = field(default_factory=dict)
+    """The weights' averages by name; those with a decay are updated by each step."""
     prepared: list[Tensor] = field(default_factory=list)
     """Adversarial images of the next step, made while gradients travelled."""
     rank: int = 0
@@ -108,10 +108,11 @@ class Trainer:
         """
         seed_generator(self.totals.sums.device, mix_seed(seed, self.rank))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate_share", 1.0)
         self.optimizer.zero_grad()
         adversarial, self.prepared = self.prepared, []
         self._backup.take()
+        remembered = self.objective.class_means
         for index, batch in enumerate(batches):
             # inner maximisation; sends nothing
             images = adversarial[index] if adversarial else self._attack(batch, seed)
@@ -124,6 +125,8 @@ class Trainer:
             # a full bucket's exchange starts inside backward
             (terms.loss * batch.share).backward()
             self.totals.add(terms, batch.labels)
+            if remembered is not None and terms.clean_logits is not None:
+                remembered.see(batch.labels, terms.clean_logits)
             self.mark("update")
         # gradients travel meanwhile
         self.prepared = [self._attack(batch, seed) for batch in following]
@@ -131,8 +134,8 @@ class Trainer:
         self.optimizer.step()
         if self._was_skipped():
             self._undo(following, seed)
-        elif self.average is not None:
-            self.average.update()
+        else:
+            self._keep()
         self.mark("exchange")
 
     def _was_skipped(self) -> bool:
@@ -143,10 +146,20 @@ class Trainer:
         """What a forward pass changes, by name."""
         return {**dict(self.model.named_buffers()), "totals": self.totals.sums}
 
+    def _keep(self) -> None:
+        """Take the step that was made into what follows all steps."""
+        for average in self.averages.values():
+            if average.decay is not None:
+                average.update()
+        if self.objective.class_means is not None:
+            self.objective.class_means.keep()
+
     def _undo(self, following: Sequence[Batch], seed: int) -> None:
         """Take back what the step did before its gradient was known."""
         self._backup.put_back()
         self.attack.undo()
+        if self.objective.class_means is not None:
+            self.objective.class_means.forget()
         # the images prepared meanwhile were made with statistics now taken back
         self.prepared = [self._attack(batch, seed) for batch in following]
 

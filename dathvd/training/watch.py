@@ -43,14 +43,18 @@ class Watch:
         self._collapsed = False
         if guard is not None and ended:
             self._collapsed = guard.look(state.published_model(), state.step)
+            if len(state.trainer.averages) > 1:
+                guard.compare(state.published_averages())
 
     def numbers(self) -> dict[str, float]:
         """What the guard adds to a row of metrics."""
         guard = self.state.guard
         if guard is None or guard.latest is None:
             return {}
+        averages = guard.averages.items()
         return {
             "probe_robust_accuracy": guard.latest,
+            **{f"probe_{name}_robust_accuracy": value for name, value in averages},
             "guard_alarms": len(guard.collapses),
         }
 

@@ -15,8 +15,10 @@ from dathvd.distributed import (
 from dathvd.runtime import Runtime, together
 from dathvd.training.build import NamedParameters, build_training, first_model
 from dathvd.training.guard import Guard
+from dathvd.training.helper import load_helper
 from dathvd.training.pretrained import initialise
 from dathvd.training.state import TrainingState
+from dathvd.training.statistics import take_anew
 
 
 def build_state(
@@ -39,6 +41,7 @@ def build_state(
     model = together(runtime, lambda: first_model(config, dataset))
     model = model.to(runtime.device)
     origin = initialise(model, config.model, runtime)
+    helper = load_helper(config, dataset, runtime)
     trainer = build_training(
         config,
         model,
@@ -46,12 +49,17 @@ def build_state(
         rank=runtime.rank,
         wrap=lambda optimizer, named: _exchanging(config, optimizer, named),
         share=broadcast_parameters,
+        helper=helper,
     )
-    guard = None if held_out is None else Guard(config, held_out, runtime)
-    shape, num_classes = dataset.image_shape, len(dataset.classes)
-    return TrainingState(
-        config, trainer, shape, num_classes, guard=guard, origin=origin
-    )
+    state = TrainingState(config, trainer, dataset.image_shape, len(dataset.classes))
+    state.origin = origin
+    if held_out is not None:
+        state.guard = Guard(config, held_out, runtime)
+    if config.train.takes_statistics_anew:
+        state.take_statistics = lambda network: take_anew(
+            network, dataset.train, config, runtime
+        )
+    return state
 
 
 def _exchanging(

@@ -84,9 +84,9 @@ def tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
     trainer = state.trainer
     yield from trainer.model.state_dict().items()
     yield "totals", trainer.totals.sums
-    if trainer.average is not None:
-        yield "updates", torch.tensor(trainer.average.updates)
-        for name, tensor in trainer.average.network.state_dict().items():
+    for average in trainer.averages.values():
+        yield "updates", torch.tensor(average.updates)
+        for name, tensor in average.network.state_dict().items():
             yield f"average.{name}", tensor
     for name, parameter in trainer.model.named_parameters():
         for key, value in trainer.optimizer.state[parameter].items():

@@ -26,8 +26,10 @@ from dathvd.training.batches import plan_of
 from dathvd.training.saving import save
 from dathvd.training.workers import build_state
 from dathvd.weight_files import names_a_file
+from tests.saved_network import save_network
 
 STEPS = 2
+SMALL = NETWORKS.places["small_resnet"]
 SIZES = [
     "train.batch_size=4", "train.epochs=1", "evaluation.batch_size=2",
     "evaluation.max_samples=2", "evaluation.attack.num_steps=1", "model.width=4",
@@ -46,6 +48,10 @@ def stand_ins(folder: Path) -> None:
                 Image.fromarray(pixels).save(place / f"{number}.jpg")
     extra = random.integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     np.savez(folder / "extra.npz", x_train=extra, y_train=np.arange(8))
+    save_network(folder / "helper", (3, 8, 8), 10)
+    with patch.dict(NETWORKS.places, {"preact_resnet18": SMALL}):
+        robust = ("model.name=preact_resnet18", "model.width=4")
+        save_network(folder / "runs" / "robust", (3, 8, 8), 10, *robust)
 
 
 def overrides(config: Config, folder: Path) -> list[str]:
@@ -63,6 +69,10 @@ def overrides(config: Config, folder: Path) -> list[str]:
         changes.append("model.init=null")  # of a large network
     elif config.model.init is not None:
         changes.append(f"model.init={folder}/{config.model.init}")
+    if config.train.swa_start is not None:
+        changes.append("train.swa_start=0")
+    if config.objective.helper is not None:
+        changes.append(f"objective.helper={folder}/helper")
     return [*SIZES, *changes]
 
 
@@ -72,10 +82,9 @@ def train_a_little(path: Path, folder: Path, runtime: Runtime) -> None:
     with torch.device("meta"):
         build_model(config.model, (3, 224, 224), num_classes=10)
     dataset = load_task(config)
-    small = NETWORKS.places["small_resnet"]
     # the small network stands for the large one, without options of its own
     plain = config.model.model_copy(update={"options": {}})
-    with patch.dict(NETWORKS.places, {config.model.name: small}):
+    with patch.dict(NETWORKS.places, {config.model.name: SMALL}):
         state = build_state(
             config.model_copy(update={"model": plain}), dataset, runtime
         )

@@ -52,9 +52,9 @@ def batch(
 
 
 def lengths(values: Tensor, norm: str) -> Tensor:
-    """The linf or l2 length of each sample."""
+    """The linf, l2 or l1 length of each sample."""
     flat = values.flatten(1)
-    order = torch.inf if norm == "linf" else 2
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
     length: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
     return length
 

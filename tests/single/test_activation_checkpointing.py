@@ -17,8 +17,8 @@ from dathvd.training.recompute import recomputed, repeated_blocks
 CPU = torch.device("cpu")
 LARGE = (
     "convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10",
-    "wide_resnet_70_16",
-    "resnet50", "resnet101",
+    "wide_resnet_70_16", "ra_wide_resnet_70_16", "resnet50", "resnet101", "vit_b",
+    "vit_b_convstem", "convnext_base_convstem", "convnext_small_convstem",
 )  # fmt: skip
 ON = "train.activation_checkpointing=true"
 

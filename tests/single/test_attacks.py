@@ -19,10 +19,11 @@ from dathvd.noise import SampleNoise
 from tests.single.small_models import batch, lengths, network, nothing_changes
 
 NAMES = sorted(ATTACKS)
+UNION = {"linf": 0.05, "l2": 0.2, "l1": 0.9}
 OPTIONS: list[dict[str, Any]] = [
     {"name": name, "norm": norm, "model_mode": mode}
     for name in NAMES
-    for norm in ("linf", "l2")
+    for norm in ("linf", "l2", "l1")
     for mode in ("eval", "train")
 ] + [
     {"name": "pgd", "restarts": 3},
@@ -36,6 +37,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"name": "apgd", "restarts": 2, "norm": "l2"},
     {"name": "apgd", "loss": "kl"},
     {"name": "pgd", "channels_last": False, "fold_batch_norm": False},
+    {"name": "pgd", "balls": UNION, "restarts": 2},
+    {"name": "apgd", "balls": UNION, "loss": "kl"},
+    {"name": "n_fgsm", "balls": UNION, "combine": "sample"},
+    {"name": "pgd", "balls": UNION, "combine": "steps", "momentum": 0.9},
 ]
 
 
@@ -64,7 +69,7 @@ def test_result_is_in_the_ball_and_in_the_box(data: st.DataObject) -> None:
     random_start = data.draw(st.booleans(), "random start")
     chosen = config(
         name=name,
-        norm=data.draw(st.sampled_from(["linf", "l2"]), "norm"),
+        norm=data.draw(st.sampled_from(["linf", "l2", "l1"]), "norm"),
         epsilon=epsilon,
         step_size=epsilon * data.draw(st.sampled_from([0.0, 0.3, 10.0]), "step"),
         num_steps=data.draw(st.integers(0, 3), "steps"),

@@ -211,13 +211,13 @@ def test_against_foolbox(norm: str, loss: str) -> None:
 
 @pytest.mark.parametrize("norm", sorted(BALLS))
 def test_start_is_uniform_in_the_ball(norm: str) -> None:
-    # in n dimensions the share of an l2 ball within radius r is r^n
+    # in n dimensions the share of a ball within radius r is r^n
     count, shape = 20_000, (1, 1, 3)
     images = torch.zeros(count, *shape)
     noise = SampleNoise(0, torch.arange(count))
     draw = BALLS[norm](2.0).uniform(images, noise, 100).flatten(1)
     assert float(draw.mean(dim=0).abs().max()) < 0.05
-    order = torch.inf if norm == "linf" else 2
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
     radius = torch.linalg.vector_norm(draw, ord=order, dim=1) / 2
     for share in (0.25, 0.5, 0.75):
         inside = float((radius <= share ** (1 / 3)).float().mean())

@@ -55,7 +55,7 @@ def test_views_have_the_labels_of_their_task() -> None:
 
 def test_averages_and_frozen_trunks_are_part_of_the_step() -> None:
     config = benchmarked("train.ema_decay=0.9")
-    assert build_trainer(config, load_task(config), CPU).average is not None
+    assert build_trainer(config, load_task(config), CPU).averages
     config = benchmarked("model.init=runs/nowhere", "model.init_mode=linear")
     trainer = build_trainer(config, load_task(config), CPU)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -137,7 +137,7 @@ def test_the_moving_average_is_there_where_it_was_saved(tmp_path: Path) -> None:
     averages = {name: value + 1 for name, value in weights.items()}
     final = saved(tmp_path, 4, model=weights, ema=averages)
     for kind, expected in (("raw", weights), ("ema", averages)):
-        found = dathvd.load_model(final, weights=kind)  # type: ignore[arg-type]
+        found = dathvd.load_model(final, weights=kind)
         for name, value in found.state_dict().items():
             assert torch.equal(value, expected[name])
 

@@ -98,7 +98,7 @@ def test_steps_keep_the_runs_share_of_epsilon_and_reach_across_the_ball() -> Non
     [
         (Grid(("pdg",)), r"--attack: unknown 'pdg' \(did you mean 'pgd'\?\)"),
         (Grid(epsilons=(-0.1,)), "evaluate: epsilon: input should be greater"),
-        (Grid(norm="l3"), "evaluate: norm: input should be 'linf' or 'l2'"),
+        (Grid(norm="l3"), "evaluate: norm: input should be 'linf', 'l2' or 'l1'"),
         (Grid(("pgd",), restarts=0), "evaluate: restarts: input should be greater"),
     ],
 )

@@ -158,6 +158,8 @@ def test_every_entry_makes_a_cell_that_says_its_radius_and_its_options(
     text = cell.describe()
     if name == "none":
         assert text == "none"
+    elif name == "spatial":  # it has a reach of its own
+        assert "30°" in text
     else:
         assert "linf epsilon 0.0625" in text
         assert ("13" in text) == ("num_steps" in kind.options)

@@ -69,7 +69,7 @@ def recorded(config: Config, codec: str = "none", exchange: str = "auto") -> Hos
         )
 
     trainer = build_trainer(config, dataset, META, wrap)
-    trainer.average = WeightAverage(trainer.model, 0.9)
+    trainer.averages["ema"] = WeightAverage(trainer.model, 0.9)
     plan = batch_plan(config, dataset, META)
     batches = list(plan.step(0))
     with HostReads():

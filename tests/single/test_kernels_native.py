@@ -91,6 +91,28 @@ def test_same_bits_for_what_is_not_finite(
 
 
 @built
+@ALL
+@TARGETS
+@pytest.mark.parametrize("start", [0, 1], ids=["aligned", "unaligned"])
+def test_long_outputs_have_the_bits_of_short_ones(
+    codec: Compressor, target: str, start: int
+) -> None:
+    """Those of 2**20 values and more are written past the caches, where aligned."""
+    size, piece = (1 << 20) + 777, 1 << 18
+    wires = torch.stack([encoded(codec, vector("normal", size, s))[0] for s in (1, 2)])
+    whole = torch.full((size + start + 16,), torch.nan)
+    pieces = torch.empty(size)
+    with kernels.at_most(target):
+        codec.decode_mean(wires, whole[start : start + size])
+        for low in range(0, size, piece):
+            high = min(size, low + piece)
+            cut = slice(codec.payload_bytes(low), codec.payload_bytes(high))
+            codec.decode_mean(wires[:, cut].contiguous(), pieces[low:high])
+    assert torch.equal(whole[start : start + size], pieces)
+    assert whole[start + size :].isnan().all()
+
+
+@built
 def test_the_target_is_lowered_only_inside_the_block() -> None:
     best = kernels.target()
     with kernels.at_most("plain"):

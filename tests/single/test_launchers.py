@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,30 @@ def test_the_lsf_script_makes_hosts_of_lsf_s_list(tmp_path: Path) -> None:
             "LSB_JOBID": "7",
             "LSB_MCPU_HOSTS": "a 4 b 2",
             "ARGS": "--set seed=1",
+            "EXPORT": "MINE,YOURS",
         },
         capture_output=True,
         text=True,
     )
     assert done.returncode == 75, done.stderr  # what -Q 75 requeues
     assert done.stdout.split() == (
-        "launch -H a:4,b:2 --max-restarts 2 -- "
+        "launch -H a:4,b:2 --max-restarts 2 --env=MINE --env=YOURS -- "
         "train --run-dir runs/lsf-7 --set seed=1".split()
     )
+
+
+def test_the_names_for_an_engine_are_the_exact_list_and_what_is_asked_for() -> None:
+    command = [sys.executable, "-P", "-m", "dathvd.launch.exported"]
+    env = {"HOME": "/h", "MY_TOKEN": "hush", "MINE": "x", "OMPI_MCA_btl": "self"}
+    env |= {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}  # else Python sets one
+    for asked, printed in (
+        (["MINE"], "HOME,LC_ALL,MINE,OMPI_MCA_btl,PYTHONPATH\n"),
+        ([], "HOME,LC_ALL,OMPI_MCA_btl,PYTHONPATH\n"),
+    ):
+        done = subprocess.run(
+            [*command, *asked], env=env, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, printed), done.stderr
+    done = subprocess.run([*command, "OTHER"], env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "dathvd: error: OTHER: this variable is not set\n"

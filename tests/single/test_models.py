@@ -13,8 +13,9 @@ from dathvd.errors import UserError
 from dathvd.models import MODELS, Normalize, build_model
 
 LARGE = {"resnet18", "resnet34", "resnet50", "resnet101"}
-CONVNEXT = {"convnext_tiny", "convnext_small", "convnext_base"}
-SMALL = set(MODELS) - LARGE - CONVNEXT
+CONVNEXT = {name for name in MODELS if name.startswith("convnext")}
+VIT = {name for name in MODELS if name.startswith("vit")}
+SMALL = set(MODELS) - LARGE - CONVNEXT - VIT
 QUICK = ["small_cnn", "mlp", "small_resnet", "preact_resnet18", "resnet18_small"]
 
 
@@ -42,6 +43,7 @@ def kinds(model: nn.Module) -> set[str]:
         ("wide_resnet_28_10", 10, 36.48),
         ("wide_resnet_34_10", 10, 46.16),
         ("wide_resnet_70_16", 10, 266.80),
+        ("ra_wide_resnet_70_16", 10, 267.24),
         ("resnet18", 1000, 11.69),
         ("resnet50", 1000, 25.56),
         ("convnext_tiny", 1000, 28.59),
@@ -52,6 +54,67 @@ def test_parameter_counts(name: str, classes: int, published: float) -> None:
         model = build(name, classes=classes)
     count = sum(weight.numel() for weight in model.parameters())
     assert round(count / 1e6, 2) == published
+
+
+@pytest.mark.parametrize(
+    "name, side, published",
+    [
+        ("vit_s", 224, 22.05),
+        ("vit_b", 224, 86.57),
+        ("vit_s_convstem", 224, 22.78),
+        ("vit_b_convstem", 224, 87.15),
+        ("convnext_tiny_convstem", 224, 28.63),
+        ("convnext_base_convstem", 224, 88.75),
+        ("vit_s", 32, 21.73),
+    ],
+)
+def test_transformers_and_stems_have_their_size(
+    name: str, side: int, published: float
+) -> None:
+    with torch.device("meta"):
+        model = build(name, (3, side, side), classes=1000).eval()
+        assert model(torch.rand(2, 3, side, side)).shape == (2, 1000)
+    count = sum(weight.numel() for weight in model.parameters())
+    assert count / 1e6 == pytest.approx(published, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "name, shape, fields, message",
+    [
+        ("vit_s", (1, 32, 32), {}, "needs images of 3 channels"),
+        ("vit_s", (3, 30, 30), {}, "cuts square images into patches of 4 pixels"),
+        ("vit_b", (3, 32, 36), {}, "these are 36x32"),
+        ("vit_s", (3, 32, 32), {"normalization": "batch"}, "leave it null"),
+        (
+            "vit_s_convstem",
+            (3, 36, 36),
+            {"options": {"patch_size": 6}},
+            "6 is no power of two",
+        ),
+    ],
+)
+def test_images_that_a_transformer_cannot_cut_are_refused(
+    name: str, shape: Any, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build(name, shape, **fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_s_convstem", "convnext_tiny_convstem"])
+def test_stems_and_transformers_run_alike_in_the_attack(name: str) -> None:
+    from dathvd.attacks.forward import Forward
+    from dathvd.attacks.twin import twin_of
+
+    torch.manual_seed(0)
+    model = build(name).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    images = torch.rand(2, 3, 32, 32)
+    twin = twin_of(model, Forward(channels_last=True, fold_batch_norm=True))
+    assert twin is not None
+    torch.testing.assert_close(twin(images), model(images), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -17,7 +17,9 @@ from dathvd.objectives import (
     WeightPerturbed,
     build_objective,
 )
+from dathvd.objectives.ikl import soft_cross_entropy, weighted_mse
 from dathvd.objectives.mart import boosted_cross_entropy
+from dathvd.objectives.objective import kl_divergence
 from dathvd.objectives.perturbed import perturbation
 from tests.single.small_models import batch, network, nothing_changes
 
@@ -31,8 +33,14 @@ def case(size: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     return images, (images + 0.1 * torch.randn_like(images)).clamp(0, 1), labels
 
 
-def build(name: Any, **changes: Any) -> Objective:
-    return build_objective(ObjectiveConfig(name=name, **changes))
+HELPER = network(seed=7).eval().requires_grad_(False)
+
+
+def build(name: Any, helper: nn.Module = HELPER, **changes: Any) -> Objective:
+    if name == "hat":
+        changes["helper"] = "a run"
+    config = ObjectiveConfig(name=name, **changes)
+    return build_objective(config, helper_network=helper)
 
 
 def gradients(loss: Tensor, model: nn.Module) -> Tensor:
@@ -40,7 +48,9 @@ def gradients(loss: Tensor, model: nn.Module) -> Tensor:
     return torch.cat([part.flatten() for part in parts if part is not None])
 
 
-EQUATIONS = ["adversarial", "rotation", "plain", "trades", "mart", "score"]
+EQUATIONS = [
+    "adversarial", "rotation", "plain", "trades", "mart", "score", "ikl",
+]  # fmt: skip
 """The objectives whose equation is written out below."""
 
 
@@ -64,6 +74,12 @@ def written_out(
             goal = torch.eye(p.shape[1], dtype=p.dtype)[label]
             far, moved = ((p[i] - goal) ** 2).sum(), ((q[i] - p[i]) ** 2).sum()
             losses.append(far + beta * moved)
+        elif name == "ikl":  # before the first epoch's end
+            change, mean = clean[i] - attacked[i], 1 / p.shape[1]
+            apart = sum((a - b) ** 2 for a in change for b in change)
+            soft = -(p[i].detach() * q[i].log()).sum()
+            wmse = mean**2 * apart / 4
+            losses.append(-p[i, label].log() + beta * wmse + 4 * soft)
         elif name in ("adversarial", "rotation"):
             losses.append(-beta * p[i, label].log() - q[i, label].log())
         else:
@@ -163,6 +179,7 @@ def test_label_smoothing_is_the_mixture_with_the_uniform_law(name: str) -> None:
         "rotation": (1.0, 1.0),
         "trades": (1.0, 0.0),
         "mart": (0.0, 1.0),
+        "ikl": (1.0, 0.0),
     }[name]
     change = torch.zeros((), dtype=torch.float64)
     for weight, inputs in zip(per_class, (images, adversarial)):
@@ -174,6 +191,70 @@ def test_label_smoothing_is_the_mixture_with_the_uniform_law(name: str) -> None:
             * (uniform - F.cross_entropy(logits, labels, reduction="none")).mean()
         )
     torch.testing.assert_close(smooth - sharp, change)
+
+
+def test_kl_has_the_gradient_of_its_two_parts() -> None:
+    """Theorem 1 of Cui et al.: shares are the sample's own, the other side is fixed."""
+    torch.manual_seed(0)
+    one, other = (torch.randn(5, 4).double().requires_grad_() for _ in range(2))
+    whole = torch.autograd.grad(kl_divergence(one, other).sum(), [one, other])
+    shares = one.detach().softmax(dim=1)
+    parts = weighted_mse(one, other.detach(), shares) + soft_cross_entropy(one, other)
+    for found, expected in zip(torch.autograd.grad(parts.sum(), [one, other]), whole):
+        torch.testing.assert_close(found, expected)
+
+
+def test_squared_errors_are_weighted_by_the_class_in_the_epoch_before() -> None:
+    images, adversarial, labels = case()
+    model = network().eval()
+    objective = build("ikl", options={"class_temperature": 2.0})
+    memory = objective.class_means
+    assert memory is not None
+    clean, attacked = model(images).detach(), model(adversarial).detach()
+    likely = (clean / 2).softmax(dim=1)
+    memory.see(labels[:2], clean[:2])
+    memory.forget()  # a skipped step
+    for part in (slice(0, 4), slice(4, 6)):
+        memory.see(labels[part], clean[part])
+        memory.keep()
+    memory.end_epoch(4, lambda sums: 2 * sums)  # two workers with equal images
+    assert memory.sums is None
+    terms = objective(model, images, adversarial, labels)
+    expected = torch.zeros((), dtype=torch.float64)
+    for i, label in enumerate(labels.tolist()):
+        mean, change = likely[labels == label].mean(dim=0), clean[i] - attacked[i]
+        apart = (change[:, None] - change[None, :]) ** 2
+        expected += (mean[:, None] * mean[None, :] * apart).sum() / 4 / len(labels)
+    without = build("ikl", beta=0.0)(model, images, adversarial, labels).loss
+    torch.testing.assert_close((terms.loss - without).detach(), 6 * expected)
+    # in the next epoch one class is seen: the others keep their means
+    seen = labels == labels[0]
+    before, memory.temperature = memory.of(labels, clean), 1.0
+    memory.see(labels[seen], attacked[seen])
+    memory.keep()
+    memory.end_epoch(4, lambda sums: sums)
+    after = memory.of(labels, clean)
+    torch.testing.assert_close(after[~seen], before[~seen])
+    mean = attacked[seen].softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(after[seen], mean.expand(int(seen.sum()), -1))
+    mixed = memory.of(F.one_hot(labels, 4).double(), clean)
+    torch.testing.assert_close(mixed, after)
+
+
+def test_a_helper_says_what_lies_beyond_the_attack() -> None:
+    images, adversarial, labels = case()
+    model = network().eval()
+    options = {"helper_weight": 0.7, "reach": 3.0}
+    found = build("hat", options=options)(model, images, adversarial, labels).loss
+    trades = build("trades")(model, images, adversarial, labels).loss
+    far = images + 3 * (adversarial - images)
+    told = HELPER(adversarial).argmax(dim=1)
+    assert not torch.equal(told, labels) and bool((far < 0).any())
+    expected = trades + 0.7 * F.cross_entropy(model(far), told)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(found, model), gradients(expected, model))
+    with pytest.raises(ValueError, match="hat needs a naturally trained network"):
+        ObjectiveConfig(name="hat")
 
 
 @pytest.mark.parametrize("name", ["trades", "mart"])
@@ -192,7 +273,7 @@ def test_extreme_logits_stay_finite(name: str) -> None:
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], requires_grad=True)
     model = nn.Identity()
     labels = torch.tensor([1, 1])
-    loss = build(name)(model, logits, -logits, labels).loss
+    loss = build(name, nn.Identity())(model, logits, -logits, labels).loss
     loss.backward()
     assert bool(loss.isfinite()) and logits.grad is not None
     assert bool(logits.grad.isfinite().all())

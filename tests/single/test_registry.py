@@ -70,7 +70,9 @@ def test_every_entry_is_there_and_takes_what_the_program_offers(
     """Its own parameters have defaults; those of a field's name agree with the field's
     default, so that a component made in Python is that of a configuration."""
     component = registry[name]
-    tree = {registry.section: {"name": name}}
+    tree: dict[str, Any] = {registry.section: {"name": name}}
+    if name == "hat":
+        tree[registry.section]["helper"] = "a run"
     if registry.section == "objective":  # some exclude the default attack
         tree["attack"] = {"name": "none"}
     section = getattr(Config.model_validate(tree), registry.section)
@@ -246,8 +248,8 @@ def test_a_changed_field_of_another_component_is_warned_of() -> None:
     config = load_config(None, ["compression.density=0.5", "objective.beta=3"])
     assert list(ignored_options(config)) == [
         "warning: compression.density 0.5 is for topk; none does not take it",
-        "warning: objective.beta 3.0 is for trades, mart and score; adversarial does "
-        "not take it",
+        "warning: objective.beta 3.0 is for trades, mart, score, ikl and hat; "
+        "adversarial does not take it",
     ]
     config = load_config(None, ["optimizer.name=sgd", "optimizer.beta1=0.9"])
     assert list(ignored_options(config)) == [

@@ -28,6 +28,11 @@ LARGE = (
     "wide_resnet_28_10",
     "wide_resnet_34_10",
     "wide_resnet_70_16",
+    "ra_wide_resnet_70_16",
+    "vit_b",
+    "vit_b_convstem",
+    "convnext_base_convstem",
+    "convnext_small_convstem",
 )
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 

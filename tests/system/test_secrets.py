@@ -187,19 +187,21 @@ def test_engines_are_given_names_and_no_values(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("MINE", hidden.value)
-    options = {"slurm": {"export": "MINE"}}
     for engine in ("slurm", "lsf"):
         job = record.new_job(
             engine=engine,
             num_proc=2,
             arguments=QUICK,
             folder=str(tmp_path),
-            options=options.get(engine, {}),
+            options={"export": "MINE"},
         )
         assert build_engine(engine).submit(tmp_path / "run", job) == "7"
     text = calls.read_text() + json.dumps(manifest(tmp_path / "run", job))
     assert "srun" in text and "MPIJob" in text and hidden.value not in text
-    exported = re.search(r"--export=(\S+)", text)
-    assert exported is not None
-    assert set(exported[1].split(",")) <= {*FORWARDED, "MINE"}
+    handed_on = re.findall(r"--export=(\S+)|-env (\S+)", text)
+    assert len(handed_on) == 2
+    for names in map("".join, handed_on):
+        other = {*names.split(",")} - FORWARDED
+        assert {name for name in other if not MPI_SETTING.fullmatch(name)} == {"MINE"}
+    assert "--env=MINE" in text  # of `dathvd launch` in LSF's script
     assert "unset SLURM_JWT" in text

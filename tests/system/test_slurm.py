@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.processes import DATHVD, environment
@@ -110,15 +112,28 @@ def undisturbed(cluster: Cluster) -> str:
     return parameters(run_dir)
 
 
-def submit_and_wait_for_steps(cluster: Cluster, run_dir: Path) -> str:
+def submit_and_wait_for_steps(cluster: Cluster, run_dir: Path, **env: str) -> str:
     """A job that has taken its first steps."""
-    job = cluster.submit(run_dir)
+    job = cluster.submit(run_dir, **env)
     metrics = run_dir / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
         assert time.monotonic() < deadline, cluster.output(job)
         time.sleep(0.05)
     return job
+
+
+def environments(run_dir: Path) -> list[dict[str, str]]:
+    """Those of the ranks that train there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if words[1:4] == [DATHVD, "train", "--run-dir"] and words[4] == str(
+                run_dir
+            ):
+                found.append(process.environ())
+    return found
 
 
 def test_a_preempted_job_saves_requeues_and_ends_the_same(
@@ -135,8 +150,15 @@ def test_a_preempted_job_saves_requeues_and_ends_the_same(
 
 
 def test_a_stopped_job_saves_and_does_not_come_back(cluster: Cluster) -> None:
+    """Its ranks had what the list of variables allows, and what was asked for."""
     run_dir = cluster.folder / "stopped"
-    job = submit_and_wait_for_steps(cluster, run_dir)
+    given = {"SLURM_JWT": "hush", "MY_TOKEN": "hush", "MINE": "a,b"}
+    job = submit_and_wait_for_steps(cluster, run_dir, **given, EXPORT="MINE")
+    ranks = environments(run_dir)
+    assert len(ranks) == 2
+    for environ in ranks:
+        assert "hush" not in environ.values()
+        assert environ["MINE"] == "a,b" and environ["HOME"] == os.environ["HOME"]
     cluster.call("scancel", "--batch", "--signal=USR2", job)
     output = cluster.wait(job)
     assert "saved and stopped" in output, output

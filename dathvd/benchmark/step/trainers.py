@@ -68,10 +68,15 @@ def build_trainer(
     """A trainer whose optimizer is the wrapped one; alone, it exchanges nothing.
 
     Its first weights are random also where ``model.init`` names others: a step takes as
-    long with any.
+    long with any. A helper (``objective.helper``) is a network of the same kind.
     """
     set_up_device(device, config.train)
-    return build_training(config, first_model(config, dataset), device, wrap=wrap)
+    helper = None
+    if config.objective.helper is not None:
+        helper = first_model(config, dataset).eval().requires_grad_(False).to(device)
+    return build_training(
+        config, first_model(config, dataset), device, wrap=wrap, helper=helper
+    )
 
 
 @dataclass

@@ -72,6 +72,14 @@ INLINE Floats corrected(const float* values, const float* residual, float scale,
     return residual ? product + load<Floats>(residual + i) : product;
 }
 
+// Asks for a block before it is needed: between two blocks a codec works for long on what
+// is at hand, and the processor's own prefetching sees no reason to go on.
+template <int block>
+INLINE void fetch(const float* from) {
+    if (block > 1024) return;  // a long block is read in one go, and would not fit
+    for (int i = 0; i < block; i += 16) __builtin_prefetch(from + i);
+}
+
 // Calls encode(values, residual, wire, new_residual, count, block index) block by block;
 // a last, partly filled block goes through copies filled up with zeros.
 template <int block, class Encode>
@@ -81,6 +89,10 @@ INLINE void for_blocks(const float* values, const float* residual, uint8_t* wire
     const int64_t whole = count / block;
     for (int64_t b = 0; b < whole; b++) {
         const int64_t i = b * block;
+        if (b + 1 < whole) {
+            fetch<block>(values + i + block);
+            if (residual) fetch<block>(residual + i + block);
+        }
         encode(values + i, residual ? residual + i : nullptr, wire + b * block_bytes,
                new_residual ? new_residual + i : nullptr, block, b);
     }
@@ -94,13 +106,42 @@ INLINE void for_blocks(const float* values, const float* residual, uint8_t* wire
     if (new_residual) std::memcpy(new_residual + whole * block, lost, rest * 4);
 }
 
+// Values of an output that is longer than the caches near a core, and is written past
+// them: a plain store first reads the line that it overwrites, which no one wants.
+constexpr int64_t kStreamed = 1 << 20;
+
+// a block at a whole number of cache lines, written past the caches
+template <int block>
+INLINE void stream(float* to, const float* from) {
+#if TARGET == 2
+    for (int i = 0; i < block; i += LANES)
+        _mm512_stream_ps(to + i, (__m512)load<Floats>(from + i));
+#elif TARGET == 1
+    for (int i = 0; i < block; i += LANES)
+        _mm256_stream_ps(to + i, (__m256)load<Floats>(from + i));
+#else
+    std::memcpy(to, from, block * 4);
+#endif
+}
+
 // Calls decode(wire, out, count) block by block, the last one through a copy.
 template <int block, class Decode>
 INLINE void for_decoded(const uint8_t* wire, float* out, int64_t count,
                         int64_t block_bytes, Decode decode) {
     const int64_t whole = count / block;
-    for (int64_t b = 0; b < whole; b++)
-        decode(wire + b * block_bytes, out + b * block, block);
+    if (TARGET && count >= kStreamed && reinterpret_cast<uintptr_t>(out) % 64 == 0) {
+        alignas(64) float one[block];
+        for (int64_t b = 0; b < whole; b++) {
+            decode(wire + b * block_bytes, one, block);
+            stream<block>(out + b * block, one);
+        }
+#if TARGET
+        _mm_sfence();
+#endif
+    } else {
+        for (int64_t b = 0; b < whole; b++)
+            decode(wire + b * block_bytes, out + b * block, block);
+    }
     const int rest = int(count - whole * block);
     if (rest == 0) return;
     float last[block];

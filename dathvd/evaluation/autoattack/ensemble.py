@@ -134,6 +134,11 @@ class AutoAttack(Attack):
                 f"attack autoattack: the targeted DLR loss needs {_MIN_CLASSES} "
                 f"classes, this task has {num_classes}; use pgd and pgd-margin"
             )
+        if norm == "l1":
+            raise UserError(
+                "attack autoattack: FAB and Square have no L1 form here; take apgd, "
+                "pgd and pgd-margin in the L1 ball"
+            )
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
         self.num_targets = min(_TARGETS, num_classes - 1)
         searches: dict[str, Search] = {

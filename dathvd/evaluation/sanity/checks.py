@@ -87,9 +87,12 @@ class Plan:
             num_steps=count,
             restarts=1,
         )
-        everything = (
-            1.0 if settings.norm == "linf" else math.sqrt(math.prod(image_shape))
-        )
+        count_of_values = math.prod(image_shape)
+        everything = {
+            "linf": 1.0,
+            "l2": math.sqrt(count_of_values),
+            "l1": float(count_of_values),
+        }[settings.norm]
         ladder = [x * epsilon for x in (0.5, 1.0, 2.0, 4.0) if x * epsilon < everything]
         counts = (1, max(count // 4, 2), count, 3 * count)
 

@@ -91,6 +91,11 @@ def _plan(config: Config, dataset: Dataset, request: SanityRequest) -> Plan:
         norm=request.norm,
     )
     settings = grid.cells(config.evaluation.attack)[0].settings
+    if settings.balls:
+        raise UserError(
+            "sanity: the run's attack is on a union of balls; name one of them by "
+            "--norm and --epsilon"
+        )
     if settings.epsilon == 0:
         raise UserError(
             "sanity: epsilon is 0, there is nothing to check; set --epsilon"

@@ -8,7 +8,17 @@ what a process is doing at such a moment does not.
 
 from dathvd.rig.chaos.campaign import Campaign
 from dathvd.rig.chaos.faults import FAULTS, available
-from dathvd.rig.chaos.report import print_report, summary
+from dathvd.rig.chaos.record import read, write
+from dathvd.rig.chaos.report import line, print_report
 from dathvd.rig.chaos.rounds import Verdict
 
-__all__ = ["FAULTS", "Campaign", "Verdict", "available", "print_report", "summary"]
+__all__ = [
+    "FAULTS",
+    "Campaign",
+    "Verdict",
+    "available",
+    "line",
+    "print_report",
+    "read",
+    "write",
+]

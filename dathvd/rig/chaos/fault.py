@@ -41,3 +41,5 @@ class Fault:
     """Whether the number of ranks may change: the end is then that of a replay."""
     hosts: int = 0
     """Hosts of a rig that the job runs on; 0: on this machine."""
+    least: int = 1
+    """Fewest ranks of a job that can stand it."""

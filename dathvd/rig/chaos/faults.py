@@ -167,6 +167,7 @@ FAULTS: Mapping[str, Fault] = {
         "a flipped bit in one rank's weights",
         _flip,
         phases=("step",),
+        least=2,  # it is found by comparing ranks
         environment=lambda folder: {ORDER: str(folder / "flip")},
     ),
     "host-leaves": Fault(

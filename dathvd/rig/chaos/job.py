@@ -48,6 +48,15 @@ SETTINGS = {
 feedback owes, images prepared a step ahead."""
 _DATHVD = (sys.executable, "-P", "-m", "dathvd")
 _POLL = 0.005
+_DEAD = 10.0  # seconds within which what is killed is gone
+
+
+class Stopped(Exception):
+    """The campaign was asked to stop while it waited for a job."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -63,6 +72,8 @@ class Job:
     """Whose hosts it runs on, the first one launching; None: on this machine."""
     elastic: bool = False
     """Whether the number of ranks follows a list of hosts."""
+    asked: Callable[[], object] = _never
+    """Whether the campaign was asked to stop: starts and waits then raise."""
     process: subprocess.Popen[bytes] | None = None
     codes: list[int] = field(default_factory=list)
     """Exit codes of the starts so far."""
@@ -80,7 +91,11 @@ class Job:
         return self.folder / "output.txt"
 
     def start(self) -> None:
-        """Start, or start again: the same command."""
+        """Start, or start again: the same command.
+
+        Raises:
+            Stopped: the campaign was asked to stop.
+        """
         # hosts with several ranks would else sum node by node, which no replay does
         on_hosts = {} if self.rig is None else {"compression.exchange": "two-way"}
         settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
@@ -95,6 +110,8 @@ class Job:
 
     def _begin(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """A command, marked as this job's, whose words go to ``output``."""
+        if self.asked():
+            raise Stopped
         own = {TOKEN: self.token, HOLD: str(self._hold)}
         with self.output.open("ab") as file:
             return subprocess.Popen(
@@ -160,15 +177,16 @@ class Job:
         return self.size
 
     def replay(self, seconds: float) -> dict[str, Any] | None:
-        """What a replay of the job's history ends with; None where it does not."""
+        """What a replay of the job's history ends with; None where it does not.
+
+        Raises:
+            Stopped: the campaign was asked to stop.
+        """
         run = self.folder / "replayed"
         words = ["train", "--replay-history", str(self.run_dir), "--run-dir", str(run)]
-        process = self._begin([*_DATHVD, *words])
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self.process = self._begin([*_DATHVD, *words])
+        self._wait(seconds)
+        self.kill()
         return _read_result(run)
 
     @property
@@ -197,23 +215,35 @@ class Job:
         return _read_result(self.run_dir)
 
     def wait_until(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Whether a condition came true before the job ended, and in that time."""
+        """Whether a condition came true before the job ended, and in that time.
+
+        Raises:
+            Stopped: the campaign was asked to stop.
+        """
         assert self.process is not None
         deadline = time.monotonic() + seconds
         while not condition():
+            if self.asked():
+                raise Stopped
             if self.process.poll() is not None or time.monotonic() > deadline:
                 return False
             time.sleep(_POLL)
         return self.process.poll() is None
 
     def end(self, seconds: float) -> int | None:
-        """The exit code, None where it has not ended in that time."""
+        """The exit code, None where it has not ended in that time.
+
+        Raises:
+            Stopped: the campaign was asked to stop.
+        """
+        if (code := self._wait(seconds)) is not None:
+            self.codes.append(code)
+        return code
+
+    def _wait(self, seconds: float) -> int | None:
         assert self.process is not None
-        try:
-            self.codes.append(self.process.wait(seconds))
-        except subprocess.TimeoutExpired:
-            return None
-        return self.codes[-1]
+        self.wait_until(_never, seconds)
+        return self.process.poll()
 
     def processes(self) -> list[psutil.Process]:
         """All that run for this job, on a rig too, but those that have ended."""
@@ -237,10 +267,13 @@ class Job:
         return [f"{process.pid} {words_of(process)[:60]}" for process in left]
 
     def kill(self) -> None:
-        """End all that runs for this job."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
+        """End all that runs for this job, also what is just being started."""
+        deadline = time.monotonic() + _DEAD
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+            time.sleep(_POLL)
         if self.process is not None:
             self.process.wait()
 

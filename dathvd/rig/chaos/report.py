@@ -1,11 +1,9 @@
-"""What a campaign found: a table for people, JSON for programs."""
+"""What a campaign found, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +19,17 @@ _HEADINGS = (
     "s without a step: median",
     "most",
 )
+
+
+def line(verdict: Verdict) -> str:
+    """What came of one round."""
+    state = "; ".join(verdict.problems) or "as if nothing had been"
+    pause = verdict.pause
+    waited = "" if pause is None else f", {pause:.1f} s without a step"
+    return (
+        f"{verdict.number:4d} {verdict.fault} of {verdict.size} ranks, "
+        f"{verdict.moment}: {state} ({verdict.seconds:.0f} s{waited})"
+    )
 
 
 def print_report(verdicts: Sequence[Verdict]) -> None:
@@ -46,15 +55,3 @@ def print_report(verdicts: Sequence[Verdict]) -> None:
         for problem in each.problems:
             place = f"round {each.number}, {each.fault}, {each.size} ranks"
             console.print(f"{place}, {each.moment}: {problem}", highlight=False)
-
-
-def summary(seed: int, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "seed": seed,
-        "rounds": len(verdicts),
-        "rounds_with_problems": sum(bool(each.problems) for each in verdicts),
-        "verdicts": [
-            asdict(each) for each in sorted(verdicts, key=lambda each: each.number)
-        ],
-    }

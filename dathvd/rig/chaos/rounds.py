@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -63,20 +63,29 @@ def reference_of(job: Job, limit: float) -> Reference:
 
     Raises:
         RuntimeError: it did not end well.
+        Stopped: the campaign was asked to stop.
     """
     started = time.monotonic()
-    job.start()
-    job.wait_until(lambda: job.steps() > 0, limit)
-    first = time.monotonic() - started
-    code, result = job.end(limit), job.result()
-    if code != 0 or result is None:
+    try:
+        job.start()
+        job.wait_until(lambda: job.steps() > 0, limit)
+        first = time.monotonic() - started
+        code, result = job.end(limit), job.result()
+    finally:
         job.kill()
+    if code != 0 or result is None:
         raise RuntimeError(f"the undisturbed run ended with {code}:\n{job.said()}")
     return Reference(_kept(result), time.monotonic() - started, first)
 
 
 def play(
-    number: int, name: str, size: int, random: Random, folder: Path, known: Reference
+    number: int,
+    name: str,
+    size: int,
+    random: Random,
+    folder: Path,
+    known: Reference,
+    asked: Callable[[], object],
 ) -> Verdict:
     """Play a round and judge it; the folder is left for whoever looks into it.
 
@@ -87,6 +96,10 @@ def play(
         random: decides the moment and the victim.
         folder: an empty one, of this round alone.
         known: how a job of so many ranks ends undisturbed.
+        asked: whether to stop.
+
+    Raises:
+        Stopped: it was asked to stop; nothing of the round is left running.
     """
     fault = FAULTS[name]
     with _disk(folder, fault), _hosts(fault) as rig:
@@ -94,7 +107,7 @@ def play(
         environment = fault.environment(folder)
         if rig is not None:
             size = max(1, size // fault.hosts) * fault.hosts
-        job = Job(folder, size, options, environment, rig, elastic=fault.elastic)
+        job = Job(folder, size, options, environment, rig, fault.elastic, asked)
         started = time.monotonic()
         phase = random.choice(fault.phases)
         verdict = Verdict(number, name, size, phase)

@@ -7,6 +7,7 @@ against programs that answer in that form: no LSF was at hand.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import ClassVar
 from dathvd.errors import UserError
 from dathvd.service.attempt import output_file, rank_arguments
 from dathvd.service.engines.base import Submitted, Unreachable, View
+from dathvd.service.engines.exported import EXPORT, asked_for, exported
 from dathvd.service.engines.programs import ask
 from dathvd.service.record import Job
 
@@ -32,6 +34,7 @@ class Lsf:
 
     name: ClassVar[str] = "lsf"
     option_names: ClassVar[dict[str, str]] = {
+        "export": EXPORT,
         "gpu": "bsub -gpu.",
         "max_restarts": "Start a failed attempt again, up to this many times.",
         "project": "bsub -P.",
@@ -51,6 +54,7 @@ class Lsf:
         words = ["bsub", "-J", job.name, "-Jd", f"dathvd {job.uuid}"]
         words += ["-n", str(job.num_proc), "-o", str(output_file(run, job.attempt))]
         words += ["-cwd", job.folder, "-r"]
+        words += ["-env", exported(job, os.environ) or "none"]
         for name, flag in self._FLAGS.items():
             if name in job.options:
                 words += [flag, job.options[name]]
@@ -87,12 +91,13 @@ def batch_script(run: Path, job: Job) -> str:
     python = [sys.executable, "-P", "-m"]
     watcher = [*python, "dathvd.service.attempt", str(run), str(job.attempt)]
     restarts = job.options.get("max_restarts", "2")
-    launch = shlex.join([*python, "dathvd", "launch", "--max-restarts", restarts])
+    forward = [f"--env={name}" for name in asked_for(job)]
+    launch = [*python, "dathvd", "launch", "--max-restarts", restarts, *forward]
     ranks = shlex.join(rank_arguments(run, job))
     return (
         f"#!/usr/bin/env bash\n{_HOSTS}\n"
         f'exec {shlex.join(watcher)} --requeue "brequeue -r $LSB_JOBID" -- '
-        f'{launch} -np {job.num_proc} -H "$hosts" -- {ranks}\n'
+        f'{shlex.join(launch)} -np {job.num_proc} -H "$hosts" -- {ranks}\n'
     )
 
 

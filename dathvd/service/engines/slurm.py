@@ -11,14 +11,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from dathvd.errors import UserError
-from dathvd.launch.environment import FORWARDED
 from dathvd.service.attempt import output_file, rank_arguments
 from dathvd.service.engines.base import Submitted, Unreachable, View
+from dathvd.service.engines.exported import EXPORT, exported
 from dathvd.service.engines.programs import ask
 from dathvd.service.record import Job
 
@@ -45,7 +45,7 @@ class Slurm:
     option_names: ClassVar[dict[str, str]] = {
         "account": "sbatch --account.",
         "constraint": "sbatch --constraint.",
-        "export": "Further environment variables for the ranks, as NAME,NAME.",
+        "export": EXPORT,
         "gpus_per_task": "sbatch --gpus-per-task.",
         "mpi": "srun's --mpi plug-in, pmix by default.",
         "nodes": "sbatch --nodes.",
@@ -59,7 +59,7 @@ class Slurm:
         words += [f"--comment=dathvd {job.uuid}", f"--ntasks={job.num_proc}"]
         words += [f"--output={output_file(run, job.attempt)}", "--open-mode=append"]
         words += ["--requeue", "--signal=B:USR1@120", f"--chdir={job.folder}"]
-        words.append(f"--export={','.join(_exported(job, os.environ))}")
+        words.append(f"--export={exported(job, os.environ) or 'NONE'}")
         for name in sorted(set(job.options) - {"mpi", "export"}):
             words.append(f"--{name.replace('_', '-')}={job.options[name]}")
         try:
@@ -106,19 +106,6 @@ def batch_script(run: Path, job: Job) -> str:
         f"exec {shlex.join(watcher)} "
         f'--requeue "scontrol requeue $SLURM_JOB_ID" -- {shlex.join(ranks)}\n'
     )
-
-
-def _exported(job: Job, environ: Mapping[str, str]) -> list[str]:
-    """The names of the variables that the job gets of the submitter's; never all.
-
-    Raises:
-        UserError: one that is asked for is not set.
-    """
-    asked = [name for name in job.options.get("export", "").split(",") if name]
-    for name in asked:
-        if name not in environ:
-            raise UserError(f"--option export={name}: this variable is not set")
-    return sorted({*asked, *(FORWARDED & environ.keys())}) or ["NONE"]
 
 
 def _queue(names: Iterable[str]) -> list[tuple[str, str, str, str]]:

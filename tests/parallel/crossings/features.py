@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -27,6 +28,8 @@ from tests.parallel.crossings.networks import CONVNEXT, DROPOUT
 
 SHAPE = (3, 8, 8)
 """Channels, height and width of the images of all trials."""
+RADII = {"l1": ("attack.epsilon=3.0",)}
+"""What norms say of their radius, where the default would change nothing."""
 LIVES = ("1", "1+1", "2", "2+2", "1+2", "2+1")
 """Workers of a run: without a stop, or before and after one."""
 
@@ -65,6 +68,13 @@ def _attack(name: str) -> Value:
     except UserError:
         pass
     return Value(name, tuple(overrides))
+
+
+def _objective(name: str, extra: str) -> Value:
+    overrides = [f"objective.name={name}"]
+    if name == "hat":
+        overrides.append(f"objective.helper={Path(extra).with_name('helper')}")
+    return Value(name, tuple(overrides), name != "contrastive")
 
 
 def kind_of(network: nn.Module) -> str:
@@ -112,17 +122,24 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             for name in _literal(AttackConfig, "loss")
         ],
         "norm": [
-            Value(name, (f"attack.norm={name}",))
+            Value(name, (f"attack.norm={name}", *RADII.get(name, ())))
             for name in _literal(AttackConfig, "norm")
+        ],
+        "union": [
+            Value("none"),
+            *(
+                Value(
+                    name,
+                    ("attack.balls={linf: 0.17, l1: 3.0}", f"attack.combine={name}"),
+                )
+                for name in _literal(AttackConfig, "combine")
+            ),
         ],
         "mode": [
             Value(name, (f"attack.model_mode={name}",))
             for name in _literal(AttackConfig, "model_mode")
         ],
-        "objective": [
-            Value(name, (f"objective.name={name}",), name != "contrastive")
-            for name in OBJECTIVES
-        ],
+        "objective": [_objective(name, extra) for name in OBJECTIVES],
         "weights": [
             Value("still"),
             Value("perturbed", ("objective.weight_perturbation=0.01",), False),
@@ -151,7 +168,11 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value(name, (f"train.batch_norm={name}",))
             for name in _literal(TrainConfig, "batch_norm")
         ],
-        "average": [Value("none"), Value("ema", ("train.ema_decay=0.9",))],
+        "average": [
+            Value("none"),
+            Value("ema", ("train.ema_decay=0.9",)),
+            Value("several", ("train.ema_decay=[0.5, 0.9]", "train.swa_start=1")),
+        ],
         "guard": [
             Value(name, (f"train.guard.action={name}",))
             for name in _literal(GuardConfig, "action")

@@ -14,12 +14,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from dathvd.checkpoint import find_checkpoints, load_file
+from dathvd.checkpoint import average_updates, find_checkpoints, load_file
 from dathvd.run_folder import read_metrics
 from tests.parallel.crossings.covering import Group, Row, pairs_of
+from tests.parallel.crossings.features import SHAPE
 from tests.parallel.crossings.table import depends_on_workers, plainest
 from tests.parallel.crossings.trial import Task, differences, tensors
 from tests.processes import mpirun, run
+from tests.saved_network import save_network
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.02
@@ -46,6 +48,7 @@ def write_data(folder: Path) -> None:
     )
     rgb = np.repeat(images[32:], 3, axis=-1)
     np.savez(folder / "extra.npz", x_train=rgb, y_train=labels[32:])
+    save_network(folder / "helper", SHAPE, 10, "model.width=8")
 
 
 @dataclass
@@ -203,9 +206,10 @@ def unequal(reference: Path, ours: Path) -> Iterator[str]:
     first, *_, last = find_checkpoints(reference)
     start, end = (load_file(folder / "model.pt") for folder in (first, last))
     result = load_file(find_checkpoints(ours)[-1] / "model.pt")
-    for part in ("model", "ema"):
-        if part in end:
-            a, b, c = (flat(tree[part]) for tree in (start, end, result))
+    for part in ("model", *average_updates(end)):
+        if part in result:
+            first_weights = start.get(part, start["model"])
+            a, b, c = map(flat, (first_weights, end[part], result[part]))
             off = float((b - c).norm() / (b - a).norm())
             if not off < TOLERANCE:
                 yield (

@@ -76,7 +76,7 @@ NEVER_THE_SAME: tuple[dict[str, tuple[str, ...]], ...] = (
     {"network": ("batch norm",), "passes": ("2",)},
     # where a network is sure of clean images, as these objectives make it, a loss that
     # is measured from its answers to them has a gradient of rounding errors alone
-    {"loss": ("kl", "squared"), "objective": ("trades", "mart", "score")},
+    {"loss": ("kl", "squared"), "objective": ("trades", "mart", "score", "ikl", "hat")},
     # other workers attack anew what was attacked before the stop
     {"overlap": ("attack",), "life": ("1+2", "2+1")},
 )

@@ -92,16 +92,22 @@ class Watch:
             # a batch before it in this step spoilt the network's statistics
             self.broken = True
             return
-        attack, change = self.config.attack, attacked.detach() - images
+        attack = self.config.attack
+        copies = len(attacked) // len(images)  # a union may train on all its balls
+        images = images.repeat(copies, *(1 for _ in images.shape[1:]))
+        change = attacked.detach() - images
         if attack.name == "none":
             self.note("no attack, and images moved", not change.any())
             return
-        away = change.flatten(1)
-        lengths = away.norm(dim=1) if attack.norm == "l2" else away.abs().amax(dim=1)
-        radius = attack.epsilon * build_attack(attack).reach
-        inside = bool((lengths <= radius * (1 + 1e-5) + 1e-6).all())
+        away, reach = change.flatten(1), build_attack(attack).reach
+        orders = {"linf": torch.inf, "l2": 2, "l1": 1}
+        shares = torch.stack(
+            [away.norm(orders[norm], dim=1) / e for norm, e in attack.threat.items()]
+        )
+        slack = 1e-5 + 1e-6 / min(attack.threat.values())
+        inside = bool((shares.amin(dim=0) <= reach + slack).all())
         self.note("attacked images lie in the ball", inside)
-        moved = bool((lengths >= attack.epsilon / 10).any())
+        moved = bool((shares.amax(dim=0) >= 1 / 10).any())
         self.note("the attack moves images", moved)
 
 
@@ -110,6 +116,7 @@ class Watched(Objective):
 
     def __init__(self, objective: Objective, watch: Watch) -> None:
         self.objective, self.watch = objective, watch
+        self.class_means = objective.class_means
 
     def __call__(
         self,
@@ -129,15 +136,14 @@ class Watched(Objective):
 def snapshot(trainer: Trainer) -> dict[str, Any]:
     """All that a skipped step must leave alone, copied."""
     optimizer: Any = trainer.optimizer
-    average = trainer.average
+    averages = trainer.averages.items()
     return {
         "the network": _copied(trainer.model.state_dict()),
         "the optimizer": _copied(optimizer.state_dict()),
-        "the moving average": (
-            {}
-            if average is None
-            else {**_copied(average.network.state_dict()), "updates": average.updates}
-        ),
+        "the averages": {
+            name: {**_copied(each.network.state_dict()), "updates": each.updates}
+            for name, each in averages
+        },
         "residuals": _copied(optimizer.exchanger.state_dict()["buckets"]),
     }
 
