@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -148,7 +149,13 @@ class Exchanger:
         """Whether all means are finite, as the host will be told; waits for nothing.
 
         All ranks hold the same means, hence decide alike without asking each other.
+        On a CPU their sums are asked first, in two fifths of the time: a sum that is
+        finite has finite terms, and one that is not may have overflowed.
         """
+        if self.device.type == "cpu" and all(
+            math.isfinite(each.mean.sum().item()) for each in self.exchanges
+        ):
+            return Verdict(torch.tensor(True))
         extremes = [
             extreme.double()
             for transfer in self._transfers

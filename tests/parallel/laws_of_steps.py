@@ -187,6 +187,18 @@ def one_bad_step(name: str, codec: Any, exchange: str, bad: float, where: str) -
 
 
 @EXCHANGE_LAWS.on(*ALONE_AND_TWO)
+def large_gradients_are_finite_though_their_sum_is_not() -> None:
+    toy = Toy()
+    optimizer = distributed(toy, CODECS["none"](), "allreduce")
+    large = {name: torch.full_like(each, 1e36) for name, each in gradients(0).items()}
+    assert any(each.sum().isinf() for each in large.values())
+    toy.backward(large)
+    optimizer.step()
+    assert optimizer.exchanger.skipped == 0
+    assert all(mean.eq(large[name]).all() for name, mean in toy.means().items())
+
+
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
 def too_many_bad_steps_end_all_ranks() -> None:
     toy = Toy()
     optimizer = distributed(toy, CODECS["sign"](), "two-way", max_skipped_in_a_row=3)

@@ -82,7 +82,7 @@ class Runner:
             exchanger.ledger.snapshot(reset=True)
         waited_before = vars(self.trainer.optimizer).get("waited", 0.0)
         meet()
-        before = payload_bytes_sent()
+        before, others = payload_bytes_sent(), _other_threads_seconds()
         self.watch.start()
         batches = self.batches or self._load()
         following = self._load() if overlap else []
@@ -90,9 +90,10 @@ class Runner:
         self.trainer.prepared = self.prepared
         self.trainer.step(batches, _LR, following)
         self.batches, self.prepared = following, self.trainer.prepared
-        seconds = self.watch.seconds
+        seconds, others = self.watch.seconds, _other_threads_seconds() - others
         exchanged = seconds.get("exchange", 0.0)
         entries = exchanger.ledger.snapshot() if exchanger is not None else {}
+        codec = exchanger.ledger.codec_seconds if exchanger is not None else 0.0
         meet()  # what is still on its way out belongs to this step
         kernel = payload_bytes_sent() - before
         waited = sum(entry["waited_seconds"] for entry in entries.values())
@@ -107,6 +108,8 @@ class Runner:
             sent=sum(size for _, size in traffic.values()),
             kernel=kernel,
             traffic=traffic,
+            codec=codec,
+            background=others,
         )
 
     def _load(self) -> list[Batch]:
@@ -159,6 +162,11 @@ def _plain_horovod(
     plain.synchronize = timed
     wrapped: torch.optim.Optimizer = plain
     return wrapped
+
+
+def _other_threads_seconds() -> float:
+    """Processor time of this process but for the calling thread."""
+    return time.process_time() - time.thread_time()
 
 
 def _by_collective(

@@ -33,6 +33,11 @@ class SweepRow:
     """Forward, backward, encoding, decoding and the optimizer's update."""
     exposed_seconds: float
     """Seconds of a step spent waiting for gradients with nothing else to do."""
+    codec_seconds: float = 0.0
+    """Of the attack's and the update's seconds, those of encoding and decoding."""
+    background_seconds: float = 0.0
+    """Processor time of the threads beside the one that trains, which takes its core
+    where a worker has one: with one thread a worker, Horovod's."""
     bytes_sent: float
     """Bytes that one worker sends in one step, by the exchanger's ledger."""
     kernel_bytes: float | None = None

@@ -27,6 +27,11 @@ class Sample:
     """Bytes sent, by the kernel's counters."""
     traffic: dict[str, tuple[int, float]]
     """Calls and bytes of each collective."""
+    codec: float = 0.0
+    """Of them encoding and decoding, during the attack too."""
+    background: float = 0.0
+    """Processor time of all threads but the one that trains: Horovod's, on CPUs with
+    one thread a worker."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sample:
@@ -89,6 +94,8 @@ class Launch:
             attack_seconds=attack,
             update_seconds=step_seconds - exposed - data - attack,
             exposed_seconds=exposed,
+            codec_seconds=median(step.codec for step in steps),
+            background_seconds=median(step.background for step in steps),
             bytes_sent=sent,
             # every worker of a host reads the same counters
             kernel_bytes=kernel / each if self.hosts > 1 else None,
