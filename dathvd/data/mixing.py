@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,6 +52,9 @@ def partners(noise: SampleNoise, count: int, num_images: int) -> Tensor:
 
 def shares(noise: SampleNoise, count: int, alpha: float) -> Tensor:
     """Float32 ``[count]`` of the law Beta(alpha, alpha), by its quantiles."""
+    # a tenth of a second on each rank's way to its first step, which few runs need
+    from scipy.special import betaincinv
+
     draws = noise.uniform((count, 1), _SHARE).squeeze(1)
     found = betaincinv(alpha, alpha, draws.double().cpu().numpy())
     return torch.from_numpy(found).to(draws)
