@@ -18,7 +18,7 @@ from dathvd.launch.keeper import Keeper
 from dathvd.launch.report import RankEnded, RankStarted, first_cause, read_line
 from dathvd.launch.signals import StopSignals
 from dathvd.launch.stall import is_stopped
-from dathvd.launch.tree import ask_to_save, end_tree
+from dathvd.launch.tree import ask_to_save, end_tree, kill_ranks
 
 _SETTLE = 1.0  # seconds for the other failed ranks to be heard of
 _END_BY_ITSELF = 4.0
@@ -197,12 +197,19 @@ class Attempt:
                 self._end_within(self._grace)  # the others leave after the same step
             elif said.code:
                 self._end_within(_SETTLE + _END_BY_ITSELF)
+                if said.code > 128 and not self._may_save():
+                    # the others can only wait for it, and mpirun would wait for them
+                    kill_ranks(self._process.pid)
         elif self._outcome.failures or self._outcome.stopped_by is not None:
             self._outcome.held.append(said)
         else:
             with contextlib.suppress(OSError):
                 target.write(said)
                 target.flush()
+
+    def _may_save(self) -> bool:
+        """Whether ranks were asked to save and to leave."""
+        return self._outcome.stopped_by is not None or self._outcome.made_way
 
     def _end_within(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -22,6 +22,14 @@ def ask_to_save(pid: int) -> None:
             process.send_signal(signal.SIGUSR1)
 
 
+def kill_ranks(pid: int) -> None:
+    """SIGKILL to the ranks here, below their companions, which tell of it."""
+    for companion in filter(_is_worker, _tree(pid)):
+        with contextlib.suppress(psutil.Error):
+            for rank in companion.children():
+                rank.kill()
+
+
 def end_tree(pid: int) -> None:
     """End a process and all that descend from it: SIGTERM, later SIGKILL."""
     processes = _tree(pid)

@@ -152,7 +152,7 @@ def test_a_preempted_job_saves_requeues_and_ends_the_same(
 def test_a_stopped_job_saves_and_does_not_come_back(cluster: Cluster) -> None:
     """Its ranks had what the list of variables allows, and what was asked for."""
     run_dir = cluster.folder / "stopped"
-    given = {"SLURM_JWT": "hush", "MY_TOKEN": "hush", "MINE": "a,b"}
+    given = {"MY_TOKEN": "hush", "MINE": "a,b"}
     job = submit_and_wait_for_steps(cluster, run_dir, **given, EXPORT="MINE")
     ranks = environments(run_dir)
     assert len(ranks) == 2

@@ -41,5 +41,7 @@ class Fault:
     """Whether the number of ranks may change: the end is then that of a replay."""
     hosts: int = 0
     """Hosts of a rig that the job runs on; 0: on this machine."""
+    skips: int = 0
+    """How many steps it makes all ranks skip: the end is then another, and sound."""
     least: int = 1
     """Fewest ranks of a job that can stand it."""

@@ -9,17 +9,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
 
 import psutil
 
 from dathvd.errors import TEMPORARY_FAILURE
+from dathvd.rig.chaos import clock
 from dathvd.rig.chaos.fault import Fault
 from dathvd.rig.chaos.host_faults import HOST_FAULTS
 from dathvd.rig.chaos.job import Job
-from dathvd.rig.chaos.victim import ORDER, order_flip
+from dathvd.rig.chaos.victim import ORDER, order_wrong
 
 _FROZEN = 2.0  # seconds for which something is stopped that then goes on
+_STEPS_OF_CLOCK = (300, 12 * 3600, 400 * 86400)  # seconds
 
 
 def _send(kind: str, number: int) -> Callable[[Job, Random], None]:
@@ -116,7 +119,23 @@ def _kill_all(job: Job, random: Random) -> None:
 
 def _flip(job: Job, random: Random) -> None:
     rank = random.randrange(job.size)
-    order_flip(job.folder / "flip", rank=rank, bit=random.randrange(32))
+    order_wrong(job.folder / "order", rank=rank, bit=random.randrange(32))
+
+
+def _compute_infinity(job: Job, random: Random) -> None:
+    order_wrong(job.folder / "order", rank=random.randrange(job.size), bit=None)
+
+
+def _order_file(folder: Path) -> Mapping[str, str]:
+    return {ORDER: str(folder / "order")}
+
+
+def _step_clock(job: Job, random: Random) -> None:
+    """The time of day jumps there and back, by minutes or by months."""
+    for _ in range(2):
+        clock.step(job.folder, random.choice([-1, 1]) * random.choice(_STEPS_OF_CLOCK))
+        time.sleep(random.uniform(0, 1))
+    clock.step(job.folder, 0)
 
 
 _KILL, _TERM, _USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
@@ -168,7 +187,20 @@ FAULTS: Mapping[str, Fault] = {
         _flip,
         phases=("step",),
         least=2,  # it is found by comparing ranks
-        environment=lambda folder: {ORDER: str(folder / "flip")},
+        environment=_order_file,
+    ),
+    "infinity": Fault(
+        "one rank computes infinities in one pass",
+        _compute_infinity,
+        phases=("step",),
+        environment=_order_file,
+        skips=1,
+    ),
+    "clock-steps": Fault(
+        "steps of the time of day, ahead or back",
+        _step_clock,
+        missing=clock.missing,
+        environment=clock.environment,
     ),
     "host-leaves": Fault(
         "fewer slots in the hostfile",

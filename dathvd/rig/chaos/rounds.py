@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dathvd.checkpoint import load_model
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.rig.chaos.fault import Fault
 from dathvd.rig.chaos.faults import FAULTS
@@ -151,9 +152,13 @@ def _see_to_end(
         verdict.problems += [f"left running: {one}" for one in job.left_after(_GONE)]
         verdict.problems += _judge_end(job, code, fault, verdict.struck)
         if code == 0:
-            verdict.problems += _judge_result(job, known)
+            verdict.problems += _judge_run(job)
             if fault.elastic:
                 verdict.problems += _judge_replay(job, limit)
+            elif fault.skips and verdict.struck:
+                verdict.problems += _judge_skips(job, fault.skips)
+            else:
+                verdict.problems += _judge_result(job, known)
             return
         fault.mend(job, random)
         job.start()
@@ -226,13 +231,32 @@ def _judge_end(job: Job, code: int, fault: Fault, struck: bool) -> list[str]:
 
 
 def _judge_result(job: Job, known: Reference) -> list[str]:
-    """What is wrong with a run that says it is finished."""
-    problems, result = [], job.result()
-    if result is None:
+    """How a run differs from the undisturbed one."""
+    ended = _kept(job.result() or known.result)
+    return [
+        f"{key} differs: {value}, undisturbed {known.result[key]}"
+        for key, value in ended.items()
+        if value != known.result[key]
+    ]
+
+
+def _judge_skips(job: Job, expected: int) -> list[str]:
+    """What is wrong with a run in which so many steps had to be skipped."""
+    last = (job.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    skipped = json.loads(last)["skipped_steps"]
+    problems = []
+    if skipped != expected:
+        problems.append(f"{skipped} steps were skipped, expected {expected}")
+    state = load_model(job.run_dir).state_dict()
+    unsound = [name for name, each in state.items() if not each.isfinite().all()]
+    return problems + [f"{name} is not finite" for name in unsound]
+
+
+def _judge_run(job: Job) -> list[str]:
+    """What is wrong with the run folder of a run that says it is finished."""
+    if job.result() is None:
         return ["exit code 0 without a result"]
-    for key, value in _kept(result).items() if not job.elastic else ():
-        if value != known.result[key]:
-            problems.append(f"{key} differs: {value}, undisturbed {known.result[key]}")
+    problems = []
     lines = (job.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     if steps != list(range(1, STEPS + 1)):

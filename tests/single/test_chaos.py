@@ -1,8 +1,12 @@
-"""A campaign's file: the same command plays what is missing, and no other campaign."""
+"""A campaign goes on where its file ends; a clock of its own steps."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from dathvd.commands.rig import command
 from dathvd.errors import UserError
-from dathvd.rig.chaos import Campaign, Verdict, read, write
+from dathvd.rig.chaos import Campaign, Verdict, clock, read, write
 from dathvd.rig.chaos.rounds import Reference
 
 FAULT = "kill-rank"
@@ -93,3 +97,29 @@ def test_what_is_no_campaign_is_refused(tmp_path: Path, text: str) -> None:
     done = chaos(file)
     assert isinstance(done.exception, UserError)
     assert "is not a campaign's file" in str(done.exception)
+
+
+@pytest.mark.skipif(clock.missing() is not None, reason="needs cc")
+def test_the_time_of_day_steps_and_no_other_clock(tmp_path: Path) -> None:
+    """While a process runs, and for that process alone."""
+    code = (
+        "import time\nwhile input(): print(time.time(), time.monotonic(), flush=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **clock.environment(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process:
+        for wrong in (0, 400 * 86400, -300, 0):
+            clock.step(tmp_path, wrong)
+            process.stdin.write("now\n")
+            process.stdin.flush()
+            told, monotonic = map(float, process.stdout.readline().split())
+            assert told - time.time() == pytest.approx(wrong, abs=1)
+            assert monotonic == pytest.approx(time.monotonic(), abs=1)
+        process.stdin.write("\n")
+    assert process.returncode == 0
