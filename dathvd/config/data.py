@@ -73,6 +73,9 @@ class DataConfig(ComponentSection):
     """What is hidden of training images after the crop: cutout (a black square of half
     the image's side) or random_erasing (half of the images lose a rectangle to random
     values)."""
+    noise: NonNegative = 0.0
+    """Standard deviation of normal noise on training images, in pixel units, for
+    randomised smoothing (Cohen et al., ICML 2019): nothing is clipped to [0, 1]."""
     mix: Annotated[str | None, among(MIXES)] = None
     """Training images are made of two, with labels in the same parts: mixup (weighted
     means) or cutmix (a rectangle of the other one). The other is any training image."""

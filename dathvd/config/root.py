@@ -89,6 +89,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _noise_is_not_clipped(self) -> Config:
+        if self.data.noise and self.attack.name != "none":
+            raise ValueError(
+                f"data.noise: {self.data.noise:g} moves images beyond [0, 1], to which "
+                f"attack.name {self.attack.name} clips them; set attack.name to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixed_labels_fit(self) -> Config:
         mix = self.data.mix
         if mix is None:

@@ -30,6 +30,8 @@ from dathvd.tasks import task_of
 
 # seeds of different uses must differ
 _ORDER, _ATTACK, _AUGMENT = 0x0D, 0xA7, 0xA6
+_PIXELS = 77
+"""The stream of the images' noise; others belong to augmentation."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class BatchPlan:
     """What makes one image of two."""
     mix_alpha: float = 1.0
     """The share of its own that an image keeps follows Beta(mix_alpha, mix_alpha)."""
+    pixel_noise: float = 0.0
+    """Standard deviation of normal noise on the images, which are not clipped."""
     num_classes: int = 0
     """Of the data set; mixed labels have so many parts."""
 
@@ -204,6 +208,9 @@ class BatchPlan:
         if self.views is not None:
             frames = self.views.make(frames, draws)
         assert isinstance(frames, Tensor)
+        if self.pixel_noise:
+            each = draws if self.views is None else draws.repeat(self.views.count)
+            frames = frames + self.pixel_noise * each.normal(frames.shape, _PIXELS)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
         batch = Batch(frames, labels, noise, share, self._weights(ids))
         return batch if self.views is None else _per_view(batch, self.views)
@@ -251,6 +258,7 @@ def plan_of(
         views=views,
         mix=None if config.data.mix is None else mix_of(config.data.mix),
         mix_alpha=config.data.mix_alpha,
+        pixel_noise=config.data.noise,
         num_classes=len(dataset.classes),
     )
     last = plan.images_per_epoch % plan.batch_size or plan.batch_size

@@ -200,6 +200,7 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
                 for name, erase in zip(MIXES, ERASURES, strict=False)
             ),
         ],
+        "noise": [Value("none"), Value("some", ("data.noise=0.1",))],
         "clipping": [
             Value("none"),
             Value("short", ("optimizer.max_gradient_norm=0.1",)),
