@@ -34,6 +34,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "dathvd.commands.evaluate",
             "Evaluate a trained run under attack.",
         ),
+        "certify": (
+            "dathvd.commands.certify",
+            "Certify radii of predictions under noise.",
+        ),
         "sanity": (
             "dathvd.commands.sanity",
             "Look for masked gradients in a run.",

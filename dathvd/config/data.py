@@ -73,6 +73,15 @@ class DataConfig(ComponentSection):
     """What is hidden of training images after the crop: cutout (a black square of half
     the image's side) or random_erasing (half of the images lose a rectangle to random
     values)."""
+    rand_augment: Natural = 0
+    """Operations that RandAugment (Cubuk et al., NeurIPS 2020) does on each training
+    image after the crop, drawn by the sample's own noise; its paper takes 2 to 3. Wants
+    augment."""
+    rand_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Their strength, of 30."""
+    noise: NonNegative = 0.0
+    """Standard deviation of normal noise on training images, in pixel units, for
+    randomised smoothing (Cohen et al., ICML 2019): nothing is clipped to [0, 1]."""
     mix: Annotated[str | None, among(MIXES)] = None
     """Training images are made of two, with labels in the same parts: mixup (weighted
     means) or cutmix (a rectangle of the other one). The other is any training image."""
@@ -97,4 +106,6 @@ class DataConfig(ComponentSection):
             ):
                 if given:
                     raise ValueError(f"{field} needs extra images: set extra to a file")
+        if self.rand_augment and not self.augment:
+            raise ValueError("rand_augment follows the random crop: set augment")
         return self

@@ -46,6 +46,11 @@ class ObjectiveConfig(ComponentSection):
     weight_perturbation: NonNegative = 0.0
     """Length of the adversarial perturbation of each weight tensor over its own;
     0 switches it off, its paper takes 0.005."""
+    grad_align: NonNegative = 0.0
+    """Weight of GradAlign (Andriushchenko and Flammarion, NeurIPS 2020): input
+    gradients at an image and at a point drawn in the L∞ ball are made to agree, which
+    keeps single-step training from collapsing, for two passes more and a second
+    derivative. 0 leaves it out, its paper takes 0.2 for CIFAR-10 at 8/255."""
     temperature: Positive = 0.5
     """What contrastive divides cosine similarities by."""
     dimension: Count = 128

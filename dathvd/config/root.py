@@ -89,6 +89,36 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _gradients_can_be_aligned(self) -> Config:
+        if not self.objective.grad_align:
+            return self
+        train, attack = self.train, self.attack
+        problem = None
+        if not self.objective.has_classes:
+            problem = f"{self.objective.name} has no classes to take gradients of"
+        elif attack.name == "none" or tuple(attack.threat) != ("linf",):
+            problem = "it is of an attack in one L∞ ball"
+        elif train.batch_norm == "synchronised" or train.activation_checkpointing:
+            problem = (
+                "second derivatives do not go through train.batch_norm synchronised or "
+                "train.activation_checkpointing"
+            )
+        elif train.compile:
+            problem = "second derivatives do not go through train.compile"
+        if problem is not None:
+            raise ValueError(f"objective.grad_align: {problem}; set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_is_not_clipped(self) -> Config:
+        if self.data.noise and self.attack.name != "none":
+            raise ValueError(
+                f"data.noise: {self.data.noise:g} moves images beyond [0, 1], to which "
+                f"attack.name {self.attack.name} clips them; set attack.name to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixed_labels_fit(self) -> Config:
         mix = self.data.mix
         if mix is None:

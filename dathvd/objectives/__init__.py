@@ -4,6 +4,7 @@ Every objective is called as ``objective(model, images, adversarial, labels, wei
 and returns ``Terms``, whose ``loss`` is to be differentiated.
 """
 
+from dathvd.objectives.aligned import GradAligned
 from dathvd.objectives.averaged import Averaged
 from dathvd.objectives.build import OBJECTIVES, build_objective
 from dathvd.objectives.class_means import ClassMeans
@@ -18,6 +19,7 @@ __all__ = [
     "Adversarial",
     "Averaged",
     "ClassMeans",
+    "GradAligned",
     "Mart",
     "Objective",
     "Plain",

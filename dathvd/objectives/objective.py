@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dathvd.noise import SampleNoise
 from dathvd.objectives.class_means import ClassMeans
 
 
@@ -34,6 +35,9 @@ class Objective(ABC):
 
     class_means: ClassMeans | None = None
     """What it remembers of each class; the training loop fills and saves it."""
+
+    def begin(self, noise: SampleNoise) -> None:
+        """Take the noise of the batch that comes next, where it needs any."""
 
     @abstractmethod
     def __call__(

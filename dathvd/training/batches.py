@@ -24,12 +24,15 @@ from dathvd.data import (
     worker_slice,
 )
 from dathvd.data.mixing import Mix, mix_of, partners, shares, soft_labels
+from dathvd.data.rand_augment import rand_augment
 from dathvd.devices import to_device
 from dathvd.noise import SampleNoise, mix_seed
 from dathvd.tasks import task_of
 
 # seeds of different uses must differ
 _ORDER, _ATTACK, _AUGMENT = 0x0D, 0xA7, 0xA6
+_PIXELS = 77
+"""The stream of the images' noise; others belong to augmentation."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ class BatchPlan:
     """What makes one image of two."""
     mix_alpha: float = 1.0
     """The share of its own that an image keeps follows Beta(mix_alpha, mix_alpha)."""
+    operations: int = 0
+    """Of RandAugment on each augmented image."""
+    magnitude: int = 0
+    """Of these, 0 to 30."""
+    pixel_noise: float = 0.0
+    """Standard deviation of normal noise on the images, which are not clipped."""
     num_classes: int = 0
     """Of the data set; mixed labels have so many parts."""
 
@@ -173,8 +182,19 @@ class BatchPlan:
             frames = as_floats(frames, self.device)
         if self.augment is not None:
             frames = self.augment(frames, draws)
+            frames = self._operated(frames, draws)
         # bytes are augmented faster than floats on a CPU
         return frames if on_gpu else as_floats(frames, self.device)
+
+    def _operated(self, frames: Frames, draws: SampleNoise) -> Frames:
+        """Images after RandAugment, as bytes where they were bytes."""
+        if not self.operations:
+            return frames
+        assert isinstance(frames, Tensor)
+        is_float = frames.is_floating_point()
+        pixels = frames.mul(255).round_().byte() if is_float else frames
+        changed = rand_augment(pixels, draws, self.operations, self.magnitude)
+        return changed.to(frames).div_(255) if is_float else changed
 
     def _order(self, epoch: int) -> Tensor:
         return _order(len(self.images), self.extra, self.seed, epoch)
@@ -204,6 +224,9 @@ class BatchPlan:
         if self.views is not None:
             frames = self.views.make(frames, draws)
         assert isinstance(frames, Tensor)
+        if self.pixel_noise:
+            each = draws if self.views is None else draws.repeat(self.views.count)
+            frames = frames + self.pixel_noise * each.normal(frames.shape, _PIXELS)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
         batch = Batch(frames, labels, noise, share, self._weights(ids))
         return batch if self.views is None else _per_view(batch, self.views)
@@ -251,6 +274,9 @@ def plan_of(
         views=views,
         mix=None if config.data.mix is None else mix_of(config.data.mix),
         mix_alpha=config.data.mix_alpha,
+        operations=config.data.rand_augment,
+        magnitude=config.data.rand_magnitude,
+        pixel_noise=config.data.noise,
         num_classes=len(dataset.classes),
     )
     last = plan.images_per_epoch % plan.batch_size or plan.batch_size

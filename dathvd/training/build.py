@@ -18,7 +18,7 @@ from dathvd.data import Dataset
 from dathvd.errors import UserError
 from dathvd.models import build_model, freeze_trunk
 from dathvd.noise import mix_seed
-from dathvd.objectives import Averaged, build_objective
+from dathvd.objectives import Averaged, GradAligned, build_objective
 from dathvd.optim import build_optimizer
 from dathvd.optim.clipping import clipping
 from dathvd.optim.depth import depths
@@ -90,6 +90,12 @@ def build_training(
     objective = build_objective(config.objective, helper_network=helper, **gathered)
     if attack.variants > 1:
         objective = Averaged(objective, attack.variants)
+    passes = config.train
+    if config.objective.grad_align:
+        weight, epsilon = config.objective.grad_align, config.attack.epsilon
+        objective = GradAligned(objective, weight=weight, epsilon=epsilon)
+        # minimal filtering has no second derivative
+        passes = passes.model_copy(update={"winograd": False})
     model.train()
     averages = config.train.averages
     return Trainer(
@@ -100,7 +106,7 @@ def build_training(
         Totals.zero(device),
         {name: WeightAverage(model, decay) for name, decay in averages.items()},
         rank=rank,
-        network=training_pass(model, config.train),
+        network=training_pass(model, passes),
     )
 
 

@@ -118,6 +118,7 @@ class Trainer:
             images = adversarial[index] if adversarial else self._attack(batch, seed)
             self.mark("attack")
             network = self.network or self.model
+            self.objective.begin(batch.noise)
             with draws_from(batch.noise.reseeded(mix_seed(seed, _UPDATE))):
                 terms = self.objective(
                     network, batch.images, images, batch.labels, batch.weights

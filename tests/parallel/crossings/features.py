@@ -195,11 +195,14 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
         ],
         "mix": [
             Value("none"),
+            Value("rand augment", ("data.augment=true", "data.rand_augment=2")),
             *(
                 Value(name, (f"data.mix={name}", f"data.erase={erase}"))
                 for name, erase in zip(MIXES, ERASURES, strict=False)
             ),
         ],
+        "aligned": [Value("none"), Value("some", ("objective.grad_align=0.2",))],
+        "noise": [Value("none"), Value("some", ("data.noise=0.1",))],
         "clipping": [
             Value("none"),
             Value("short", ("optimizer.max_gradient_norm=0.1",)),

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from dathvd.attacks import build_attack
 from dathvd.config import Config
 from dathvd.errors import UserError
+from dathvd.noise import SampleNoise
 from dathvd.objectives import Objective, Terms
 from dathvd.runtime import Runtime
 from dathvd.training.batches import Batch, BatchPlan
@@ -128,6 +129,9 @@ class Watched(Objective):
     ) -> Terms:
         self.watch.see(images, adversarial)
         return self.objective(model, images, adversarial, labels, weights)
+
+    def begin(self, noise: SampleNoise) -> None:
+        self.objective.begin(noise)
 
     def attacked(self, model: nn.Module) -> nn.Module:
         return self.objective.attacked(model)
