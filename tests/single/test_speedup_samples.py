@@ -60,6 +60,13 @@ def test_a_row_holds_medians_over_steps_and_means_of_bytes_over_workers() -> Non
     assert row.num_steps == 3
 
 
+def test_what_codecs_and_other_threads_took_is_in_no_sum() -> None:
+    steps = [replace(STEP, codec=c, background=9 * c) for c in (0.01, 0.02, 0.07)]
+    row = launch().row(Point("sign", "two-way", "attack"), [steps, steps], 0.9)
+    assert (row.codec_seconds, row.background_seconds) == (0.02, pytest.approx(0.18))
+    assert row.step_seconds == pytest.approx(STEP.total)
+
+
 def test_bytes_of_the_kernel_are_not_given_to_hosts_with_several_workers() -> None:
     point = Point("none", "allreduce", "none")
     ranks = [[STEP]] * 4
