@@ -17,8 +17,9 @@ from dathvd.rig.rig import Rig, network_is_available
 
 ALONE = 60.0
 """Seconds within which a job goes on without a host that is lost."""
-AGAIN = 30.0
-"""Seconds within which a host that is back is taken again."""
+AGAIN = 60.0
+"""Seconds within which a host that is back is taken again, and its ranks train: most
+of it is the start of as many Pythons, on a machine that other jobs share."""
 _SLOW = "200kbit"
 _SLOW_FOR = 5.0  # seconds
 _BLINK = 0.5  # seconds; TCP sends again what was lost

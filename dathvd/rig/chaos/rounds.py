@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dathvd.checkpoint import load_model
+from dathvd.checkpoint import load_file
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.rig.chaos.fault import Fault
 from dathvd.rig.chaos.faults import FAULTS
@@ -247,8 +247,8 @@ def _judge_skips(job: Job, expected: int) -> list[str]:
     problems = []
     if skipped != expected:
         problems.append(f"{skipped} steps were skipped, expected {expected}")
-    state = load_model(job.run_dir).state_dict()
-    unsound = [name for name, each in state.items() if not each.isfinite().all()]
+    weights = load_file(job.checkpoints()[-1] / "model.pt")["model"]
+    unsound = [name for name, each in weights.items() if not each.isfinite().all()]
     return problems + [f"{name} is not finite" for name in unsound]
 
 
