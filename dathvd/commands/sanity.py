@@ -24,7 +24,8 @@ from dathvd.commands.options import (
 @click.option(
     "--surrogate",
     metavar="RUN",
-    help="Another run for the transfer attack; without it a network is trained.",
+    help="Another run for the transfer attack; without it a network is trained, under "
+    "attack.",
 )
 @click.option(
     "--surrogate-steps",
@@ -32,6 +33,11 @@ from dathvd.commands.options import (
     default=300,
     show_default=True,
     help="Steps of that training.",
+)
+@click.option(
+    "--autoattack",
+    is_flag=True,
+    help="Compare PGD with AutoAttack, too, which takes most of the time.",
 )
 @click.option(
     "--max-samples", type=int, help="The first so many images (the run's own, or 1000)."
@@ -53,6 +59,7 @@ def command(
     norm: str | None,
     surrogate: str | None,
     surrogate_steps: int,
+    autoattack: bool,
     max_samples: int | None,
     batch_size: int | None,
     weights: str,
@@ -93,6 +100,7 @@ def command(
         norm=norm,
         surrogate=surrogate,
         surrogate_steps=surrogate_steps,
+        autoattack=autoattack,
         evaluation=evaluation,
     )
     runtime = start()

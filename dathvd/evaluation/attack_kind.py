@@ -30,6 +30,8 @@ class EvaluationAttack:
     """Values of settings that make this attack what it is."""
     inherits: bool = False
     """Whether the run's other settings (loss, momentum, model mode, …) are taken."""
+    in_a_ball: bool = True
+    """Whether it stays in the ball of the settings; to others unions mean nothing."""
 
 
 GRID_OPTIONS = ("num_steps", "step_size", "restarts")

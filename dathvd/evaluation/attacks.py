@@ -31,6 +31,7 @@ NONE = EvaluationAttack(
     build=lambda settings, num_classes: build_attack(settings),
     describe=describe_attack,
     fixed={"name": "none", "num_steps": 1, "restarts": 1},
+    in_a_ball=False,
 )
 FGSM = _as_in_training(name="fgsm", num_steps=1, restarts=1)
 FGSM_RS = _as_in_training("restarts", name="fgsm_rs", num_steps=1, restarts=1)

@@ -146,7 +146,7 @@ class Grid:
         if kind.inherits:
             base = own.model_dump()
         base["balls"] = self._union(own)
-        if kind.fixed.get("name") == "none":
+        if not kind.in_a_ball:
             base["balls"] = {}
         if not base["balls"]:
             base.pop("combine", None)

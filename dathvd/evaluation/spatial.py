@@ -96,4 +96,5 @@ SPATIAL = EvaluationAttack(
     build=lambda settings, num_classes: Spatial(),
     describe=lambda settings: Spatial().description,
     fixed={"restarts": 1, "num_steps": 1},
+    in_a_ball=False,
 )

@@ -193,6 +193,9 @@ def test_an_evaluation_takes_the_worst_of_all_balls() -> None:
     assert torch.equal(held, expected) and 0 < int(held.sum()) < 40
     assert cell.threat() == {"norm": "union", "epsilon": 1.5, "balls": UNION}
     assert list(cell.build(4).stages) == ["linf", "l1"]
+    trained = settings.model_copy(update={"balls": UNION})
+    spatial, none = Grid(("spatial", "none")).cells(trained)
+    assert not spatial.settings.balls and not none.settings.balls
 
 
 def test_the_evaluation_follows_the_balls_of_training() -> None:

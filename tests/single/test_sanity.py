@@ -13,7 +13,11 @@ from dathvd.config import Config, load_config
 from dathvd.data import Dataset, load_dataset
 from dathvd.evaluation.requests import Request
 from dathvd.evaluation.sanity.checks import Plan, run_checks
-from dathvd.evaluation.sanity.measurement import describe, gather_findings
+from dathvd.evaluation.sanity.measurement import (
+    describe,
+    gather_findings,
+    surrogate_attack,
+)
 from dathvd.evaluation.sanity.surrogate import train_surrogate
 from dathvd.report.sanity import plot_sanity
 from dathvd.runtime import Runtime
@@ -34,6 +38,13 @@ class Confident(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits * 1e4
+
+
+class Detached(nn.Module):
+    """Images without their gradient: 0 everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach() + 0 * images
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +70,42 @@ def surrogate(dataset: Dataset) -> nn.Module:
     return trained(dataset, seed=2)
 
 
+@pytest.fixture(scope="module")
+def sound(dataset: Dataset) -> nn.Module:
+    return trained(dataset, seed=1, robust=True)
+
+
+@pytest.fixture(scope="module")
+def robust_surrogate(dataset: Dataset) -> nn.Module:
+    """As ``dathvd sanity`` trains one."""
+    plan = Plan.make(CONFIG.evaluation.attack, dataset.image_shape)
+    config = CONFIG.model_copy(update={"seed": 2})
+    return train_surrogate(
+        config,
+        dataset,
+        num_steps=300,
+        device=ALONE.device,
+        attack=surrogate_attack(plan),
+    )
+
+
 def report(
-    model: nn.Module, surrogate: nn.Module, dataset: Dataset, folder: Path
+    model: nn.Module,
+    surrogate: nn.Module,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    autoattack: bool = False,
 ) -> dict[str, bool | None]:
     """Each check's outcome; the picture is drawn too."""
-    plan = Plan.make(CONFIG.evaluation.attack, dataset.image_shape)
+    settings = CONFIG.evaluation.attack
+    plan = Plan.make(settings, dataset.image_shape, autoattack=autoattack)
     sizes = Request(output=folder)
-    found = gather_findings(model, surrogate, plan, dataset, CONFIG, sizes, ALONE)
+    config = CONFIG
+    if autoattack:
+        few = CONFIG.evaluation.model_copy(update={"max_samples": 32})
+        config = CONFIG.model_copy(update={"evaluation": few})
+    found = gather_findings(model, surrogate, plan, dataset, config, sizes, ALONE)
     checks = run_checks(found)
     plot_sanity(describe(found, checks), folder / "sanity.png")
     assert (folder / "sanity.png").read_bytes().startswith(b"\x89PNG")
@@ -74,11 +114,51 @@ def report(
 
 @pytest.mark.slow
 def test_a_sound_network_is_not_flagged(
-    dataset: Dataset, surrogate: nn.Module, tmp_path: Path
+    dataset: Dataset,
+    sound: nn.Module,
+    surrogate: nn.Module,
+    robust_surrogate: nn.Module,
+    tmp_path: Path,
 ) -> None:
-    sound = trained(dataset, seed=1, robust=True)
-    outcome = report(sound, surrogate, dataset, tmp_path)
+    outcome = report(sound, surrogate, dataset, tmp_path / "natural")
     assert set(outcome.values()) == {True}, outcome
+    folder = tmp_path / "robust"
+    outcome = report(sound, robust_surrogate, dataset, folder, autoattack=True)
+    assert "AutoAttack finds little more" in outcome
+    assert set(outcome.values()) == {True}, outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [Steps, Detached])
+def test_robust_weights_without_gradients_are_convicted(
+    layer: type[nn.Module],
+    dataset: Dataset,
+    sound: nn.Module,
+    robust_surrogate: nn.Module,
+    tmp_path: Path,
+) -> None:
+    """Quantised inputs and detached gradients, over weights that resist by themselves:
+    a robust network's examples and AutoAttack's random search reach them."""
+    broken = nn.Sequential(layer(), sound)
+    outcome = report(broken, robust_surrogate, dataset, tmp_path, autoattack=True)
+    for name in (
+        "gradients are there",
+        "nothing survives everything",
+        "transfer finds no more",
+        "AutoAttack finds little more",
+    ):
+        assert outcome[name] is False, outcome
+
+
+@pytest.mark.slow
+def test_a_temperature_over_robust_weights_is_convicted(
+    dataset: Dataset, sound: nn.Module, robust_surrogate: nn.Module, tmp_path: Path
+) -> None:
+    """By its own margin: the examples of others find no more than that does."""
+    broken = nn.Sequential(sound, Confident())
+    outcome = report(broken, robust_surrogate, dataset, tmp_path)
+    assert outcome["gradients are there"] is False, outcome
+    assert outcome["the loss matters little"] is False, outcome
 
 
 def test_a_quantised_input_is_flagged(

@@ -40,6 +40,8 @@ class Limits:
     """Samples that may fall to noise or to another network's examples alone."""
     no_gradient: float = 0.05
     """The share of correctly classified samples that may have no gradient."""
+    ensemble: float = 0.05
+    """What AutoAttack may gain over PGD with restarts and both losses."""
     surrogate: float = 0.5
     """A surrogate below this share of the clean accuracy says nothing."""
 
@@ -68,14 +70,23 @@ class Plan:
     margin: Cell
     one_step: Cell
     noise: Cell
+    ensemble: Cell | None = None
+    """AutoAttack, if it is asked for."""
 
     @classmethod
-    def make(cls, settings: EvaluationAttackConfig, image_shape: Sequence[int]) -> Plan:
+    def make(
+        cls,
+        settings: EvaluationAttackConfig,
+        image_shape: Sequence[int],
+        *,
+        autoattack: bool = False,
+    ) -> Plan:
         """Plan cells around the radius and the steps of the run's evaluation.
 
         Args:
             settings: the run's attack, its epsilon above 0.
             image_shape: (channels, height, width) of one image.
+            autoattack: whether it is run too, which takes most of the time.
         """
         epsilon, count = settings.epsilon, max(settings.num_steps, MIN_STEPS)
         # All cells take steps of one length: fewer steps are the beginning of more.
@@ -109,12 +120,14 @@ class Plan:
             margin=cell("pgd-margin"),
             one_step=cell("fgsm"),
             noise=cell("noise", num_steps=(NOISE_DRAWS,)),
+            ensemble=cell("autoattack") if autoattack else None,
         )
 
     def cells(self) -> list[Cell]:
         """Every cell of the plan, none of them twice."""
         single = (self.own, self.restarts, self.margin, self.one_step, self.noise)
-        every = (*self.radii, *self.steps, *single)
+        last = () if self.ensemble is None else (self.ensemble,)
+        every = (*self.radii, *self.steps, *single, *last)
         return list({cell.key: cell for cell in every}.values())
 
 
@@ -175,6 +188,7 @@ def run_checks(found: Findings, limits: Limits = Limits()) -> list[Check]:
         _losses(found, limits),
         _beyond("noise finds no more", found, found.held[found.plan.noise.key], limits),
         _transfer(found, limits),
+        *([] if found.plan.ensemble is None else [_ensemble(found, limits)]),
     ]
 
 
@@ -234,11 +248,27 @@ def _losses(found: Findings, limits: Limits) -> Check:
     return Check("the loss matters little", passed, reason)
 
 
-def _beyond(name: str, found: Findings, held: Tensor, limits: Limits) -> Check:
-    """Few samples fall to this attack and to no gradient attack at the same radius."""
+def _white(found: Findings) -> Tensor:
+    """Samples that survive PGD with restarts and with both losses."""
     plan = found.plan
     strong = [found.held[cell.key] for cell in (plan.own, plan.restarts, plan.margin)]
-    white = torch.stack(strong).all(dim=0)
+    return torch.stack(strong).all(dim=0)
+
+
+def _ensemble(found: Findings, limits: Limits) -> Check:
+    """AutoAttack sets its own steps and needs no gradients in its last part: where it
+    finds much more, PGD's accuracy is none to report (Croce and Hein, ICML 2020)."""
+    assert found.plan.ensemble is not None
+    white = share(_white(found))
+    left = share(_white(found) & found.held[found.plan.ensemble.key])
+    reason = f"{percent(white)} under PGD, {percent(left)} under AutoAttack too"
+    passed = white - left <= limits.ensemble + _one_sample(found)
+    return Check("AutoAttack finds little more", passed, reason)
+
+
+def _beyond(name: str, found: Findings, held: Tensor, limits: Limits) -> Check:
+    """Few samples fall to this attack and to no gradient attack at the same radius."""
+    white = _white(found)
     only = share(white & ~held)
     reason = (
         f"{percent(share(held))} right under it, {percent(share(white))} under "

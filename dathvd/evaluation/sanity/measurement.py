@@ -13,6 +13,7 @@ from dathvd.attacks import PGD
 from dathvd.attacks.balls import BALLS
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config
+from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Grid
@@ -35,6 +36,7 @@ from dathvd.report.sanity import plot_sanity, print_sanity
 from dathvd.runtime import Runtime, tensors_from_root, together
 
 DEFAULT_SAMPLES = 1000
+_SURROGATE_STEPS = 5
 _TRANSFER_MOMENTUM = 1.0  # transfers better (Dong et al., CVPR 2018)
 
 
@@ -48,6 +50,8 @@ class SanityRequest:
     surrogate: str | None = None
     """Another run for the transfer attack; None trains a network for it."""
     surrogate_steps: int = 300
+    autoattack: bool = False
+    """Compare PGD with AutoAttack, too."""
     evaluation: Request = Request()
     """Samples, batch size, seed, weights, and where the report is written."""
 
@@ -67,7 +71,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
-    surrogate = _surrogate(config, dataset, request, runtime)
+    surrogate = _surrogate(config, dataset, plan, request, runtime)
     findings = gather_findings(
         model, surrogate, plan, dataset, config, request.evaluation, runtime
     )
@@ -100,13 +104,21 @@ def _plan(config: Config, dataset: Dataset, request: SanityRequest) -> Plan:
         raise UserError(
             "sanity: epsilon is 0, there is nothing to check; set --epsilon"
         )
-    return Plan.make(settings, dataset.image_shape)
+    return Plan.make(settings, dataset.image_shape, autoattack=request.autoattack)
 
 
 def _surrogate(
-    config: Config, dataset: Dataset, request: SanityRequest, runtime: Runtime
+    config: Config,
+    dataset: Dataset,
+    plan: Plan,
+    request: SanityRequest,
+    runtime: Runtime,
 ) -> nn.Module:
-    """The named run's network, or one that rank 0 trains for all."""
+    """The named run's network, or one that rank 0 trains for all, under attack.
+
+    The examples of a natural network do not transfer to a robust one, nor to one that
+    hides its gradients behind robust weights.
+    """
     if request.surrogate is not None:
         trusted = Request(trust=request.evaluation.trust)
         surrogate, _ = restore(request.surrogate, runtime, trusted)
@@ -115,11 +127,27 @@ def _surrogate(
         return surrogate
     steps = request.surrogate_steps if runtime.is_root else 0
     if runtime.is_root:
-        print(f"training a surrogate for {steps} steps", flush=True)
-    surrogate = train_surrogate(config, dataset, num_steps=steps, device=runtime.device)
+        print(f"training a robust surrogate for {steps} steps", flush=True)
+    surrogate = train_surrogate(
+        config,
+        dataset,
+        num_steps=steps,
+        device=runtime.device,
+        attack=surrogate_attack(plan),
+    )
     weights = {name: value.cpu() for name, value in surrogate.state_dict().items()}
     surrogate.load_state_dict(tensors_from_root(runtime, weights))
     return surrogate
+
+
+def surrogate_attack(plan: Plan) -> PGD:
+    """What a surrogate is trained under: a short PGD in the ball of the plan."""
+    settings = plan.own.settings
+    return PGD(
+        BALLS[settings.norm](settings.epsilon),
+        step_size=REACH * settings.epsilon / _SURROGATE_STEPS,
+        num_steps=_SURROGATE_STEPS,
+    )
 
 
 def gather_findings(
@@ -195,6 +223,8 @@ def describe(found: Findings, checks: list[Check]) -> dict[str, Any]:
         "pgd, 5 restarts": found.accuracy(plan.restarts),
         "pgd-margin": found.accuracy(plan.margin),
     }
+    if plan.ensemble is not None:
+        attacks["autoattack"] = found.accuracy(plan.ensemble)
     return {
         "flagged": sum(check.passed is False for check in checks),
         "num_samples": len(found.clean),
