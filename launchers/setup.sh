@@ -368,5 +368,7 @@ read -ra wanted <<<"${extras//,/ }"
 editable=()
 [ "${DATHVD_EDITABLE:-1}" != 1 ] || editable=(-e)
 pip install -q --no-deps --no-build-isolation "${editable[@]}" "$root"
+# where Python may write no bytecode, each worker would compile the package anew
+python -m compileall -qq "$root/dathvd" || true
 fingerprint >"$venv/.setup"
 say "done: $venv"

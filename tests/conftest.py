@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 FOLDERS = ("system", "parallel", "service", "single")
 """Folders of tests, those whose files take minutes first: the last files of several
 processes then end at almost the same time."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once: where Python may write no bytecode (as
+    ``PYTHONDONTWRITEBYTECODE`` says), each of many ranks would compile it anew."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(__file__).parents[1] / "dathvd", quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dathvd.data.decode import Decoder
-from dathvd.data.folder import classes_of, files_of
+from dathvd.data.folder import classes_of, files_of, in_turn
 from dathvd.data.lazy import FileImages
 from dathvd.data.mapped import map_npy
 from dathvd.data.sets import ImageSet, ImageShape
@@ -118,7 +118,7 @@ def _from_files(place: Path, classes: list[str], shape: ImageShape) -> ImageSet:
     unlike = sorted(set(found) ^ set(classes))
     if unlike:
         raise UserError(f"{_FIELD}: {place}: other classes, such as {unlike[0]}")
-    files, labels = files_of(place, found, _FIELD)
+    files, labels = in_turn(*files_of(place, found, _FIELD))
     order = torch.tensor([classes.index(name) for name in found])
     channels, height, width = shape
     decoder = Decoder.for_images(files[0], height, channels)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dathvd.config import DataConfig
 from dathvd.data.cache import cached_images
@@ -37,7 +38,8 @@ def image_folder(config: DataConfig) -> Dataset:
     if missing:
         lacking = test if missing[0] in classes else train
         raise UserError(f"data.root: class folder {lacking / missing[0]} is missing")
-    train_files, test_files = files_of(train, classes), files_of(test, classes)
+    train_files = files_of(train, classes)
+    test_files = in_turn(*files_of(test, classes))
     decoder = Decoder.for_images(train_files[0][0], config.image_size, config.channels)
     # a random crop is cut from all of an image, evaluation's from its middle
     cropped = config.augment and config.crop_size is not None
@@ -78,7 +80,7 @@ def classes_of(folder: Path, field: str = "data.root") -> list[str]:
 
 def files_of(
     folder: Path, classes: list[str], field: str = "data.root"
-) -> tuple[list[str], torch.Tensor]:
+) -> tuple[list[str], Tensor]:
     """All image files in order of class and name, with their labels.
 
     Raises:
@@ -100,8 +102,22 @@ def files_of(
     return paths, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
 
 
+def in_turn(paths: list[str], labels: Tensor) -> tuple[list[str], Tensor]:
+    """The same files with classes taking turns, so that the first so many of them,
+    which an evaluation may take, are of all classes.
+
+    Args:
+        paths: files in order of class.
+        labels: int64 ``[paths]``, of theirs.
+    """
+    starts = torch.searchsorted(labels, labels)
+    turns = torch.arange(len(labels)) - starts
+    order = torch.argsort(turns, stable=True)
+    return [paths[place] for place in order.tolist()], labels[order]
+
+
 def _images(
-    config: DataConfig, decoder: Decoder, files: tuple[list[str], torch.Tensor]
+    config: DataConfig, decoder: Decoder, files: tuple[list[str], Tensor]
 ) -> ImageSet:
     """Those files in the configured storage."""
     if config.cache is not None:

@@ -53,6 +53,16 @@ def test_classes_labels_and_pixels(root: Path) -> None:
     assert dataset.test.batch(torch.tensor([1]))[0, 0, 3, 3] == 101
 
 
+def test_the_first_test_images_are_of_all_classes(root: Path) -> None:
+    write_image(root / "test/cat/1.png", grey=102)
+    write_image(root / "test/cat/2.png", grey=103)
+    write_image(root / "test/dog/1.png", grey=104)
+    test = load(root).test
+    assert test.labels.tolist() == [0, 1, 0, 1, 0]
+    greys = test.batch(torch.arange(5))[:, 0, 3, 3].tolist()
+    assert greys == [100, 101, 102, 104, 103]
+
+
 def test_every_storage_holds_the_same_images(root: Path, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     sets = [
