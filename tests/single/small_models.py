@@ -8,7 +8,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dathvd.models.residual import _robust_wide_resnet, _wide_resnet
 from dathvd.noise import SampleNoise
+
+narrow_wide_resnet = _wide_resnet(10, 1)
+narrow_ra_wide_resnet = _robust_wide_resnet(32, (32, 64, 64), (1, 1, 1))
+NARROW = {
+    "wide_resnet_70_16": "narrow_wide_resnet",
+    "ra_wide_resnet_70_16": "narrow_ra_wide_resnet",
+}
+"""What stands for networks whose training takes ten gigabytes: their own blocks."""
+
+
+def trainable(name: str) -> str:
+    """The network of that name, or what stands for it, as ``model.name`` takes it."""
+    return f"tests.single.small_models:{NARROW[name]}" if name in NARROW else name
 
 
 def network(
