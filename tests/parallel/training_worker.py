@@ -20,6 +20,7 @@ from dathvd.data import load_dataset
 from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
+from dathvd.objectives import Objective, Terms
 from dathvd.run_folder import read_metrics, read_result
 from dathvd.runtime import PART, AgreedError, Runtime, bytes_from_root, start
 from dathvd.training.batches import Batch, BatchPlan, plan_of
@@ -280,11 +281,14 @@ def images_prepared_for_another_step_are_dropped(
     attacked: list[tuple[Tensor, Tensor]] = []
     objective = state.trainer.objective
 
-    def watched(model: Any, images: Tensor, adversarial: Tensor, *rest: Any) -> Any:
-        attacked.append((images, adversarial))
-        return objective(model, images, adversarial, *rest)
+    class Watched(Objective):
+        def __call__(
+            self, model: nn.Module, images: Tensor, adversarial: Tensor, *rest: Any
+        ) -> Terms:
+            attacked.append((images, adversarial))
+            return objective(model, images, adversarial, *rest)
 
-    state.trainer.objective = watched  # type: ignore[assignment]
+    state.trainer.objective = Watched()
     restore(state, find_checkpoints(folder.parent / "one")[-1], runtime)
     assert state.step == 2
     counted = hvd.allreduce(state.trainer.totals.sums[0], op=hvd.Sum, name="counted")
