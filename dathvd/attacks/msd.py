@@ -34,13 +34,10 @@ class MSD(PGD):
         super().__init__(balls[0], step_size=1.0, **options)
         self.balls = list(zip(balls, step_sizes, strict=True))
 
-    def _advance(
-        self, problem: Problem, points: Tensor, velocity: Tensor, size: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The next points; ``size`` is the factor of all balls' steps."""
-        gradient, fooled = self._gradient(problem, points)
-        if self.momentum:
-            gradient = velocity = self._accumulated(velocity, gradient)
+    def _moved(
+        self, problem: Problem, points: Tensor, gradient: Tensor, size: float | Tensor
+    ) -> Tensor:
+        """The best of all balls' points; ``size`` is the factor of their steps."""
         best, highest = points, None
         for ball, length in self.balls:
             moved = points + (size * length) * ball.ascent(gradient, points)
@@ -52,9 +49,7 @@ class MSD(PGD):
             better = gain > highest
             best = torch.where(beside(better, points), moved, best)
             highest = torch.where(better, gain, highest)
-        if self.early_stop:
-            best = torch.where(beside(fooled, points), points, best)
-        return best, velocity
+        return best
 
     def __repr__(self) -> str:
         balls = [ball for ball, _ in self.balls]

@@ -156,11 +156,17 @@ class PGD(Attack):
         gradient, fooled = self._gradient(problem, points)
         if self.momentum:
             gradient = velocity = self._accumulated(velocity, gradient)
-        moved = points + size * self.ball.ascent(gradient, points)
-        moved = self.ball.project(moved, problem.images)
+        moved = self._moved(problem, points, gradient, size)
         if self.early_stop:
             moved = torch.where(beside(fooled, points), points, moved)
         return moved, velocity
+
+    def _moved(
+        self, problem: Problem, points: Tensor, gradient: Tensor, size: float | Tensor
+    ) -> Tensor:
+        """The points after one step by that gradient, in the ball."""
+        moved = points + size * self.ball.ascent(gradient, points)
+        return self.ball.project(moved, problem.images)
 
     def _accumulated(self, velocity: Tensor, gradient: Tensor) -> Tensor:
         return velocity.mul(self.momentum).add_(_unit_l1(gradient))

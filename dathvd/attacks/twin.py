@@ -21,7 +21,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.attacks.forward import Forward
-from dathvd.attacks.fused import Around, FusedConv2d, fuse
+from dathvd.attacks.fused import Around, FusedConv2d
+from dathvd.attacks.fusing import fuse
 from dathvd.attacks.graphs import Replayed, can_capture, new_pool
 from dathvd.convolutions import Kernel, kernel_for
 

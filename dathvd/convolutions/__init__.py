@@ -15,6 +15,7 @@ from dathvd.convolutions.kernel import (
     Fusion,
     Kernel,
     Shape,
+    laid_out,
     room,
     shared_room,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Shape",
     "direct_sums",
     "kernel_for",
+    "laid_out",
     "room",
     "shape_of",
     "shared_room",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dathvd.convolutions.kernel import NOTHING, Fusion, Shape, laid_out, outputs
+from dathvd.convolutions.kernel import DirectSums, Shape, laid_out
 from dathvd.convolutions.winograd import native
 
 _FEWEST = 64
@@ -18,8 +18,11 @@ _FEWEST = 64
 read."""
 
 
-class Direct:
+class Direct(DirectSums):
     """The ``Kernel``: 3x3 of stride 2, and 1x1, in float32."""
+
+    def __init__(self) -> None:
+        super().__init__(native, "direct")
 
     def suits(self, layer: nn.Conv2d, dtype: torch.dtype) -> bool:
         """Whether the layer is such a one, and the processor has AVX2 at least."""
@@ -35,46 +38,6 @@ class Direct:
         """Whether there are pixels enough."""
         count, _, down, across = shape.outputs_of(images)
         return native.takes(images) and count * down * across >= _FEWEST
-
-    def num_factors(self, weight: Tensor) -> int:
-        """As many as weights."""
-        return weight.numel()
-
-    def transform(
-        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
-    ) -> Tensor:
-        """As ``Kernel``."""
-        sizes = (shape.inputs, shape.outputs, shape.kernel, shape.stride)
-        threads = torch.get_num_threads()
-        native.call(
-            "direct_transform", weight.contiguous(), to, *sizes, adjoint, threads
-        )
-        return to
-
-    def convolve(
-        self, images: Tensor, factors: Tensor, shape: Shape, fusion: Fusion = NOTHING
-    ) -> Tensor:
-        """As ``Kernel``."""
-        out = outputs(shape.outputs_of(images), images.dtype)
-        sizes = (*shape.sizes(images.shape), False, torch.get_num_threads())
-        fused = fusion.arguments()
-        native.call("direct_convolve", laid_out(images), factors, out, *sizes, *fused)
-        return out
-
-    def adjoint(
-        self,
-        gradient: Tensor,
-        factors: Tensor,
-        shape: Shape,
-        size: torch.Size,
-        fusion: Fusion = NOTHING,
-    ) -> Tensor:
-        """As ``Kernel``."""
-        out = outputs(size, gradient.dtype)
-        sizes = (*shape.sizes(size), True, torch.get_num_threads())
-        fused = fusion.arguments()
-        native.call("direct_convolve", laid_out(gradient), factors, out, *sizes, *fused)
-        return out
 
     def weight_gradient(self, images: Tensor, gradient: Tensor, shape: Shape) -> Tensor:
         """By torch."""

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dathvd.native import Native
+
 CHANNELS = 32
 """Both numbers of channels are multiples of it."""
 LAYOUT = torch.channels_last
@@ -144,6 +146,68 @@ class Kernel(Protocol):
         """Float32 ``[out, in, kernel, kernel]`` from images and the outputs' gradient
         of one type."""
         ...
+
+
+class DirectSums:
+    """The part of a ``Kernel`` that sums directly, of any of its kernels and strides.
+
+    Args:
+        native: the library.
+        name: of its functions, before ``_transform`` and ``_convolve``.
+    """
+
+    def __init__(self, native: Native, name: str) -> None:
+        self._native, self._name = native, name
+
+    def num_factors(self, weight: Tensor) -> int:
+        """As many as weights."""
+        return weight.numel()
+
+    def transform(
+        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
+    ) -> Tensor:
+        """As ``Kernel``."""
+        sizes = (shape.inputs, shape.outputs, shape.kernel, shape.stride, adjoint)
+        threads = torch.get_num_threads()
+        self._call("transform", weight.contiguous(), to, *sizes, threads)
+        return to
+
+    def convolve(
+        self, images: Tensor, factors: Tensor, shape: Shape, fusion: Fusion = NOTHING
+    ) -> Tensor:
+        """As ``Kernel``."""
+        out = outputs(shape.outputs_of(images), images.dtype)
+        return self._convolve(images, factors, out, shape, images.shape, False, fusion)
+
+    def adjoint(
+        self,
+        gradient: Tensor,
+        factors: Tensor,
+        shape: Shape,
+        size: torch.Size,
+        fusion: Fusion = NOTHING,
+    ) -> Tensor:
+        """As ``Kernel``."""
+        out = outputs(size, gradient.dtype)
+        return self._convolve(gradient, factors, out, shape, size, True, fusion)
+
+    def _convolve(
+        self,
+        images: Tensor,
+        factors: Tensor,
+        out: Tensor,
+        shape: Shape,
+        size: torch.Size,
+        adjoint: bool,
+        fusion: Fusion,
+    ) -> Tensor:
+        sizes = (*shape.sizes(size), adjoint, torch.get_num_threads())
+        fused = fusion.arguments()
+        self._call("convolve", laid_out(images), factors, out, *sizes, *fused)
+        return out
+
+    def _call(self, name: str, *arguments: Tensor | int | None) -> None:
+        self._native.call(f"{self._name}_{name}", *arguments)
 
 
 def room(kernel: Kernel, weight: Tensor, dtype: torch.dtype) -> Tensor:

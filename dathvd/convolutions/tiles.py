@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dathvd.convolutions.kernel import NOTHING, Fusion, Shape, laid_out, outputs
+from dathvd.convolutions.kernel import DirectSums, Shape, laid_out
 from dathvd.native import Native
 
 _FEWEST = {1: 2, 2: 17}
@@ -19,7 +19,7 @@ so that a tile's rows, and the 32 terms of a gradient, are images alone."""
 native = Native(
     "dathvd.convolutions._tiles",
     {
-        "tiles_transform": "ppnnnii",
+        "tiles_transform": "ppnnnnii",
         "tiles_convolve": "pppnnnnnnnii" + "pppppppp" + "i",
         "tiles_weight_gradient": "pppnnnnnnni",
     },
@@ -27,8 +27,11 @@ native = Native(
 )
 
 
-class Tiles:
+class Tiles(DirectSums):
     """The ``Kernel``: 1x1 and 3x3, of stride 1 and 2, in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__(native, "tiles")
 
     def suits(self, layer: nn.Conv2d, dtype: torch.dtype) -> bool:
         """Whether the processor has tiles that the system lets this process use."""
@@ -40,40 +43,6 @@ class Tiles:
         """Whether there are images enough."""
         return native.takes(images) and len(images) >= _FEWEST[shape.stride]
 
-    def num_factors(self, weight: Tensor) -> int:
-        """As many as weights."""
-        return weight.numel()
-
-    def transform(
-        self, weight: Tensor, to: Tensor, shape: Shape, *, adjoint: bool = False
-    ) -> Tensor:
-        """As ``Kernel``."""
-        sizes = (shape.inputs, shape.outputs, shape.kernel, adjoint)
-        threads = torch.get_num_threads()
-        native.call("tiles_transform", weight.contiguous(), to, *sizes, threads)
-        return to
-
-    def convolve(
-        self, images: Tensor, factors: Tensor, shape: Shape, fusion: Fusion = NOTHING
-    ) -> Tensor:
-        """As ``Kernel``."""
-        out = outputs(shape.outputs_of(images), images.dtype)
-        _call(laid_out(images), factors, out, shape, images.shape, False, fusion)
-        return out
-
-    def adjoint(
-        self,
-        gradient: Tensor,
-        factors: Tensor,
-        shape: Shape,
-        size: torch.Size,
-        fusion: Fusion = NOTHING,
-    ) -> Tensor:
-        """As ``Kernel``."""
-        out = outputs(size, gradient.dtype)
-        _call(laid_out(gradient), factors, out, shape, size, True, fusion)
-        return out
-
     def weight_gradient(self, images: Tensor, gradient: Tensor, shape: Shape) -> Tensor:
         """As ``Kernel``."""
         images, gradient = laid_out(images), laid_out(gradient)
@@ -83,16 +52,3 @@ class Tiles:
         threads = torch.get_num_threads()
         native.call("tiles_weight_gradient", images, gradient, found, *sizes, threads)
         return found
-
-
-def _call(
-    images: Tensor,
-    factors: Tensor,
-    out: Tensor,
-    shape: Shape,
-    size: torch.Size,
-    adjoint: bool,
-    fusion: Fusion,
-) -> None:
-    sizes = (*shape.sizes(size), adjoint, torch.get_num_threads())
-    native.call("tiles_convolve", images, factors, out, *sizes, *fusion.arguments())

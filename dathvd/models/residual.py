@@ -226,21 +226,32 @@ def _preact_resnet(block: Block, depths: Sequence[int]) -> Callable[..., nn.Modu
     return build
 
 
-def _wide_resnet(depth: int, widening: int) -> Callable[..., nn.Module]:
+def _wide_network(
+    block: Block,
+    stem: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    activation: str = "relu",
+) -> Callable[..., nn.Module]:
     def build(
         config: ModelConfig, image_shape: ImageShape, num_classes: int
     ) -> nn.Module:
         return residual_network(
             image_shape,
             num_classes,
-            block=PreActBlock,
-            layers=layers_of(config, normalization="batch"),
-            stem=16,
-            widths=[width * widening for width in (16, 32, 64)],
-            depths=[(depth - 4) // 6] * 3,
+            block=block,
+            layers=layers_of(config, normalization="batch", activation=activation),
+            stem=stem,
+            widths=widths,
+            depths=depths,
         )
 
     return build
+
+
+def _wide_resnet(depth: int, widening: int) -> Callable[..., nn.Module]:
+    widths = [width * widening for width in (16, 32, 64)]
+    return _wide_network(PreActBlock, 16, widths, [(depth - 4) // 6] * 3)
 
 
 def _robust_wide_resnet(
@@ -248,21 +259,7 @@ def _robust_wide_resnet(
 ) -> Callable[..., nn.Module]:
     """A wide residual network by the principles of Peng et al. (2023): depth and width
     in robust proportion, squeeze-and-excitation, a smooth activation."""
-
-    def build(
-        config: ModelConfig, image_shape: ImageShape, num_classes: int
-    ) -> nn.Module:
-        return residual_network(
-            image_shape,
-            num_classes,
-            block=PreActSqueezeBlock,
-            layers=layers_of(config, normalization="batch", activation="silu"),
-            stem=stem,
-            widths=widths,
-            depths=depths,
-        )
-
-    return build
+    return _wide_network(PreActSqueezeBlock, stem, widths, depths, activation="silu")
 
 
 preact_resnet18 = _preact_resnet(PreActBlock, (2, 2, 2, 2))

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dathvd.noise import SampleNoise
-from dathvd.objectives.objective import Objective, Terms, weighted_mean
+from dathvd.objectives.objective import Objective, Terms, Wrapping, weighted_mean
 
 _STREAM = 140
 
 
-class GradAligned(Objective):
+class GradAligned(Wrapping):
     """objective + weight * (1 - cos(gradient at x, gradient at x + noise)).
 
     Andriushchenko and Flammarion, Understanding and Improving Fast Adversarial
@@ -28,10 +28,9 @@ class GradAligned(Objective):
     """
 
     def __init__(self, objective: Objective, *, weight: float, epsilon: float) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self.weight = weight
         self.epsilon = epsilon
-        self.class_means = objective.class_means
         self._noise: SampleNoise | None = None
 
     def begin(self, noise: SampleNoise) -> None:
@@ -62,10 +61,6 @@ class GradAligned(Objective):
             terms.clean_logits,
             terms.adversarial_logits,
         )
-
-    def attacked(self, model: nn.Module) -> nn.Module:
-        """The network that the wrapped objective's attack sees."""
-        return self.objective.attacked(model)
 
     def __repr__(self) -> str:
         return f"GradAligned({self.objective}, weight={self.weight:g})"

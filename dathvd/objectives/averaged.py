@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dathvd.objectives.objective import Objective, Terms
+from dathvd.objectives.objective import Objective, Terms, Wrapping
 
 
-class Averaged(Objective):
+class Averaged(Wrapping):
     """An objective whose attack gives ``variants`` images of each image.
 
     The loss is the mean over them (AVG of Tramèr and Boneh, NeurIPS 2019); each has
@@ -21,9 +21,8 @@ class Averaged(Objective):
     """
 
     def __init__(self, objective: Objective, variants: int) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self.variants = variants
-        self.class_means = objective.class_means
 
     def __call__(
         self,
@@ -43,10 +42,6 @@ class Averaged(Objective):
         attacked = [terms.adversarial_logits for terms in each]
         worst = _least_right([one for one in attacked if one is not None], labels)
         return Terms(loss, each[0].clean_logits, worst)
-
-    def attacked(self, model: nn.Module) -> nn.Module:
-        """The network that the wrapped objective's attack sees."""
-        return self.objective.attacked(model)
 
     def __repr__(self) -> str:
         return f"Averaged({self.objective}, variants={self.variants})"

@@ -66,6 +66,22 @@ class Objective(ABC):
         return model
 
 
+class Wrapping(Objective):
+    """An objective made of another one, whose attack and memory it shares.
+
+    Args:
+        objective: the other one.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.class_means = objective.class_means
+
+    def attacked(self, model: nn.Module) -> nn.Module:
+        """The network that the wrapped objective's attack sees."""
+        return self.objective.attacked(model)
+
+
 class Balanced(Objective):
     """An objective of two terms, the second of which has a weight.
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dathvd.objectives.objective import Objective, Terms
+from dathvd.objectives.objective import Objective, Terms, Wrapping
 
 _TINY = 1e-30
 """Keeps a zero gradient's perturbation zero."""
 
 
-class WeightPerturbed(Objective):
+class WeightPerturbed(Wrapping):
     """An objective at the weights that one ascent step makes worse.
 
     Wu, Xia and Wang: Adversarial Weight Perturbation Helps Robust Generalization,
@@ -32,9 +32,8 @@ class WeightPerturbed(Objective):
     """
 
     def __init__(self, objective: Objective, *, gamma: float) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self.gamma = gamma
-        self.class_means = objective.class_means
 
     def __call__(
         self,
@@ -49,10 +48,6 @@ class WeightPerturbed(Objective):
         worse = self._perturbed(model, images, adversary, labels, weights)
         forward = _WithTensors(model, worse)
         return self.objective(forward, images, adversarial, labels, weights)
-
-    def attacked(self, model: nn.Module) -> nn.Module:
-        """The network that the wrapped objective's attack sees."""
-        return self.objective.attacked(model)
 
     def _perturbed(
         self,

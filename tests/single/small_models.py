@@ -94,3 +94,14 @@ def nothing_changes(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
         assert state() == before
         for value, copy in zip(values(), copies, strict=True):
             assert torch.equal(value, copy)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """A block in which torch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

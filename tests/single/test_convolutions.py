@@ -25,6 +25,7 @@ from dathvd.convolutions import (
     winograd,
 )
 from dathvd.native import TARGETS
+from tests.single.small_models import threads
 
 pytestmark = pytest.mark.skipif(
     winograd.native.target() in (None, "plain"),
@@ -86,16 +87,6 @@ WAYS = [
     ),
 ]
 CHANNELS = st.sampled_from([32, 64, 96])
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def images_of(*size: int, dtype: torch.dtype) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +20,7 @@ from dathvd.convolutions import direct_sums, kernel_for
 from dathvd.convolutions.winograd import native
 from dathvd.models import build_model
 from dathvd.native import TARGETS
+from tests.single.small_models import threads
 
 pytestmark = pytest.mark.skipif(
     native.target() in (None, "plain"), reason="needs the compiled loops and AVX2"
@@ -30,16 +28,6 @@ pytestmark = pytest.mark.skipif(
 FAST = TARGETS[1:3]
 CHANNELS = st.sampled_from([32, 64, 96])
 SIDE = st.integers(2, 13)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> FusedConv2d:

@@ -1,9 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
 namespace {
+
+struct Rows {
+    int64_t first, last;
+};
 
 // A convolution, or its adjoint: from source images to target images.
 struct Sizes {
@@ -41,6 +46,17 @@ struct Sizes {
             place /= stride;
         }
         return place >= 0 && place < extent ? place : -1;
+    }
+    // The source's rows that the target's rows first .. last - 1 take.
+    Rows source_rows(int64_t first, int64_t last) const {
+        Rows found{height, 0};
+        for (int64_t y = first; y < last; y++)
+            for (int64_t tap = 0; tap < kernel; tap++) {
+                const int64_t row = source(y, tap, height);
+                if (row < 0) continue;
+                found = {std::min(found.first, row), std::max(found.last, row + 1)};
+            }
+        return found;
     }
 };
 

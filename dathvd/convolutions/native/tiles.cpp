@@ -307,7 +307,8 @@ struct Convolution {
     }
 
     struct Strip {
-        int64_t block, first, last, source_first, source_last;
+        int64_t block, first, last;
+        Rows source;
     };
 
     Strip strip(int64_t item) const {
@@ -315,22 +316,15 @@ struct Convolution {
         found.block = item / strips() * pair();
         found.first = item % strips() * rows;
         found.last = std::min(found.first + rows, s.target_height);
-        found.source_first = s.height, found.source_last = 0;
-        for (int64_t y = found.first; y < found.last; y++)
-            for (int64_t tap = 0; tap < s.kernel; tap++) {
-                const int64_t row = s.source(y, tap, s.height);
-                if (row < 0) continue;
-                found.source_first = std::min(found.source_first, row);
-                found.source_last = std::max(found.source_last, row + 1);
-            }
+        found.source = s.source_rows(found.first, found.last);
         return found;
     }
 
     void pack_strip(int64_t item, uint16_t* to) const {
         const Strip where = strip(item);
         for (int64_t k = 0; k < pair() && where.block + k < blocks(); k++)
-            pack(s, p, fusion, images, (where.block + k) * p.block, where.source_first,
-                 where.source_last, to + k * room());
+            pack(s, p, fusion, images, (where.block + k) * p.block, where.source.first,
+                 where.source.last, to + k * room());
     }
 
     void multiply_strip(int64_t item, const uint16_t* packed, int64_t panel) const {
@@ -341,7 +335,7 @@ struct Convolution {
         for (int64_t y = where.first; y < where.last; y++) {
             const Along down = taps_of_row(y);
             for (int64_t x = 0; x < s.target_width; x += p.run) {
-                const Taps taps = taps_of(down, taps_of_column(x), where.source_first);
+                const Taps taps = taps_of(down, taps_of_column(x), where.source.first);
                 if (two)
                     multiply<true>(p, taps, packed, room(), factors, sums);
                 else
@@ -457,9 +451,10 @@ void lower_target(int wanted) {
 
 // weights[out][in][kernel][kernel] -> factors for tiles_convolve
 void tiles_transform(const float* weights, void* to, int64_t channels_in,
-                     int64_t channels_out, int64_t kernel, int adjoint, int threads) {
+                     int64_t channels_out, int64_t kernel, int64_t stride, int adjoint,
+                     int threads) {
 #ifdef HAS_TILES
-    const Sizes s(0, 0, 0, channels_in, channels_out, kernel, 1, adjoint != 0);
+    const Sizes s(0, 0, 0, channels_in, channels_out, kernel, stride, adjoint != 0);
     in_parallel(s.target_channels / kChannels, threads, [&](int64_t panel) {
         pack_weights(s, weights, static_cast<uint16_t*>(to), panel);
     });

@@ -56,12 +56,13 @@ struct WeightGradient {
     int64_t panels_out() const { return s.target_channels / kChannels; }
 
     struct Strip {
-        int64_t image, first, last, source_first, source_last;
+        int64_t image, first, last;
+        Rows source;
     };
 
     void pack_images(const Strip& where, int64_t y, uint16_t* to) const {
         const int64_t count = std::min(block, s.images - where.image);
-        uint16_t* row = to + (y - where.source_first) * image_row();
+        uint16_t* row = to + (y - where.source.first) * image_row();
         if (run_length > 1)
             for (int64_t plane = 0; plane < s.channels / 16; plane++) {
                 uint16_t* from = row + plane * image_plane();
@@ -140,7 +141,7 @@ struct WeightGradient {
                 const uint16_t* out = packed_outputs + (y - where.first) * output_row() +
                                       2 * panel_out * kTile;
                 const uint16_t* in = packed_images +
-                                     (row - where.source_first) * image_row() +
+                                     (row - where.source.first) * image_row() +
                                      2 * panel_in * image_plane();
                 for (int64_t index = 0; index < runs; index++) {
                     const int64_t column = margin ? index * run_length + j
@@ -186,14 +187,14 @@ struct WeightGradient {
     }
 
     void run_strip(const Strip& where, float* sums, bool is_first, int threads) const {
-        const int64_t sources = where.source_last - where.source_first;
+        const int64_t sources = where.source.last - where.source.first;
         const int64_t targets = where.last - where.first;
         auto* packed_images = reinterpret_cast<uint16_t*>(kept_memory(
             kShared, (sources * image_row() + targets * output_row()) / 2));
         uint16_t* packed_outputs = packed_images + sources * image_row();
         in_parallel(sources + targets, threads, [&](int64_t index) {
             if (index < sources)
-                pack_images(where, where.source_first + index, packed_images);
+                pack_images(where, where.source.first + index, packed_images);
             else
                 pack_outputs(where, where.first + index - sources, packed_outputs);
         });
@@ -210,15 +211,8 @@ struct WeightGradient {
         float* sums = kept_memory(::kSums, panels_out() * panels_in() * s.taps() * kSums);
         for (int64_t image = 0; image < s.images; image += block)
             for (int64_t first = 0; first < s.target_height; first += rows) {
-                Strip where{image, first, std::min(first + rows, s.target_height),
-                            s.height, 0};
-                for (int64_t y = where.first; y < where.last; y++)
-                    for (int64_t tap = 0; tap < s.kernel; tap++) {
-                        const int64_t row = s.source(y, tap, s.height);
-                        if (row < 0) continue;
-                        where.source_first = std::min(where.source_first, row);
-                        where.source_last = std::max(where.source_last, row + 1);
-                    }
+                const int64_t last = std::min(first + rows, s.target_height);
+                const Strip where{image, first, last, s.source_rows(first, last)};
                 run_strip(where, sums, image == 0 && first == 0, threads);
             }
         in_parallel(panels_out(), threads,
