@@ -13,14 +13,16 @@ from dathvd.commands.options import budget_options, study_options
 @click.option(
     "--methods",
     metavar="NAMES",
-    help="Of AT, FGSM-RS, TRADES, labelled-share, pseudo-labels, pre-trained (all).",
+    help="Of AT, FGSM-RS, TRADES, pre-trained, which have all labels, and of "
+    "labelled-share, pseudo-labels, rotation-share, contrastive-share (all).",
 )
 @click.option(
     "--labelled",
-    type=click.FloatRange(0, 1),
-    default=0.1,
+    metavar="SHARE,…",
+    default="0.1",
     show_default=True,
-    help="Share of images that keep their labels in labelled-share and pseudo-labels.",
+    help="Shares of images that keep their labels in the methods named so, above 0 "
+    "and below 1; several give a picture, DIR/methods.png.",
 )
 @click.option(
     "--samples",
@@ -43,7 +45,7 @@ def command(
     data: str | None,
     methods: str | None,
     seeds: str,
-    labelled: float,
+    labelled: str,
     samples: int,
     autoattack_samples: int,
     out: str,
@@ -54,6 +56,9 @@ def command(
 
     \b
     DATHVD_CIFAR10_JPEG=DIR horovodrun -np 2 dathvd benchmark-methods --out runs/methods
+    dathvd benchmark-methods --config digits --autoattack-samples 0 \\
+        --methods AT,labelled-share,pseudo-labels --labelled 0.02,0.05,0.1 \\
+        --out runs/labels
     horovodrun -np 8 dathvd benchmark-methods --out runs/paper \\
         --config cifar10/paper_dat_pgd --data DIR    (for GPUs)
     """

@@ -57,7 +57,7 @@ def options(*settings: str) -> list[str]:
 
 @pytest.mark.slow
 def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
-    methods = ["AT", "pseudo-labels", "pre-trained"]
+    methods = ["AT", "pseudo-labels", "pre-trained", "rotation-share"]
     command = [DATHVD, "benchmark-methods"]
     command += [*options(*SMALL), "--data", str(images)]
     command += ["--out", str(tmp_path), "--seeds", "0", "--labelled", "0.5"]
@@ -68,14 +68,18 @@ def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.output
     rows = json.loads((tmp_path / "methods.json").read_text())
     assert [row["method"] for row in rows] == methods
+    assert [row["labelled"] for row in rows] == [None, 0.5, None, 0.5]
     assert all(len(row["pgd"]) == 1 and row["train_seconds"] > 0 for row in rows)
     # as many steps each, whatever the methods train on
     steps = {
         name: json.loads((tmp_path / f"{name}-seed0/metrics.jsonl").read_text())["step"]
-        for name in ("at", "teacher", "semi-supervised", "fine-tuned")
+        for name in (
+            "at", "teacher-0.5", "semi-supervised-0.5", "fine-tuned",
+            "rotation-share-0.5",
+        )  # fmt: skip
     }
     assert set(steps.values()) == {2}
-    labels = np.load(tmp_path / "pseudo-labels-seed0.npz")["y_train"]
+    labels = np.load(tmp_path / "pseudo-labels-0.5-seed0.npz")["y_train"]
     assert len(labels) == 10
     assert all(name in done.stdout for name in methods)
 

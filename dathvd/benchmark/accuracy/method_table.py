@@ -16,12 +16,12 @@ from typing import Any
 
 from dathvd import run_folder
 from dathvd.benchmark.accuracy.labelled_share import Files, prepare
-from dathvd.benchmark.accuracy.method_rows import MethodRow, print_rows
+from dathvd.benchmark.accuracy.method_rows import MethodRow, plot_shares, print_rows
 from dathvd.config import Config, DataConfig, load_config
-from dathvd.errors import TEMPORARY_FAILURE, choose
+from dathvd.errors import TEMPORARY_FAILURE, UserError, choose
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import write_json
-from dathvd.lists import some_integers, words
+from dathvd.lists import fractions, some_integers, words
 from dathvd.pseudo_labels import pseudo_label
 from dathvd.runtime import Runtime, from_root, guard, start, together
 from dathvd.training.run import train
@@ -31,12 +31,20 @@ EXTRA_RATIO = 0.5
 PRETRAIN_SHARE = 0.25
 """Epochs of pre-training as a share of those of training. An epoch of pre-training sees
 every image in all four rotations."""
+CONTRASTIVE_SHARE = 0.5
+"""The same where an epoch sees two views of every image."""
 _PGD = ("attack.name=pgd", "attack.loss=cross_entropy")
 AT = (*_PGD, "objective.name=adversarial", "objective.clean_weight=0.0")
 FGSM_RS = ("attack.name=fgsm_rs", *AT[1:])
 TRADES = ("attack.name=pgd", "attack.loss=kl", "objective.name=trades")
 PLAIN = ("attack.name=none", "objective.name=plain")
 ROTATION = (*_PGD, "objective.name=rotation", "objective.clean_weight=1.0")
+CONTRASTIVE = (
+    *_PGD,
+    "objective.name=contrastive",
+    "objective.clean_weight=1.0",
+    "model.head=projection",
+)
 
 
 @dataclass
@@ -49,6 +57,8 @@ class Bench:
     folder: Path
     seed: int
     runtime: Runtime
+    share: float
+    """The share of images that keep their labels in ``files``."""
     stages: list[Path] = field(default_factory=list)
     """The runs that the present method has needed so far."""
 
@@ -72,12 +82,17 @@ class Bench:
             *settings,
             f"seed={self.seed}",
         ]
-        run = self.folder / f"{name}-seed{self.seed}"
+        run = self.folder / self.name(name, few)
         config = load_config(self.config_file, [*self.overrides, *changes])
         if not train(config, run, self.runtime):
             sys.exit(TEMPORARY_FAILURE)
         self.stages.append(run)
         return run
+
+    def name(self, what: str, few: bool) -> str:
+        """What a run or a file of this seed is called, and of this share if ``few``."""
+        share = f"-{self.share:g}" if few else ""
+        return f"{what}{share}-seed{self.seed}"
 
     @property
     def trusted(self) -> list[str]:
@@ -114,7 +129,7 @@ def longer(config: Config, factor: float) -> list[str]:
 def pseudo_labelled(bench: Bench) -> Path:
     """A plain network of the labelled share labels the rest for the robust one."""
     teacher = bench.train("teacher", *PLAIN, epochs=bench.few_epochs, few=True)
-    labels = bench.folder / f"pseudo-labels-seed{bench.seed}.npz"
+    labels = bench.folder / (bench.name("pseudo-labels", few=True) + ".npz")
     there = from_root(bench.runtime, labels.exists())
     if not there:
         pseudo_label(
@@ -134,23 +149,45 @@ def pseudo_labelled(bench: Bench) -> Path:
     )
 
 
-def pretrained(bench: Bench) -> Path:
-    """Rotations under attack first, then adversarial training of all weights."""
-    first = bench.train("rotation", *ROTATION, epochs=PRETRAIN_SHARE)
-    return bench.train("fine-tuned", *AT, f"model.init={first}")
+def rotation(bench: Bench) -> Path:
+    """Pre-training that finds how images were turned, under attack; without labels."""
+    return bench.train("rotation", *ROTATION, epochs=PRETRAIN_SHARE)
+
+
+def contrastive(bench: Bench) -> Path:
+    """Pre-training that finds an image's other view, under attack; without labels."""
+    return bench.train("contrastive", *CONTRASTIVE, epochs=CONTRASTIVE_SHARE)
+
+
+def fine_tuned(bench: Bench, name: str, first: Path) -> Path:
+    """Adversarial training of all weights of ``first`` on the labelled share."""
+    start = f"model.init={first}"
+    return bench.train(name, *AT, start, epochs=bench.few_epochs, few=True)
 
 
 METHODS: dict[str, Callable[[Bench], Path]] = {
     "AT": lambda bench: bench.train("at", *AT),
     "FGSM-RS": lambda bench: bench.train("fgsm-rs", *FGSM_RS),
     "TRADES": lambda bench: bench.train("trades", *TRADES),
+    "pre-trained": lambda bench: bench.train(
+        "fine-tuned", *AT, f"model.init={rotation(bench)}"
+    ),
+}
+"""The methods with all labels by name: each trains what it needs and returns the run
+that is judged."""
+SHARED: dict[str, Callable[[Bench], Path]] = {
     "labelled-share": lambda bench: bench.train(
         "labelled-share", *AT, epochs=bench.few_epochs, few=True
     ),
     "pseudo-labels": pseudo_labelled,
-    "pre-trained": pretrained,
+    "rotation-share": lambda bench: fine_tuned(
+        bench, "rotation-share", rotation(bench)
+    ),
+    "contrastive-share": lambda bench: fine_tuned(
+        bench, "contrastive-share", contrastive(bench)
+    ),
 }
-"""The methods by name: each trains what it needs and returns the run that is judged."""
+"""The methods with a share of the labels, trained once for each share."""
 
 
 def judge(run: Path, attack: str, samples: int, bench: Bench) -> dict[str, Any]:
@@ -167,30 +204,35 @@ def judge(run: Path, attack: str, samples: int, bench: Bench) -> dict[str, Any]:
 def measure_methods(
     names: Sequence[str], benches: Sequence[Bench], samples: int, hard_samples: int
 ) -> list[MethodRow]:
-    """Train and judge every method with every seed; every rank calls it.
+    """Train and judge every method with every seed and share; every rank calls it.
 
     Args:
-        names: the methods, keys of ``METHODS``.
-        benches: one for each seed.
+        names: the methods, keys of ``METHODS`` or ``SHARED``.
+        benches: one for each seed and share, seed by seed.
         samples: test images of the clean and PGD-50 accuracy.
         hard_samples: test images of AutoAttack; 0 leaves it out.
 
     Returns:
-        One row for each method on rank 0, and an empty list on the other ranks.
+        One row for each method, and share where it has one, on rank 0, and an empty
+        list on the other ranks.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    found: dict[tuple[str, float | None], dict[int, dict[str, Any]]] = {}
     for bench in benches:
         for name in names:
+            seeds = found.setdefault(
+                (name, bench.share if name in SHARED else None), {}
+            )
+            if bench.seed in seeds:
+                continue
             bench.stages.clear()
-            run = METHODS[name](bench)
+            run = {**METHODS, **SHARED}[name](bench)
             pgd = judge(run, "pgd", samples, bench)
             hard = judge(run, "autoattack", hard_samples, bench) if hard_samples else {}
             if bench.runtime.is_root:
-                found[name].append(_entry(bench.stages, pgd, hard))
+                seeds[bench.seed] = _entry(bench.stages, pgd, hard)
     if not benches[0].runtime.is_root:
         return []
-    seeds = tuple(bench.seed for bench in benches)
-    return [_row(name, seeds, entries) for name, entries in found.items()]
+    return [_row(name, share, entries) for (name, share), entries in found.items()]
 
 
 def _entry(
@@ -206,16 +248,20 @@ def _entry(
     }
 
 
-def _row(name: str, seeds: tuple[int, ...], entries: list[dict[str, Any]]) -> MethodRow:
+def _row(
+    name: str, share: float | None, by_seed: dict[int, dict[str, Any]]
+) -> MethodRow:
+    entries = list(by_seed.values())
     hard = [entry["autoattack"] for entry in entries]
     return MethodRow(
         name,
-        seeds,
+        tuple(by_seed),
         clean=tuple(entry["clean"] for entry in entries),
         pgd=tuple(entry["pgd"] for entry in entries),
         autoattack=tuple(value for value in hard if value is not None),
         train_seconds=statistics.fmean(entry["seconds"] for entry in entries),
         num_workers=entries[0]["num_workers"],
+        labelled=share,
     )
 
 
@@ -225,7 +271,7 @@ def methods_table(
     data: str | None,
     methods: str | None,
     seeds: str,
-    labelled: float,
+    labelled: str,
     samples: int,
     hard_samples: int,
     folder: Path,
@@ -236,19 +282,40 @@ def methods_table(
         UserError: an option is not valid, or the data set is not usable.
     """
     file = config_file or CONFIG
-    names = list(words(methods)) or list(METHODS)
+    names = list(words(methods)) or [*METHODS, *SHARED]
     for name in names:
-        choose("--methods", name, METHODS)
+        choose("--methods", name, {**METHODS, **SHARED})
+    shares = list(some_shares(labelled))
     numbers = list(some_integers("--seeds", seeds))
     source = ("data.name=image_folder", f"data.root={data}") if data else ()
     config = load_config(file, [*overrides, *source])
     runtime = start(config.train.device)
     with guard(runtime):
-        files = write_data(config.data, folder / "data", labelled, runtime)
+        places = folder / "data"
+        files = [write_data(config.data, places, share, runtime) for share in shares]
         benches = [
-            Bench(file, overrides, files, folder, seed, runtime) for seed in numbers
+            Bench(file, overrides, each, folder, seed, runtime, share)
+            for seed in numbers
+            for share, each in zip(shares, files)
         ]
         rows = measure_methods(names, benches, samples, hard_samples)
         if rows:
-            print_rows(rows, f"{file}, {len(benches)} seeds: mean (lowest–highest)")
+            print_rows(rows, f"{file}, {len(numbers)} seeds: mean (lowest–highest)")
             write_json(folder / "methods.json", [asdict(row) for row in rows])
+            if len(shares) > 1:
+                plot_shares(rows, folder / "methods.png")
+
+
+def some_shares(text: str) -> tuple[float, ...]:
+    """The shares of labels of ``--labelled``, each above 0 and below 1.
+
+    Raises:
+        UserError: there is none, or one is out of its range.
+    """
+    shares = fractions("--labelled", text)
+    for share in shares:
+        if not 0 < share < 1:
+            raise UserError(f"--labelled: must be above 0 and below 1, got {share:g}")
+    if not shares:
+        raise UserError(f"--labelled: expected shares such as 0.05,0.1, got {text!r}")
+    return shares

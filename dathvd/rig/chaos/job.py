@@ -100,7 +100,10 @@ class Job:
         on_hosts = {} if self.rig is None else {"compression.exchange": "two-way"}
         settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
         words = [word for each in settings for word in ("--set", each)]
-        forward = [f"--env={name}" for name in (TOKEN, HOLD, *self.environment)]
+        # such as what has ranks sleep that wait, where many share a core
+        loaded = [name for name in ("LD_PRELOAD",) if name in os.environ]
+        names = dict.fromkeys((TOKEN, HOLD, *self.environment, *loaded))
+        forward = [f"--env={name}" for name in names]
         launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
         train = ["train", "--run-dir", str(self.run_dir), *words]
         command = [*_DATHVD, *launch, *train]
