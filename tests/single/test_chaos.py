@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,8 @@ from click.testing import CliRunner, Result
 from dathvd.commands.rig import command
 from dathvd.errors import UserError
 from dathvd.rig.chaos import Campaign, Verdict, clock, read, write
+from dathvd.rig.chaos.faults import FAULTS
+from dathvd.rig.chaos.job import Job
 from dathvd.rig.chaos.rounds import Reference
 
 FAULT = "kill-rank"
@@ -123,3 +128,35 @@ def test_the_time_of_day_steps_and_no_other_clock(tmp_path: Path) -> None:
             assert monotonic == pytest.approx(time.monotonic(), abs=1)
         process.stdin.write("\n")
     assert process.returncode == 0
+
+
+def test_a_disk_becomes_read_only_while_files_are_written(tmp_path: Path) -> None:
+    """A job opens files at any moment, such as its next log."""
+    fault = FAULTS["disk-read-only"]
+    if (missing := fault.missing()) is not None:
+        pytest.skip(f"needs {missing}")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    ended = threading.Event()
+
+    def write_on() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError), (disk / "log").open("a") as file:
+                time.sleep(1e-3)
+                file.write("a line")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        job = Job(tmp_path, 1, [], {})
+        for _ in range(5):
+            fault.strike(job, random.Random(0))
+            with pytest.raises(OSError, match="Read-only"):
+                (disk / "other").touch()
+            fault.mend(job, random.Random(0))
+            (disk / "other").touch()
+    finally:
+        ended.set()
+        writer.join()
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -81,11 +81,19 @@ def _free_disk(job: Job, random: Random) -> None:
 def _make_read_only(job: Job, random: Random) -> None:
     """Lay a read-only view over the disk.
 
-    Its own mount could not be changed while a log is open for writing.
+    Its own mount could not be changed while a log is open for writing, nor could a view
+    that the job sees already. One that is made read-only elsewhere stays so in its
+    place.
     """
-    disk = str(job.folder / "disk")
-    subprocess.run(["mount", "--bind", disk, disk], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+    disk, view = str(job.folder / "disk"), job.folder / "view"
+    view.mkdir(exist_ok=True)
+    for words in (
+        ["mount", "--bind", disk, str(view)],
+        ["mount", "-o", "remount,bind,ro", str(view)],
+        ["mount", "--bind", str(view), disk],
+        ["umount", str(view)],
+    ):
+        subprocess.run(words, check=True)
 
 
 def _make_writable(job: Job, random: Random) -> None:
