@@ -77,6 +77,16 @@ class Attack(ABC):
         """
 
 
+class JudgingAttack(Attack):
+    """One for evaluation alone: its images are those that it judges by."""
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
+    ) -> Tensor:
+        """The images of ``worst_case``, which may wait for the device."""
+        return self.worst_case(model, images, labels, noise)[0]
+
+
 class NoAttack(Attack):
     """Leaves the images as they are."""
 

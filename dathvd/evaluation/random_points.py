@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dathvd.attacks import BALLS, Attack
-from dathvd.attacks.attack import on_survivors
+from dathvd.attacks import BALLS
+from dathvd.attacks.attack import JudgingAttack, on_survivors
 from dathvd.errors import choose
 from dathvd.evaluation.attack_kind import EvaluationAttack, place
 from dathvd.noise import SampleNoise
@@ -13,7 +13,7 @@ from dathvd.noise import SampleNoise
 _STREAM = 10_000
 
 
-class RandomPoints(Attack):
+class RandomPoints(JudgingAttack):
     """Draws from the ball, in turn from its inside and from its far points.
 
     A model that falls to them and not to gradients hides its gradients (Athalye,
@@ -30,16 +30,13 @@ class RandomPoints(Attack):
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
         self.draws = draws
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> Tensor:
-        """The first point for each image that the model gets wrong, else the last."""
-        return self.worst_case(model, images, labels, noise)[0]
-
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
-        """Only images that survived so far get another draw."""
+        """Only images that survived so far get another draw.
+
+        The images are the first of each that the model gets wrong, else the last.
+        """
         return on_survivors(model, images, labels, noise, self.draws, self._point)
 
     def _point(

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dathvd.attacks import Attack
-from dathvd.attacks.attack import on_survivors
+from dathvd.attacks.attack import JudgingAttack, on_survivors
 from dathvd.evaluation.attack_kind import EvaluationAttack
 from dathvd.noise import SampleNoise
 
@@ -61,7 +60,7 @@ def places(height: int, width: int) -> Iterator[tuple[float, tuple[float, float]
     yield from sorted(grid, key=lambda each: (-abs(each[0]), each))
 
 
-class Spatial(Attack):
+class Spatial(JudgingAttack):
     """The first rotation and translation of the grid that the model gets wrong."""
 
     _description = (
@@ -69,16 +68,13 @@ class Spatial(Attack):
         f"up to {100 * MAX_SHIFT:g} % of a side"
     )
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> Tensor:
-        """The first image of each that the model gets wrong, else the last."""
-        return self.worst_case(model, images, labels, noise)[0]
-
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> tuple[Tensor, Tensor]:
-        """Only images that survived so far are moved on."""
+        """Only images that survived so far are moved on.
+
+        The images are the first of each that the model gets wrong, else the last.
+        """
         grid = list(places(*images.shape[2:]))
 
         def move(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.attacks import BALLS, L1Ball, build_attack
-from dathvd.attacks.apgd import APGD, SparseClimb, even_windows
+from dathvd.attacks.apgd import APGD
 from dathvd.attacks.balls import onto_l1
+from dathvd.attacks.climb import SparseClimb
 from dathvd.attacks.losses import cross_entropy
 from dathvd.config import AttackConfig, EvaluationConfig, load_config
 from dathvd.config.attack import Norm
@@ -100,10 +101,10 @@ def test_auto_pgd_climbs_as_the_published_code_does(
     torch.manual_seed(1)
     best, _, highest, _ = theirs.attack_single_run(images, labels)
     own = APGD(BALLS["l1"](epsilon), num_steps=steps, loss=cross_entropy)
-    climb = own.climb.begin(model, images, labels, None, start.double(), own)
+    climb = own.begin(model, images, labels, None, start.double())
     assert isinstance(climb, SparseClimb)
-    for window in even_windows(steps):
-        climb.step(model, own)
+    for window in climb.windows(steps):
+        climb.step(model)
         if window:
             climb.check(window, own.rho)
     # where a change of about 1e-6 is counted by one of them, the ways part

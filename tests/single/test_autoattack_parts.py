@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dathvd.attacks.apgd import APGD, Climb, fallen, surface_point, windows
+from dathvd.attacks.apgd import APGD, fallen, surface_point
 from dathvd.attacks.balls import BALLS
+from dathvd.attacks.climb import Climb
 from dathvd.attacks.losses import cross_entropy, dlr_to_target
 from dathvd.evaluation.autoattack.fab import fab
 from dathvd.evaluation.autoattack.hyperplane import onto_plane
@@ -97,9 +98,9 @@ def test_auto_pgd_fools_where_the_published_code_does(norm: str, aimed: bool) ->
 
     best, _, highest, _ = run_published(8)  # rounding grows with more of them
     own = APGD(ball, num_steps=8, loss=loss)
-    climb = Climb.begin(model, images, labels, aims, start, own)
-    for window in windows(own.num_steps):
-        climb.step(model, own)
+    climb = own.begin(model, images, labels, aims, start)
+    for window in climb.windows(own.num_steps):
+        climb.step(model)
         if window:
             climb.check(window, own.rho)
     assert (climb.best_loss - highest).abs().max() <= 1e-5
@@ -210,7 +211,7 @@ def test_starts_of_auto_pgd_lie_on_the_surface(norm: str) -> None:
 
 
 def test_windows_of_auto_pgd_end_where_the_paper_says() -> None:
-    ends = [step for step, window in enumerate(windows(100), start=1) if window]
+    ends = [step for step, window in enumerate(Climb.windows(100), start=1) if window]
     assert ends[:7] == [22, 41, 57, 70, 80, 87, 93]
 
 

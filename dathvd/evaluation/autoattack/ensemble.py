@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dathvd.attacks import BALLS, Attack
 from dathvd.attacks.apgd import APGD, fallen, surface_point
-from dathvd.attacks.attack import correct_on
+from dathvd.attacks.attack import JudgingAttack, correct_on
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.losses import dlr_to_target
@@ -58,7 +58,7 @@ def exact(model: nn.Module, device: torch.device) -> Forward:
     )
 
 
-class Stage(Attack):
+class Stage(JudgingAttack):
     """One of the four attacks on its own.
 
     Args:
@@ -76,12 +76,6 @@ class Stage(Attack):
         self.search = search
         self.ball = ball
         self.forward = forward
-
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> Tensor:
-        """The first adversarial image that it finds, else the image."""
-        return self.worst_case(model, images, labels, noise)[0]
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -108,7 +102,7 @@ class Stage(Attack):
         return f"Stage({self.name}, {self.ball})"
 
 
-class AutoAttack(Attack):
+class AutoAttack(JudgingAttack):
     """The standard version.
 
     Args:
@@ -156,12 +150,6 @@ class AutoAttack(Attack):
     def stages(self) -> Mapping[str, Attack]:
         """The four attacks by name; each is for what is left by those before it."""
         return self._stages
-
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
-    ) -> Tensor:
-        """The first adversarial image that one of its attacks finds, else the image."""
-        return self.worst_case(model, images, labels, noise)[0]
 
     def worst_case(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
