@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +20,9 @@ from click.testing import CliRunner, Result
 from dathvd.commands.rig import command
 from dathvd.errors import UserError
 from dathvd.rig.chaos import Campaign, Verdict, clock, read, write
-from dathvd.rig.chaos.faults import FAULTS
+from dathvd.rig.chaos.faults import FAULTS, ordered
 from dathvd.rig.chaos.job import Job
-from dathvd.rig.chaos.rounds import Reference
+from dathvd.rig.chaos.rounds import Reference, judge_end
 
 FAULT = "kill-rank"
 END = Reference({"parameters_sha256": "a" * 64}, 10.0, 5.0)
@@ -160,3 +161,22 @@ def test_a_disk_becomes_read_only_while_files_are_written(tmp_path: Path) -> Non
         ended.set()
         writer.join()
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_what_a_signal_reaches_before_its_first_word_may_die_of_it(
+    tmp_path: Path,
+) -> None:
+    job, early = Job(tmp_path, 1, [], {}), -signal.SIGUSR1
+    fault = FAULTS["usr1-launcher"]
+    assert judge_end(job, early, fault, struck=True) == []
+    assert judge_end(job, early, fault, struck=False) == ["exit code -10"]
+    assert judge_end(job, early, FAULTS["kill-rank"], struck=True) == ["exit code -10"]
+    job.output.write_text("[0] run folder\n")
+    assert judge_end(job, early, fault, struck=True) == ["exit code -10"]
+
+
+def test_an_order_that_came_after_the_last_pass_is_seen(tmp_path: Path) -> None:
+    FAULTS["infinity"].strike(Job(tmp_path, 1, [], {}), random.Random(0))
+    assert ordered(tmp_path)
+    (tmp_path / "order").unlink()  # as the rank that obeys does
+    assert not ordered(tmp_path)

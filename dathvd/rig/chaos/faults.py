@@ -125,17 +125,26 @@ def _kill_all(job: Job, random: Random) -> None:
             process.kill()
 
 
+def ordered(folder: Path) -> bool:
+    """Whether a wrong computation is ordered that no pass has come to any more."""
+    return _order(folder).exists()
+
+
+def _order(folder: Path) -> Path:
+    return folder / "order"
+
+
 def _flip(job: Job, random: Random) -> None:
     rank = random.randrange(job.size)
-    order_wrong(job.folder / "order", rank=rank, bit=random.randrange(32))
+    order_wrong(_order(job.folder), rank=rank, bit=random.randrange(32))
 
 
 def _compute_infinity(job: Job, random: Random) -> None:
-    order_wrong(job.folder / "order", rank=random.randrange(job.size), bit=None)
+    order_wrong(_order(job.folder), rank=random.randrange(job.size), bit=None)
 
 
 def _order_file(folder: Path) -> Mapping[str, str]:
-    return {ORDER: str(folder / "order")}
+    return {ORDER: str(_order(folder))}
 
 
 def _step_clock(job: Job, random: Random) -> None:

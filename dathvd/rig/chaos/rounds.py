@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from dathvd.checkpoint import load_file
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.rig.chaos.fault import Fault
-from dathvd.rig.chaos.faults import FAULTS
+from dathvd.rig.chaos.faults import FAULTS, ordered
 from dathvd.rig.chaos.job import STEPS, Job
 from dathvd.rig.rig import Rig
 
@@ -150,12 +151,12 @@ def _see_to_end(
             verdict.problems.append(f"hung: no end within {limit:.0f} s")
             return
         verdict.problems += [f"left running: {one}" for one in job.left_after(_GONE)]
-        verdict.problems += _judge_end(job, code, fault, verdict.struck)
+        verdict.problems += judge_end(job, code, fault, verdict.struck)
         if code == 0:
             verdict.problems += _judge_run(job)
             if fault.elastic:
                 verdict.problems += _judge_replay(job, limit)
-            elif fault.skips and verdict.struck:
+            elif fault.skips and verdict.struck and not ordered(job.folder):
                 verdict.problems += _judge_skips(job, fault.skips)
             else:
                 verdict.problems += _judge_result(job, known)
@@ -211,10 +212,14 @@ def _wait_for_moment(
     return job.wait_until(lambda: job.steps() >= step, limit)
 
 
-def _judge_end(job: Job, code: int, fault: Fault, struck: bool) -> list[str]:
+def judge_end(job: Job, code: int, fault: Fault, struck: bool) -> list[str]:
     """What is wrong with how one start ended."""
     problems = []
-    if code not in (fault.codes if struck else {0}):
+    allowed = fault.codes if struck else {0}
+    if TEMPORARY_FAILURE in allowed and not job.said():
+        # what a signal reaches before its first line of Python cannot answer it
+        allowed = {*allowed, -signal.SIGTERM, -signal.SIGUSR1}
+    if code not in allowed:
         problems.append(f"exit code {code}")
     if code == TEMPORARY_FAILURE and not job.checkpoints():
         problems.append(f"exit code {code} without a checkpoint")
