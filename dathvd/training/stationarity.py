@@ -102,10 +102,10 @@ class Stationarity:
         seed = mix_seed(self.config.seed, _SAMPLE)
         places = self.plan.sample(settings.num_samples, seed)
         draws = torch.arange(settings.num_samples)
-        rank, size = self.runtime.rank, self.runtime.size
-        for group in range(rank, self._num_groups, size):
-            mine = slice(group * settings.group_size, (group + 1) * settings.group_size)
-            yield self.plan.draw(places[mine], draws[mine])
+        groups = torch.stack([places, draws]).view(2, self._num_groups, -1)
+        mine = groups[:, self.runtime.rank :: self.runtime.size]
+        for images, ids in zip(*mine, strict=True):
+            yield self.plan.draw(images, ids)
 
     def _together(self, own: Tensor) -> Tensor:
         """Every group's column, ``[2, groups]``, of this worker's."""
