@@ -123,7 +123,7 @@ def stationarity_of(
 
 
 def worst_case_attack(config: Config) -> AttackConfig:
-    """A strong PGD in the ball of the training attack, of the loss that it maximises."""
+    """A strong PGD in the training attack's ball, of the loss that it maximises."""
     settings, attack = config.train.stationarity, config.attack
     return attack.pgd(
         settings.num_steps,

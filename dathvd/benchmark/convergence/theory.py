@@ -8,7 +8,6 @@ error. A bound says what cannot be exceeded: falling faster is no contradiction.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -118,5 +117,6 @@ def _order(members: Sequence[tuple[str, Curve]], *, free: bool) -> str:
 def _difference(low: Curve, high: Curve) -> bool:
     """Whether one's last half is below the other's, in seeds taken in pairs."""
     apart = [b - a for a, b in zip(low.late_values, high.late_values, strict=True)]
-    error = over_seeds(apart).error or math.inf
+    error = over_seeds(apart).error
+    assert error is not None, "one seed tells of no difference"
     return min(apart) > 0 and statistics.fmean(apart) > _SIGMA * error
