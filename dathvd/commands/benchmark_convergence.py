@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dathvd.commands.options import convergence_options, study_options
+from dathvd.commands.options import convergence_options
 
 
 @click.command("benchmark-convergence")
@@ -12,14 +12,14 @@ from dathvd.commands.options import convergence_options, study_options
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    default=400,
+    default=800,
     show_default=True,
     help="Steps of every run but the shorter ones, whatever the batch.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1),
-    default=10,
+    default=20,
     show_default=True,
     help="Steps between estimates of |grad F|².",
 )
@@ -62,7 +62,8 @@ from dathvd.commands.options import convergence_options, study_options
     metavar="'NAME: FIELD=VALUE …'",
     help="Another variant, such as 'lamb: optimizer.name=lamb'. May be repeated.",
 )
-@study_options
+@click.option("--seeds", default="0,1", show_default=True, help="Seeds of the runs.")
+@click.option("--out", required=True, metavar="DIR", help="Where the runs are kept.")
 def command(
     config_file: str | None,
     overrides: tuple[str, ...],
@@ -84,8 +85,8 @@ def command(
     command again goes on where it was interrupted.
 
     \b
-    dathvd benchmark-convergence --out runs/convergence --seeds 0,1
-    horovodrun -np 2 dathvd benchmark-convergence --out runs/two --seeds 0,1
+    dathvd benchmark-convergence --out runs/convergence
+    horovodrun -np 2 dathvd benchmark-convergence --out runs/two
     """
     from pathlib import Path
 

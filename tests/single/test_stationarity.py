@@ -106,7 +106,7 @@ def dataset(count: int = 20) -> Dataset:
     return Dataset(images, images, ("a", "b", "c"), (1, 2, 2))
 
 
-def linear() -> nn.Module:
+def linear() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
 
