@@ -92,6 +92,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "dathvd.commands.benchmark_batches",
             "Compare LAMB with SGD over batch sizes.",
         ),
+        "benchmark-convergence": (
+            "dathvd.commands.benchmark_convergence",
+            "Compare gradients with the convergence theorem.",
+        ),
         "benchmark-step": (
             "dathvd.commands.benchmark_step",
             "Time the training step on one device.",

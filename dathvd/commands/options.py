@@ -38,6 +38,8 @@ paper_step_options = _configured(f"{PAPER_STEP}, the paper's step")
 """The same for benchmarks of a step."""
 budget_options = _configured("cifar10/cpu_budget, a small network")
 """The same for benchmarks of accuracy on CIFAR-10."""
+convergence_options = _configured("convergence, a small smooth network on digits")
+"""The same for the benchmark of convergence."""
 
 
 weights_option: Decorator = click.option(

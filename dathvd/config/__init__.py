@@ -12,6 +12,7 @@ from dathvd.config.objective import ObjectiveConfig
 from dathvd.config.optimizer import OptimizerConfig, ScheduleConfig
 from dathvd.config.root import Config
 from dathvd.config.shipped import find_config, shipped_configs
+from dathvd.config.stationarity import StationarityConfig
 from dathvd.config.train import TrainConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OptimizerConfig",
     "ScheduleConfig",
     "Section",
+    "StationarityConfig",
     "TrainConfig",
     "dump_config",
     "explain",

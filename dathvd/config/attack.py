@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,18 @@ class AttackConfig(ComponentSection):
         step_size = REACH * epsilon / max(self.num_steps, 1)
         one = {"balls": {}, "combine": "max", "step_size": step_size}
         return self.model_copy(update={"norm": norm, "epsilon": epsilon, **one})
+
+    def pgd(self, num_steps: int, **more: Any) -> AttackConfig:
+        """PGD of so many steps from random starts in the same ball or balls."""
+        return AttackConfig(
+            norm=self.norm,
+            epsilon=self.epsilon,
+            balls=self.balls,
+            l1_density=self.l1_density,
+            num_steps=num_steps,
+            step_size=REACH * self.epsilon / num_steps,
+            **more,
+        )
 
     @property
     def threat(self) -> dict[Norm, float]:

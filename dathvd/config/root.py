@@ -80,6 +80,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _there_is_a_worst_case_to_measure(self) -> Config:
+        attack, objective = self.attack.name, self.objective
+        if self.train.stationarity.every and (
+            attack == "none" or objective.is_self_supervised
+        ):
+            raise ValueError(
+                "train.stationarity.every: there is no worst-case loss of labelled "
+                f"images with attack.name {attack!r} and objective.name "
+                f"{objective.name!r}; set train.stationarity.every to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _images_are_apart_where_each_has_its_ball(self) -> Config:
         if self.attack.combine == "sample" and not self.objective.has_classes:
             raise ValueError(

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dathvd.config.base import Count, FromList, Natural, Section
 from dathvd.config.guard import GuardConfig
+from dathvd.config.stationarity import StationarityConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -46,6 +47,8 @@ class TrainConfig(Section):
     judged or saved. Null is anew with swa_start, else averaged."""
     guard: GuardConfig = GuardConfig()
     """What watches for catastrophic overfitting."""
+    stationarity: StationarityConfig = StationarityConfig()
+    """What measures the objective's gradient."""
     select: Literal["last", "best"] = "last"
     """best: the checkpoint of the epoch with the highest robust accuracy on held-out
     training images is kept beside the newest ones, and judged too. The images and their

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LENGTH = "gradient_norm_squared"
+
+
 @dataclass(frozen=True)
 class Margins:
     """Room for what stands beside the axes, in inches."""
@@ -61,14 +64,17 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss, accuracies and learning rate over epochs.
+    """Loss, accuracies and learning rate over epochs, and the objective's gradient
+    where it was measured.
 
     Args:
         rows: of ``metrics.jsonl``.
         path: the PNG.
     """
-    figure = new_figure(11, 3.4, Margins(0.5, 0.2, 0.4, 0.5))
-    loss, accuracy, rate = figure.subplots(1, 3)
+    lengths = [(row["epoch"], *_length(row)) for row in rows if _LENGTH in row]
+    panels = 4 if lengths else 3
+    figure = new_figure(11 * panels / 3, 3.4, Margins(0.5, 0.2, 0.4, 0.5))
+    loss, accuracy, rate, *more = figure.subplots(1, panels)
     epochs = [row["epoch"] for row in rows]
     losses = [(row["epoch"], row["loss"]) for row in rows if "loss" in row]
     if losses:
@@ -84,10 +90,19 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
     accuracy.set_ylim(0, 101)
     rate.plot(epochs, [row["lr"] for row in rows], color="C2")
     rate.set_title("learning rate")
-    for axes in (loss, accuracy, rate):
+    if lengths:
+        places, values, errors = zip(*lengths)
+        more[0].errorbar(places, values, errors, color="C4", elinewidth=0.5)
+        more[0].set_title("|gradient of the objective|²")
+    for axes in (loss, accuracy, rate, *more):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def _length(row: dict[str, Any]) -> tuple[float, float]:
+    """The squared gradient norm of a row, and its standard error."""
+    return row[_LENGTH], row[f"{_LENGTH}_error"]
 
 
 def plot_trust_ratios(

@@ -33,6 +33,8 @@ from dathvd.tasks import task_of
 _ORDER, _ATTACK, _AUGMENT = 0x0D, 0xA7, 0xA6
 _PIXELS = 77
 """The stream of the images' noise; others belong to augmentation."""
+_NO_EPOCH = -1
+"""In the place of an epoch: its random numbers are drawn in no epoch."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class BatchPlan:
         if coming:
             places = torch.cat(coming)
             if self.mix is not None:
-                others = self._partners(places, (step + 1) // self.steps_per_epoch)
+                draws = self._draws(places, (step + 1) // self.steps_per_epoch)
+                others = partners(draws, len(places), len(self.images))
                 places = torch.cat([places, others])
             self.images.prefetch(places)
 
@@ -170,9 +173,32 @@ class BatchPlan:
             if len(mine) or (self.keep_empty and len(part)):
                 yield mine, len(mine) * self.size * self.passes / len(everyone)
 
-    def _partners(self, indices: Tensor, epoch: int) -> Tensor:
-        draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), indices)
-        return partners(draws, len(indices), len(self.images))
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Places of images drawn one by one, each image as often as training takes it:
+        int64 ``[count]``, some of them perhaps twice."""
+        generator = torch.Generator().manual_seed(seed)
+        extra, everyone = self.extra, len(self.images)
+        if extra.ratio is None:
+            return torch.randint(everyone, (count,), generator=generator)
+        own = everyone - extra.num_images
+        from_own = torch.randint(own, (count,), generator=generator)
+        from_extra = torch.randint(own, everyone, (count,), generator=generator)
+        is_extra = torch.rand(count, generator=generator) < extra.ratio
+        return torch.where(is_extra, from_extra, from_own)
+
+    def draw(self, indices: Tensor, ids: Tensor) -> Batch:
+        """A batch that belongs to no step, made as training makes its own.
+
+        Args:
+            indices: int64 ``[batch]``, places of images.
+            ids: int64 ``[batch]``, what the random numbers of each follow from, apart
+                from those of every epoch.
+        """
+        return self._batch(indices, _NO_EPOCH, 1.0, ids)
+
+    def _draws(self, ids: Tensor, epoch: int) -> SampleNoise:
+        """The random numbers of augmentation and mixing."""
+        return SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
 
     def _augmented(self, indices: Tensor, draws: SampleNoise) -> Frames:
         """Float images in [0, 1], augmented if so configured, on the device."""
@@ -205,22 +231,24 @@ class BatchPlan:
         is_extra = indices >= len(self.images) - self.extra.num_images
         return torch.where(is_extra, self.extra.weight, 1.0)
 
-    def _batch(self, indices: Tensor, epoch: int, share: float) -> Batch:
+    def _batch(
+        self, indices: Tensor, epoch: int, share: float, own_ids: Tensor | None = None
+    ) -> Batch:
         labels = to_device(self.images.labels[indices], self.device)
-        ids = to_device(indices, self.device)
-        draws = SampleNoise(mix_seed(self.seed, _AUGMENT, epoch), ids)
+        chosen = indices if own_ids is None else own_ids
+        places, ids = (to_device(each, self.device) for each in (indices, chosen))
+        draws = self._draws(ids, epoch)
         frames = self._augmented(indices, draws)
         if self.mix is not None:
             assert isinstance(frames, Tensor)
-            partners = self._partners(indices, epoch)
-            others = self._augmented(
-                partners, draws.of(to_device(partners, self.device))
-            )
+            count = len(self.images)
+            theirs = partners(self._draws(chosen, epoch), len(indices), count)
+            others = self._augmented(theirs, draws.of(to_device(theirs, self.device)))
             assert isinstance(others, Tensor)
             kept = shares(draws, len(indices), self.mix_alpha)
             frames, kept = self.mix(frames, others, kept, draws)
-            theirs = to_device(self.images.labels[partners], self.device)
-            labels = soft_labels(labels, theirs, kept, self.num_classes)
+            second = to_device(self.images.labels[theirs], self.device)
+            labels = soft_labels(labels, second, kept, self.num_classes)
         if self.views is not None:
             frames = self.views.make(frames, draws)
         assert isinstance(frames, Tensor)
@@ -228,7 +256,7 @@ class BatchPlan:
             each = draws if self.views is None else draws.repeat(self.views.count)
             frames = frames + self.pixel_noise * each.normal(frames.shape, _PIXELS)
         noise = SampleNoise(mix_seed(self.seed, _ATTACK, epoch), ids)
-        batch = Batch(frames, labels, noise, share, self._weights(ids))
+        batch = Batch(frames, labels, noise, share, self._weights(places))
         return batch if self.views is None else _per_view(batch, self.views)
 
 

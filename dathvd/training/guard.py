@@ -161,15 +161,7 @@ class Guard:
 
 def probe_attack(config: Config) -> AttackConfig:
     """PGD from one random start in the ball of the training attack."""
-    steps, attack = config.train.guard.num_steps, config.attack
-    return AttackConfig(
-        norm=attack.norm,
-        epsilon=attack.epsilon,
-        balls=attack.balls,
-        l1_density=attack.l1_density,
-        num_steps=steps,
-        step_size=REACH * attack.epsilon / steps,
-    )
+    return config.attack.pgd(config.train.guard.num_steps)
 
 
 def strengthened(attack: AttackConfig, added: int) -> AttackConfig:

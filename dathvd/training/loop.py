@@ -66,7 +66,8 @@ class Loop:
             saver.publish_if_written(written)
             watch.look()
             leaves = asked or state.step == last
-            if leaves or state.step % state.config.train.log_every == 0:
+            regular = state.step % state.config.train.log_every == 0
+            if leaves or regular or watch.wants_row:
                 self._report(lr, watch.numbers())
             if watch.answer():
                 batches = self._batches(state.step)

@@ -1,4 +1,5 @@
-"""The guard at work: where its probes, checkpoints and actions meet the loop."""
+"""What looks at the weights between steps: the guard, with its probes, checkpoints and
+actions, and the estimate of the objective's gradient."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ from dathvd.training.prepare import Job
 from dathvd.training.saver import Saver, looks_after_disk
 from dathvd.training.saving import restore
 from dathvd.training.state import TrainingState
+from dathvd.training.stationarity import Estimate, stationarity_of
 
 
 @dataclass
 class Watch:
-    """Looks at the state before the first step and after each epoch, and acts.
-
-    Without a guard it sees nothing. Every rank calls all of its methods.
+    """Looks at the state before the first step, after each epoch, and where estimates
+    are due, and acts. Every rank calls all of its methods.
     """
 
     state: TrainingState
@@ -26,6 +27,12 @@ class Watch:
     log: MetricsLog
     saver: Saver
     _collapsed: bool = field(default=False, init=False)
+    _estimate: Estimate | None = field(default=None, init=False)
+    """Of this step's weights, where one is due."""
+
+    def __post_init__(self) -> None:
+        job = self.job
+        self._stationarity = stationarity_of(job.config, job.plan, job.runtime)
 
     def look_first(self) -> None:
         """Probe the first weights, which may be another run's; keep them if need be."""
@@ -37,22 +44,35 @@ class Watch:
             self.saver.begin()
 
     def look(self) -> None:
-        """Probe the model, if an epoch has ended."""
-        state, guard = self.state, self.state.guard
-        ended = state.step % self.job.plan.steps_per_epoch == 0
-        self._collapsed = False
-        if guard is not None and ended:
-            self._collapsed = guard.look(state.published_model(), state.step)
+        """Probe the model, if an epoch has ended, and measure its gradient if due."""
+        state, guard, measure = self.state, self.state.guard, self._stationarity
+        probes = guard is not None and state.step % self.job.plan.steps_per_epoch == 0
+        measures = measure is not None and measure.is_due(state.step)
+        self._collapsed, self._estimate = False, None
+        if not (probes or measures):
+            return
+        model = state.published_model()
+        if probes and guard is not None:
+            self._collapsed = guard.look(model, state.step)
             if len(state.trainer.averages) > 1:
                 guard.compare(state.published_averages())
+        if measures and measure is not None:
+            self._estimate = measure(model, state.trainer.objective)
+
+    @property
+    def wants_row(self) -> bool:
+        """Whether there is something to say of this very step."""
+        return self._estimate is not None
 
     def numbers(self) -> dict[str, float]:
-        """What the guard adds to a row of metrics."""
+        """What was seen, for a row of metrics."""
+        found = {} if self._estimate is None else self._estimate.numbers()
         guard = self.state.guard
         if guard is None or guard.latest is None:
-            return {}
+            return found
         averages = guard.averages.items()
         return {
+            **found,
             "probe_robust_accuracy": guard.latest,
             **{f"probe_{name}_robust_accuracy": value for name, value in averages},
             "guard_alarms": len(guard.collapses),

@@ -30,6 +30,7 @@ from dathvd.training.run import train
 from dathvd.training.saver import Saver
 from dathvd.training.saving import restore, save
 from dathvd.training.state import TrainingState
+from dathvd.training.stationarity import Stationarity
 from dathvd.training.step import Trainer
 from dathvd.training.workers import build_state
 
@@ -435,6 +436,26 @@ def ranks_write_a_part_of_the_optimizer_each(runtime: Runtime, folder: Path) -> 
         assert error.unreadable and "optimizer-00001.pt" in str(error), error
     else:
         raise AssertionError("a checkpoint without a part was taken")
+
+
+@law
+def an_estimate_is_the_same_for_any_number_of_workers(
+    runtime: Runtime, folder: Path
+) -> None:
+    """Sums of the same groups; three over two ranks, and over one alone."""
+    settings = ["every=1", "num_samples=24", "group_size=8", "num_steps=2"]
+    state, plan = started(runtime, *(f"train.stationarity.{s}" for s in settings))
+    alone = replace(runtime, rank=0, size=1)
+    model, objective = state.published_model(), state.trainer.objective
+    before = digests(state)
+    ours, theirs = (
+        Stationarity(state.config, plan, each)(model, objective)
+        for each in (runtime, alone)
+    )
+    assert ours is not None and theirs is not None and theirs.error > 0
+    off = abs(ours.value - theirs.value) + abs(ours.error - theirs.error)
+    assert off < 1e-12 * (abs(theirs.value) + theirs.error), (ours, theirs)
+    assert digests(state) == before
 
 
 def main(folder: Path) -> None:

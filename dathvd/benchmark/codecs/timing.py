@@ -172,6 +172,11 @@ def measure_codecs(
         torch.set_num_threads(before)
 
 
+def error_energy(codec: Compressor, gradient: Gradient) -> float:
+    """‖Q(g) − g‖² / ‖g‖² of one gradient, without any residual."""
+    return _subject(codec, gradient).error_energy()
+
+
 def _subject(codec: Compressor, gradient: Gradient) -> Subject:
     if isinstance(codec, FactorCompressor):
         return LowRank(codec, gradient)

@@ -23,6 +23,7 @@ _GAUGES = {
     "exposed_seconds": "Seconds of waiting for gradients since the last row.",
     "bytes_sent": "Bytes sent by one worker since the last row.",
     "probe_robust_accuracy": "Accuracy of the guard's probe, in [0, 1].",
+    "gradient_norm_squared": "Estimate of the objective's squared gradient norm.",
     "guard_alarms": "Collapses of robust accuracy that the guard has seen.",
     "skipped_steps": "Steps skipped because a gradient was not finite.",
 }

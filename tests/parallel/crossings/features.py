@@ -181,6 +181,10 @@ def features(extra: str = "EXTRA") -> dict[str, dict[str, Value]]:
             Value(name, (f"train.select={name}",))
             for name in _literal(TrainConfig, "select")
         ],
+        "stationarity": [
+            Value("unmeasured"),
+            Value("measured", ("train.stationarity.every=2",)),
+        ],
         "extra": [
             Value("none"),
             Value("shuffled", (f"data.extra={extra}",)),
@@ -234,6 +238,8 @@ BASE = (
     "attack.step_size=0.1", "train.epochs=3", "train.batch_size=12",
     "train.log_every=2", "train.checkpoint_every=1", "train.keep_checkpoints=99",
     "train.guard.num_samples=6", "train.guard.num_steps=1", "objective.dimension=8",
+    "train.stationarity.num_samples=6", "train.stationarity.group_size=2",
+    "train.stationarity.num_steps=1",
     "schedule.name=constant", "schedule.warmup_epochs=0",
     "optimizer.eps=1e-3", "optimizer.adapt_vectors=false",
     "evaluation.attack.num_steps=1", "evaluation.attack.restarts=1",

@@ -64,7 +64,8 @@ document.addEventListener("click", async (event) => {
 const COLOURS = ["#2f6fed", "#d9641e", "#1f9d55", "#a13fbf", "#c0262d", "#0f8b9e", "#8a6d1b", "#6a6f76"];
 const CHARTS = [
   ["loss", ["loss"]], ["accuracy", ["clean_accuracy", "robust_accuracy", "probe_robust_accuracy"]],
-  ["learning rate", ["lr"]], ["images a second", ["images_per_second"]],
+  ["learning rate", ["lr"]], ["squared gradient norm of the objective", ["gradient_norm_squared"]],
+  ["images a second", ["images_per_second"]],
   ["seconds of waiting for gradients", ["exposed_seconds"]], ["bytes sent by a worker", ["bytes_sent"]],
 ];
 const SVG = "http://www.w3.org/2000/svg";

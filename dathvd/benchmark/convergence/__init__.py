@@ -1,0 +1,1 @@
+"""Does training approach a stationary point as the convergence theorem says?"""
