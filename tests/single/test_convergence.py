@@ -103,7 +103,7 @@ def test_the_rate_over_horizons_and_the_verdicts(tmp_path: Path) -> None:
     errors = {"none": 0.0, "int8": 0.1, "sign": 0.4}
     steps, codecs = sentences(curves, study(), errors)
     assert "the same within its error" in steps
-    assert "in that order (3 of 3 pairs told apart)" in codecs
+    assert "3 of 3 pairs are told apart, all in that order" in codecs
     turned = {"none": 0.0, "int8": 0.4, "sign": 0.1}
     *_, codecs = sentences(curves, study(), turned)
     assert "they part: sign above int8" in codecs

@@ -97,6 +97,7 @@ def _draw(axes: Axes, members: Sequence[tuple[str, Curve]]) -> None:
     _draw_slope(axes, members)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(lambda step, place: "")  # they would overlap
     axes.set_xlabel("steps T")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)

@@ -110,8 +110,8 @@ def _order(members: Sequence[tuple[str, Curve]], *, free: bool) -> str:
         return f"{shown}; they part: {parts}"
     if not for_it:
         return f"{shown}; no difference beyond {_SIGMA:g} errors"
-    told = f"{len(for_it)} of {len(pairs)} pairs told apart"
-    return f"{shown}; in that order ({told})"
+    told = f"{len(for_it)} of {len(pairs)} pairs are told apart"
+    return f"{shown}; {told}, all in that order"
 
 
 def _difference(low: Curve, high: Curve) -> bool:
