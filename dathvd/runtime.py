@@ -24,7 +24,7 @@ from torch import Tensor
 from dathvd import heartbeat, stop
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
-from dathvd.ranks import launched_local_size, launched_size
+from dathvd.ranks import launched_local_size, launched_size, under_launcher
 
 T = TypeVar("T")
 
@@ -93,6 +93,10 @@ def start(device: str = "auto") -> Runtime:
             f"Horovod with PyTorch cannot be imported ({error}); "
             "launchers/setup.sh builds and installs it"
         ) from None
+    if not under_launcher():
+        # a single worker: Open MPI need not look for networks, nor start its daemon
+        os.environ.setdefault("OMPI_MCA_pml", "ob1")
+        os.environ.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
     if launched_local_size() > (os.cpu_count() or 1):
         # Open MPI waits by spinning, which takes the cores from ranks that compute
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
