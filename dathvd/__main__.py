@@ -18,7 +18,8 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except UserError as error:
-        _report(str(error), silent=error.agreed and launched_rank() > 0)
+        if not error.told:
+            _report(str(error), silent=error.agreed and launched_rank() > 0)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _report(error.format_message())

@@ -297,13 +297,21 @@ def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
 
 @contextlib.contextmanager
 def guard(runtime: Runtime) -> Iterator[None]:
-    """End every rank when this one fails, with this rank's message."""
+    """End every rank when this one fails, with this rank's message.
+
+    What all ranks raise together, rank 0 alone says, and none ends before that. To its
+    companion each rank says it: the launcher may hear of any of them first.
+    """
     try:
         yield
-    except AgreedError:
+    except AgreedError as error:
+        if runtime.is_root or heartbeat.has_companion():
+            print(_line_of(error), file=sys.stderr, flush=True)
+        error.told = True
+        _wait_for_all(runtime)
         raise
     except UserError as error:
-        _say(runtime, f"dathvd: error: {' '.join(str(error).split())}")
+        _say(runtime, _line_of(error))
         abort(runtime, error.exit_code)
     except KeyboardInterrupt:
         abort(runtime, 130)
@@ -316,6 +324,21 @@ def guard(runtime: Runtime) -> Iterator[None]:
             traceback.print_exc()
             _say(runtime, f"dathvd: error: {type(error).__name__}: {error}")
         abort(runtime, 1)
+
+
+def _wait_for_all(runtime: Runtime) -> None:
+    """Go on when every rank has come here, or one has gone."""
+    if runtime.size == 1:
+        return
+    import horovod.torch as hvd
+    from horovod.common.exceptions import HorovodInternalError
+
+    with contextlib.suppress(HorovodInternalError):
+        hvd.barrier()
+
+
+def _line_of(error: UserError) -> str:
+    return f"dathvd: error: {' '.join(str(error).split())}"
 
 
 def _say(runtime: Runtime, line: str) -> None:
