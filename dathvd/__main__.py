@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from dathvd import collector
 from dathvd.cli import cli
 from dathvd.errors import UserError
 from dathvd.ranks import launched_rank, wait_for_root_to_report
@@ -13,10 +14,12 @@ from dathvd.ranks import launched_rank, wait_for_root_to_report
 
 def main() -> None:
     """Run ``dathvd`` with the process's arguments."""
+    collector.end_without_search()
     try:
         code = cli.main(standalone_mode=False)
     except UserError as error:
-        _report(str(error), silent=error.agreed and launched_rank() > 0)
+        if not error.told:
+            _report(str(error), silent=error.agreed and launched_rank() > 0)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _report(error.format_message())

@@ -18,6 +18,8 @@ class UserError(Exception):
     exit_code = 2
     agreed = False
     """Whether every rank raises it together, so that rank 0 alone prints it."""
+    told = False
+    """Whether it has been printed already."""
     unreadable = False
     """Whether a file is damaged or cannot be read: another copy may do."""
 

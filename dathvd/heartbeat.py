@@ -58,6 +58,11 @@ def _inherited() -> Pulse | None:
 _pulse = _inherited()
 
 
+def has_companion() -> bool:
+    """Whether a companion runs this process and reads what it says."""
+    return _pulse is not None
+
+
 def beat(phase: int) -> None:
     """Tell the companion that a step, or a part of an evaluation, is done."""
     if _pulse is not None:

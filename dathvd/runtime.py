@@ -24,7 +24,8 @@ from torch import Tensor
 from dathvd import heartbeat, stop
 from dathvd.errors import UserError
 from dathvd.files import explain_os_errors
-from dathvd.ranks import launched_local_size, launched_size
+from dathvd.hashing import raw_bytes
+from dathvd.ranks import launched_local_size, launched_size, under_launcher
 
 T = TypeVar("T")
 
@@ -93,6 +94,10 @@ def start(device: str = "auto") -> Runtime:
             f"Horovod with PyTorch cannot be imported ({error}); "
             "launchers/setup.sh builds and installs it"
         ) from None
+    if not under_launcher():
+        # a single worker: Open MPI need not look for networks, nor start its daemon
+        os.environ.setdefault("OMPI_MCA_pml", "ob1")
+        os.environ.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
     if launched_local_size() > (os.cpu_count() or 1):
         # Open MPI waits by spinning, which takes the cores from ranks that compute
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
@@ -183,8 +188,8 @@ def _gather_bytes(data: bytes, name: str, size: int) -> list[bytes]:
     return [bytes(part.numpy()) for part in everyone.split(lengths.tolist())]
 
 
-def bytes_from_root(data: bytes, name: str, part: int = PART, root: int = 0) -> bytes:
-    """One rank's bytes, sent in parts; what other ranks give is not looked at."""
+def bytes_from_root(data: bytes, name: str, root: int = 0) -> bytes:
+    """One rank's bytes; what other ranks give is not looked at."""
     import horovod.torch as hvd
 
     mine = hvd.rank() == root
@@ -193,9 +198,26 @@ def bytes_from_root(data: bytes, name: str, part: int = PART, root: int = 0) -> 
     sent = torch.empty(int(length.item()), dtype=torch.uint8)
     if mine and data:
         sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    for start in range(0, len(sent), part):
-        hvd.broadcast_(sent[start : start + part], root_rank=root, name=f"{name}.bytes")
+    fill_from_root(sent, f"{name}.bytes", root)
     return data if mine else bytes(sent.numpy())
+
+
+def fill_from_root(tensor: Tensor, name: str, root: int = 0) -> None:
+    """Fill a tensor with one rank's values, bit by bit, in parts. A collective.
+
+    Args:
+        tensor: of any layout, and of the same shape and type on every rank.
+        name: of the collective; equal on all ranks, unique while it is under way.
+        root: whose values.
+    """
+    import horovod.torch as hvd
+
+    flat = raw_bytes(tensor)
+    for start in range(0, len(flat), PART):
+        hvd.broadcast_(flat[start : start + PART], root_rank=root, name=name)
+    in_place = flat.data_ptr() == tensor.data_ptr()  # it is in row-major order
+    if hvd.rank() != root and not in_place:
+        tensor.copy_(flat.view(tensor.dtype).view(tensor.shape))
 
 
 def together(runtime: Runtime, action: Callable[[], T]) -> T:
@@ -229,20 +251,6 @@ def from_root(runtime: Runtime, value: T) -> T:
     with heartbeat.resting():
         sent: T = json.loads(bytes_from_root(data, "from_root"))
     return sent
-
-
-def tensors_from_root(
-    runtime: Runtime, tensors: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Rank 0's tensors on every rank, where there are others of the same shapes."""
-    if runtime.size == 1:
-        return tensors
-    import horovod.torch as hvd
-
-    return {
-        name: hvd.broadcast(tensor, root_rank=0, name=f"from_root.{name}")
-        for name, tensor in tensors.items()
-    }
 
 
 def read_on_root(runtime: Runtime, find: Callable[[], Path]) -> tuple[str, bytes]:
@@ -289,13 +297,21 @@ def sum_over_workers(runtime: Runtime, values: Tensor, name: str) -> Tensor:
 
 @contextlib.contextmanager
 def guard(runtime: Runtime) -> Iterator[None]:
-    """End every rank when this one fails, with this rank's message."""
+    """End every rank when this one fails, with this rank's message.
+
+    What all ranks raise together, rank 0 alone says, and none ends before that. To its
+    companion each rank says it: the launcher may hear of any of them first.
+    """
     try:
         yield
-    except AgreedError:
+    except AgreedError as error:
+        if runtime.is_root or heartbeat.has_companion():
+            print(_line_of(error), file=sys.stderr, flush=True)
+        error.told = True
+        _wait_for_all(runtime)
         raise
     except UserError as error:
-        _say(runtime, f"dathvd: error: {' '.join(str(error).split())}")
+        _say(runtime, _line_of(error))
         abort(runtime, error.exit_code)
     except KeyboardInterrupt:
         abort(runtime, 130)
@@ -308,6 +324,21 @@ def guard(runtime: Runtime) -> Iterator[None]:
             traceback.print_exc()
             _say(runtime, f"dathvd: error: {type(error).__name__}: {error}")
         abort(runtime, 1)
+
+
+def _wait_for_all(runtime: Runtime) -> None:
+    """Go on when every rank has come here, or one has gone."""
+    if runtime.size == 1:
+        return
+    import horovod.torch as hvd
+    from horovod.common.exceptions import HorovodInternalError
+
+    with contextlib.suppress(HorovodInternalError):
+        hvd.barrier()
+
+
+def _line_of(error: UserError) -> str:
+    return f"dathvd: error: {' '.join(str(error).split())}"
 
 
 def _say(runtime: Runtime, line: str) -> None:

@@ -35,8 +35,11 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.benchmark.accuracy.comparison import check_variants, compare, report
-    from dathvd.runtime import guard, start
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.benchmark.accuracy.comparison import check_variants, compare, report
+        from dathvd.runtime import guard, start
 
     variants, numbers = check_variants(texts, seeds)
     folder = Path(out)

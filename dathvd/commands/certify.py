@@ -99,10 +99,13 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.evaluation import Request
-    from dathvd.evaluation.smoothing import CertifyRequest, certify_run
-    from dathvd.evaluation.smoothing.certificate import Smoothing
-    from dathvd.runtime import guard, start
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.evaluation import Request
+        from dathvd.evaluation.smoothing import CertifyRequest, certify_run
+        from dathvd.evaluation.smoothing.certificate import Smoothing
+        from dathvd.runtime import guard, start
 
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     request = CertifyRequest(

@@ -113,10 +113,13 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.evaluation import Grid, Request, evaluate_checkpoint
-    from dathvd.evaluation.corruptions import SEVERITIES, CorruptionRequest
-    from dathvd.lists import fractions, integers, named_fractions, words
-    from dathvd.runtime import guard, start
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.evaluation import Grid, Request, evaluate_checkpoint
+        from dathvd.evaluation.corruptions import SEVERITIES, CorruptionRequest
+        from dathvd.lists import fractions, integers, named_fractions, words
+        from dathvd.runtime import guard, start
 
     corrupted = None
     if corruptions or corruptions_from or severities:

@@ -72,7 +72,10 @@ def command(
     dathvd export RUN --to onnx --check
     dathvd export RUN --to robustbench --weights ema --output mine
     """
-    from dathvd.export import ExportRequest, export_run
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.export import ExportRequest, export_run
 
     request = ExportRequest(
         form,

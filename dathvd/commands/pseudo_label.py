@@ -56,8 +56,11 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.pseudo_labels import pseudo_label
-    from dathvd.runtime import guard, start
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.pseudo_labels import pseudo_label
+        from dathvd.runtime import guard, start
 
     *runs, images = places
     if len(runs) > 1:

@@ -77,9 +77,12 @@ def command(
     """
     from pathlib import Path
 
-    from dathvd.evaluation import Request, SanityRequest, check_sanity
-    from dathvd.lists import fractions
-    from dathvd.runtime import guard, start
+    from dathvd import collector
+
+    with collector.paused():
+        from dathvd.evaluation import Request, SanityRequest, check_sanity
+        from dathvd.lists import fractions
+        from dathvd.runtime import guard, start
 
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     radius = fractions("--epsilon", epsilon)

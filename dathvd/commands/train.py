@@ -37,7 +37,7 @@ def command(
     if replay_history:
         return _replay(replay_history, config_file, overrides, run_dir)
 
-    from dathvd import stop
+    from dathvd import collector, stop
 
     stop.listen()
 
@@ -48,8 +48,10 @@ def command(
     from pathlib import Path
 
     from dathvd.errors import TEMPORARY_FAILURE
-    from dathvd.runtime import guard, start
-    from dathvd.training.run import train
+
+    with collector.paused():
+        from dathvd.runtime import guard, start
+        from dathvd.training.run import train
 
     runtime = start(config.train.device)
     with guard(runtime):

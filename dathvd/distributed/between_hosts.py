@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dathvd.runtime import PART
+from dathvd import runtime
 
 
 def partner(rank: int, hosts: Sequence[str]) -> int:
@@ -36,8 +36,8 @@ def send_to_partner(
     to = partner(rank, hosts)
     senders = [each for each in range(len(hosts)) if partner(each, hosts) == rank]
     received: dict[int, list[Tensor]] = {sender: [] for sender in senders}
-    for start in range(0, max(lengths), PART):
-        piece = data[start : start + PART]
+    for start in range(0, max(lengths), runtime.PART):
+        piece = data[start : start + runtime.PART]
         splits = torch.zeros(len(hosts), dtype=torch.int32)
         splits[to] = len(piece)
         output, counts = hvd.alltoall(piece, splits=splits, name="hot.parts")

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from dathvd import checkpoint, heartbeat
-from dathvd.hashing import raw_bytes
-from dathvd.runtime import PART, Runtime, bytes_from_root, from_root, together
+from dathvd.runtime import (
+    Runtime,
+    bytes_from_root,
+    fill_from_root,
+    from_root,
+    together,
+)
 
 
 def load_on_root(
@@ -62,7 +67,7 @@ def tree_from_root(runtime: Runtime, tree: dict[str, Any]) -> dict[str, Any]:
         tensors: list[Tensor] = []
         checkpoint.map_tensors(tree, tensors.append)
         for number, tensor in enumerate(tensors):
-            _broadcast(tensor, f"tree_from_root.{number}", root=runtime.is_root)
+            fill_from_root(tensor, f"tree_from_root.{number}")
     return tree
 
 
@@ -81,15 +86,3 @@ def _outline(tree: dict[str, Any]) -> bytes:
 
 def _allocate(outline: Tensor) -> Tensor:
     return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype)
-
-
-def _broadcast(tensor: Tensor, name: str, *, root: bool) -> None:
-    """Fill the tensor with rank 0's values."""
-    import horovod.torch as hvd
-
-    flat = raw_bytes(tensor)
-    for start in range(0, len(flat), PART):
-        hvd.broadcast_(flat[start : start + PART], root_rank=0, name=name)
-    in_place = flat.data_ptr() == tensor.data_ptr()  # it is in row-major order
-    if not root and not in_place:
-        tensor.copy_(flat.view(tensor.dtype).view(tensor.shape))

@@ -11,8 +11,8 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from dathvd.hashing import checksum, raw_bytes, tensor_sha256
-from dathvd.runtime import AgreedError, gather_json
+from dathvd.hashing import checksum, tensor_sha256
+from dathvd.runtime import AgreedError, fill_from_root, gather_json
 
 _REMEDY = (
     "nothing was saved since the last checkpoint. Workers come apart where they "
@@ -40,10 +40,7 @@ def broadcast_parameters(model: nn.Module, root: int = 0) -> None:
     if hvd.size() == 1:
         return
     for name, tensor in model.state_dict().items():
-        flat = raw_bytes(tensor)
-        if flat.numel():
-            sent = hvd.broadcast(flat, root, name=f"dathvd.start.{name}")
-            tensor.copy_(sent.view(tensor.dtype).view(tensor.shape))
+        fill_from_root(tensor, f"dathvd.start.{name}", root)
 
 
 def check_weights(model: nn.Module, where: str, more: Iterable[Tensor] = ()) -> int:

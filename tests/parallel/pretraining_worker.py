@@ -88,13 +88,14 @@ def runs_that_follow_one_another(folder: Path) -> None:
     start_from = "model.init={}".format
     chain = {
         "rotation": ["objective.name=rotation"],
-        "full": [start_from(folder / "rotation")],
+        "full": [start_from(folder / "rotation"), "evaluation.pictures=false"],
         "contrastive": ["objective.name=contrastive", "model.head=projection"],
         "linear": [
             start_from(folder / "contrastive"),
             "model.init_mode=linear",
             "compression.name=int8",
             "train.max_steps=4",
+            "evaluation.pictures=false",
         ],
     }
     runtime = start("cpu")

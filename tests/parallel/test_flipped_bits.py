@@ -20,6 +20,7 @@ QUICK = [
     "data.num_test=8", "train.batch_size=16", "model.width=4", "train.epochs=2",
     "train.check_every=3", "train.checkpoint_every=1", "attack.num_steps=1",
     "evaluation.attack.num_steps=1", "evaluation.attack.restarts=1",
+    "evaluation.pictures=false",
     "optimizer.name=outside.flips:FlipsABit", "optimizer.lr=0.003",
 ]  # fmt: skip
 

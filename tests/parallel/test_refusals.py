@@ -160,6 +160,13 @@ def test_a_fault_that_every_rank_learns_of(
     fault.assert_refused(done)
 
 
+def test_what_all_ranks_know_is_not_waited_for(
+    outcomes: dict[str, tuple[Faulty, Finished]],
+) -> None:
+    """They end as soon as rank 0 has said it, not after seconds of grace."""
+    assert min(done.seconds_after_error for _, done in outcomes.values()) < 1.5
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -29,6 +29,7 @@ QUICK = [
     "--set", "train.checkpoint_every=1", "--set", "evaluation.batch_size=8",
     "--set", "evaluation.attack.num_steps=3", "--set", "attack.epsilon=0.1",
     "--set", "train.ema_decay=0.8",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     runs = {name: folder / name for name in ("two", "other", "left")}
     finish(
         2,
-        train(runs["two"]),
+        train(runs["two"], "--set", "evaluation.pictures=true"),
         train(runs["other"], "--set", "seed=1"),
         train(runs["left"], "--set", "train.max_steps=4"),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,15 +16,19 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
+from dathvd import runtime as runtime_module
 from dathvd.checkpoint import find_checkpoints, load_whole
 from dathvd.config import load_config
 from dathvd.data import load_dataset
+from dathvd.distributed import broadcast_parameters
+from dathvd.distributed.between_hosts import send_to_partner
+from dathvd.distributed.from_root import tree_from_root
 from dathvd.errors import UserError
 from dathvd.hashing import tensor_sha256
 from dathvd.models import StochasticDepth
 from dathvd.objectives import Objective, Terms
 from dathvd.run_folder import read_metrics, read_result
-from dathvd.runtime import PART, AgreedError, Runtime, bytes_from_root, start
+from dathvd.runtime import AgreedError, Runtime, bytes_from_root, start
 from dathvd.training.batches import Batch, BatchPlan, plan_of
 from dathvd.training.guard import Guard
 from dathvd.training.loop import step_seed
@@ -41,6 +47,7 @@ QUICK = [
     "optimizer.lr=0.003", "train.epochs=2", "train.log_every=1",
     "train.checkpoint_every=0", "evaluation.attack.num_steps=2",
     "evaluation.attack.restarts=1",
+    "evaluation.pictures=false",
 ]  # fmt: skip
 
 Law = Callable[[Runtime, Path], None]
@@ -335,27 +342,81 @@ def workers_that_come_apart_are_named_and_nothing_is_saved(
         assert not list((run / "checkpoints").glob("*"))
 
 
+@contextlib.contextmanager
+def parts_of(limit: int) -> Iterator[list[int]]:
+    """Parts of so many bytes at most; how long each is that is sent within."""
+    sent: list[int] = []
+    calls = {name: getattr(hvd, name) for name in ("broadcast_", "alltoall")}
+
+    def counted(name: str) -> Callable[..., Any]:
+        def call(tensor: Tensor, *rest: Any, **named: Any) -> Any:
+            if tensor.dtype == torch.uint8:
+                sent.append(tensor.numel())
+            return calls[name](tensor, *rest, **named)
+
+        return call
+
+    whole = runtime_module.PART
+    runtime_module.PART = limit
+    for name in calls:
+        setattr(hvd, name, counted(name))
+    try:
+        yield sent
+    finally:
+        runtime_module.PART = whole
+        for name, call in calls.items():
+            setattr(hvd, name, call)
+
+
 @law
 def bytes_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
-    """No broadcast is larger than a part, so that none exceeds what MPI can count."""
-    sent: list[int] = []
-    broadcast = hvd.broadcast_
-
-    def counted(tensor: Tensor, *rest: Any, **named: Any) -> Tensor:
-        sent.append(tensor.numel())
-        whole: Tensor = broadcast(tensor, *rest, **named)
-        return whole
-
-    hvd.broadcast_ = counted
-    try:
+    """No collective is larger than a part, so that none exceeds what MPI can count."""
+    assert runtime_module.PART < 2**31
+    with parts_of(7) as sent:
         for length, parts in ((0, []), (1, [1]), (14, [7, 7]), (20, [7, 7, 6])):
             data = bytes(range(length)) if runtime.is_root else b"another"
-            assert bytes_from_root(data, "parts", 7) == bytes(range(length))
+            assert bytes_from_root(data, "parts") == bytes(range(length))
             assert sent == parts, (length, sent)
             sent.clear()
-    finally:
-        hvd.broadcast_ = broadcast
-    assert PART < 2**31
+
+
+@law
+def tensors_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
+    """A resumed checkpoint and the weights at the start, in any layout and type."""
+    values = torch.arange(30, dtype=torch.float64).view(2, 3, 5)
+    outer = {
+        "rows": values,
+        "columns": values.transpose(0, 2),
+        "scalar": torch.tensor(3, dtype=torch.int16),
+        "none": torch.empty(0),
+    }
+    lengths = [7] * 34 + [2]  # 240 bytes
+    model = nn.Module()
+    for name, tensor in outer.items():
+        model.register_buffer(name, tensor.clone() if runtime.is_root else tensor * 0)
+    with parts_of(7) as sent:
+        broadcast_parameters(model)
+        assert sent == [*lengths, *lengths, 2], sent
+        sent.clear()
+        tree = tree_from_root(runtime, dict(outer) if runtime.is_root else {})
+        assert sent[-71:] == [*lengths, *lengths, 2][-71:] and max(sent) == 7, sent
+    for name, tensor in outer.items():
+        for arrived in (model.get_buffer(name), tree[name]):
+            assert arrived.dtype == tensor.dtype and torch.equal(arrived, tensor), name
+            assert arrived.stride() == tensor.stride(), name
+
+
+@law
+def hot_states_of_any_length_travel_in_parts(runtime: Runtime, folder: Path) -> None:
+    """Between hosts, where ranks have states of other lengths."""
+    mine = {str(runtime.rank): bytes(range(40 - 15 * runtime.rank)), "empty": b""}
+    theirs = {str(1 - runtime.rank): bytes(range(25 + 15 * runtime.rank)), "empty": b""}
+    with parts_of(7) as sent:
+        assert send_to_partner(mine, runtime.rank, ["here", "there"]) == theirs
+        # a line of names, as text, and the bytes
+        head = len(json.dumps({name: len(data) for name, data in mine.items()})) + 1
+        assert sum(sent) == head + len(mine[str(runtime.rank)]) and max(sent) == 7
+        assert sent[0] == 7 and sent == sorted(sent, reverse=True), sent
 
 
 @law

@@ -252,6 +252,7 @@ QUICK = [
     "--set", "train.batch_size=32", "--set", "model.width=4",
     "--set", "train.log_every=1", "--set", "train.checkpoint_every=1000",
     "--set", "attack.num_steps=2", "--set", "evaluation.attack.num_steps=2",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 
 

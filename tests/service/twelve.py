@@ -32,6 +32,7 @@ TRAIN = [
     "--set", "train.log_every=5", "--set", "train.checkpoint_every=1000",
     "--set", "train.epochs=100", "--set", "attack.num_steps=2",
     "--set", "evaluation.attack.num_steps=2",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 
 

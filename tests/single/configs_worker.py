@@ -33,6 +33,7 @@ SMALL = NETWORKS.places["small_resnet"]
 SIZES = [
     "train.batch_size=4", "train.epochs=1", "evaluation.batch_size=2",
     "evaluation.max_samples=2", "evaluation.attack.num_steps=1", "model.width=4",
+    "evaluation.pictures=false",
 ]  # fmt: skip
 
 

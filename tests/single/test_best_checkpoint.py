@@ -36,6 +36,7 @@ QUICK = [
     "train.checkpoint_every=0", "train.keep_checkpoints=1",
     "evaluation.attack.num_steps=1", "evaluation.attack.restarts=1",
     "train.device=cpu",
+    "evaluation.pictures=false",
 ]  # fmt: skip
 PROBED = {0: 0.1, 2: 0.2, 4: 0.6, 6: 0.6, 8: 0.3}
 """Robust accuracy after each epoch of two steps; 4 is the first of the best."""

@@ -26,6 +26,7 @@ LAYERS = [
         "devices",
         "shared_disk",
         "dealing",
+        "collector",
     },
     {"convolutions"},
     {"attacks", "objectives", "compression", "optim", "models", "data"},

@@ -33,6 +33,7 @@ CONFIG = ROOT / "configs" / "cifar10" / "cpu_budget.yaml"
 SMALL = [
     "model.width=2", "train.epochs=1", "train.batch_size=10", "attack.num_steps=1",
     "evaluation.batch_size=10", "evaluation.attack.num_steps=1",
+    "evaluation.pictures=false",
 ]  # fmt: skip
 
 

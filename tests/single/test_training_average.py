@@ -148,7 +148,8 @@ def test_frozen_statistics_stay() -> None:
 def test_the_best_of_several_averages_counts(tmp_path: Path) -> None:
     overrides = ["train.ema_decay=[0.5, 0.9]", "train.swa_start=1", "train.epochs=3",
                  "train.guard.num_samples=6", "train.guard.num_steps=1",
-                 "evaluation.attack.num_steps=1"]  # fmt: skip
+                 "evaluation.attack.num_steps=1",
+                 "evaluation.pictures=false"]  # fmt: skip
     config = load_config(None, [*SMALL, *overrides])
     assert train(config, tmp_path / "run", ALONE)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -32,6 +32,7 @@ QUICK = [
     "--set", "train.batch_size=32", "--set", "model.width=4",
     "--set", "train.epochs=1", "--set", "attack.num_steps=1",
     "--set", "evaluation.attack.num_steps=1",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 
 

@@ -38,6 +38,7 @@ QUICK = [
     "--set", "train.batch_size=16", "--set", "model.width=4",
     "--set", "train.epochs=1", "--set", "attack.num_steps=1",
     "--set", "evaluation.attack.num_steps=1",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 GIVEN = re.compile(
     r"(OMPI|PMIX|PRTE|ORTE|OPAL|HOROVOD|IPATH|HFI|HWLOC)_\w+|"

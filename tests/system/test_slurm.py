@@ -33,6 +33,7 @@ QUICK = [
     "--set", "train.epochs=20", "--set", "train.log_every=1",
     "--set", "train.checkpoint_every=1000", "--set", "attack.num_steps=2",
     "--set", "evaluation.batch_size=8", "--set", "evaluation.attack.num_steps=2",
+    "--set", "evaluation.pictures=false",
 ]  # fmt: skip
 
 

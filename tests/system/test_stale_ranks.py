@@ -32,6 +32,7 @@ QUICK = [
     "data.num_test=8", "train.batch_size=32", "model.width=4", "train.epochs=3",
     "attack.num_steps=1", "evaluation.attack.num_steps=1", "compression.name=int8",
     "train.checkpoint_every=1", "optimizer.name=lamb",
+    "evaluation.pictures=false",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config
 from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset, load_dataset
+from dathvd.distributed import broadcast_parameters
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.identity import identify
@@ -33,7 +34,7 @@ from dathvd.evaluation.store import Store
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
-from dathvd.runtime import Runtime, tensors_from_root, together
+from dathvd.runtime import Runtime, together
 
 DEFAULT_SAMPLES = 1000
 _SURROGATE_STEPS = 5
@@ -135,8 +136,7 @@ def _surrogate(
         device=runtime.device,
         attack=surrogate_attack(plan),
     )
-    weights = {name: value.cpu() for name, value in surrogate.state_dict().items()}
-    surrogate.load_state_dict(tensors_from_root(runtime, weights))
+    broadcast_parameters(surrogate)
     return surrogate
 
 
