@@ -60,6 +60,10 @@ def restore(state: TrainingState, folder: Path, runtime: Runtime) -> None:
         state.load_own_dict(own[0], same_batches=same_batches(saved, state.config))
 
 
+NONE_LEFT = "no other checkpoint is left"
+"""Said where the only checkpoint is damaged."""
+
+
 def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | None:
     """Go on from the newest checkpoint that is intact, if there is any checkpoint.
 
@@ -75,8 +79,11 @@ def restore_newest(state: TrainingState, run: Path, runtime: Runtime) -> Path | 
             _forget_a_lost_best(state, run, runtime)
             return newest
         except AgreedError as error:
-            if not (error.unreadable and found):
+            if not error.unreadable:
                 raise
+            if not found:
+                way_out = f"{NONE_LEFT}; move {newest} away to train from the beginning"
+                raise AgreedError(f"{error}; {way_out}", error.exit_code) from None
             kept = checkpoint.aside(newest)
             if runtime.is_root:
                 print(f"WARNING: {error}; kept as {kept.name}, taking {found[-1].name}")

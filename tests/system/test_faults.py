@@ -133,7 +133,15 @@ def test_a_run_through_many_faults_ends_as_if_nothing_had_been(
     job.process.send_signal(signal.SIGUSR1)
     assert job.end() == 75, job.said()
     assert "stopped by SIGUSR1: a checkpoint is saved" in job.said()
-    assert len(checkpoints(run_dir)) == 1
+    (only,) = checkpoints(run_dir)
+
+    # the only checkpoint is damaged: nothing begins anew without being told
+    flip_a_bit(run_dir / "checkpoints" / only / "model.pt")
+    job = start("--max-restarts", "1")
+    assert job.end() == 2, job.said()
+    assert f"no other checkpoint is left; move {run_dir}" in job.said()
+    assert checkpoints(run_dir) == [only] and "restart" not in job.said()
+    flip_a_bit(run_dir / "checkpoints" / only / "model.pt")
 
     # a frozen rank is found, named and ended; the job goes on; then it is preempted
     job = start("--stall-limit", "2", "--max-restarts", "1")

@@ -20,6 +20,7 @@ from dathvd.rig.chaos.fault import Fault
 from dathvd.rig.chaos.host_faults import HOST_FAULTS
 from dathvd.rig.chaos.job import Job
 from dathvd.rig.chaos.victim import ORDER, order_wrong
+from dathvd.training.saving import NONE_LEFT
 
 _FROZEN = 2.0  # seconds for which something is stopped that then goes on
 _STEPS_OF_CLOCK = (300, 12 * 3600, 400 * 86400)  # seconds
@@ -108,10 +109,20 @@ def _cannot_mount() -> str | None:
 
 
 def _corrupt(job: Job, random: Random) -> None:
-    """Change a byte of the newest checkpoint of a job that has ended."""
+    """Change a byte of the newest checkpoint of a job that has ended.
+
+    Where it was the only one, the job says so and does not begin again by itself: it is
+    moved away.
+    """
     if not job.checkpoints():
         return
-    files = sorted(job.checkpoints()[-1].glob("*.pt"))
+    newest = job.checkpoints()[-1]
+    if NONE_LEFT in job.said():
+        newest.rename(job.folder / "damaged")
+        if job.checkpoints():
+            job.problems.append(f"exit code 2 though {job.checkpoints()[-1]} is left")
+        return
+    files = sorted(newest.glob("*.pt"))
     file = random.choice(files)
     data = bytearray(file.read_bytes())
     data[random.randrange(len(data))] ^= 1 << random.randrange(8)
@@ -180,7 +191,7 @@ FAULTS: Mapping[str, Fault] = {
         "power cut, and a flipped bit in the newest checkpoint",
         _kill_all,
         _corrupt,
-        codes=frozenset({0, -_KILL}),
+        codes=frozenset({0, -_KILL, 2}),
         phases=("step", "evaluation"),
     ),
     "disk-full": Fault(
