@@ -8,7 +8,7 @@ import click
 
 from dathvd import collector
 from dathvd.cli import cli
-from dathvd.errors import UserError
+from dathvd.errors import UserError, error_line
 from dathvd.ranks import launched_rank, wait_for_root_to_report
 
 
@@ -32,8 +32,7 @@ def main() -> None:
 def _report(message: str, silent: bool = False) -> None:
     wait_for_root_to_report()
     if not silent:
-        line = " ".join(message.split())
-        print(f"dathvd: error: {line}", file=sys.stderr, flush=True)
+        print(error_line(message), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ class MachineFault(UserError):
     exit_code = 1
 
 
+def error_line(message: str) -> str:
+    """How an error is told: one line, whatever breaks the message has."""
+    return f"dathvd: error: {' '.join(message.split())}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint such as ``(did you mean 'epochs'?)`` or the list of choices."""
     names = sorted(choices)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dathvd import heartbeat, stop
-from dathvd.errors import UserError
+from dathvd.errors import UserError, error_line
 from dathvd.files import explain_os_errors
 from dathvd.hashing import raw_bytes
 from dathvd.ranks import launched_local_size, launched_size, under_launcher
@@ -306,12 +306,12 @@ def guard(runtime: Runtime) -> Iterator[None]:
         yield
     except AgreedError as error:
         if runtime.is_root or heartbeat.has_companion():
-            print(_line_of(error), file=sys.stderr, flush=True)
+            print(error_line(str(error)), file=sys.stderr, flush=True)
         error.told = True
         _wait_for_all(runtime)
         raise
     except UserError as error:
-        _say(runtime, _line_of(error))
+        _say(runtime, error_line(str(error)))
         abort(runtime, error.exit_code)
     except KeyboardInterrupt:
         abort(runtime, 130)
@@ -335,10 +335,6 @@ def _wait_for_all(runtime: Runtime) -> None:
 
     with contextlib.suppress(HorovodInternalError):
         hvd.barrier()
-
-
-def _line_of(error: UserError) -> str:
-    return f"dathvd: error: {' '.join(str(error).split())}"
 
 
 def _say(runtime: Runtime, line: str) -> None:

@@ -70,7 +70,7 @@ class Climb:
     ) -> Self:
         """At the start, whose loss and gradient are taken."""
         values, gradient, fooled = ascent(network, points, labels, extra, loss)
-        return cls(
+        climb = cls(
             ball=ball,
             loss=loss,
             images=images,
@@ -91,6 +91,11 @@ class Climb:
             halved=torch.ones_like(fooled),
             flaw=nan_unless_finite(gradient),
         )
+        climb.set_out()
+        return climb
+
+    def set_out(self) -> None:
+        """Set what a run in this ball begins with otherwise: nothing here."""
 
     @staticmethod
     def windows(num_steps: int) -> Iterator[int]:
@@ -165,24 +170,12 @@ class SparseClimb(Climb):
     changed: Tensor = field(default_factory=lambda: torch.empty(0))
     """How many values the best point of the check before has changed."""
 
-    @classmethod
-    def begin(
-        cls,
-        network: Network,
-        images: Tensor,
-        labels: Tensor,
-        extra: Tensor | None,
-        points: Tensor,
-        ball: Ball,
-        loss: AttackLoss,
-    ) -> Self:
-        """At the start, whose loss and gradient are taken."""
-        climb = super().begin(network, images, labels, extra, points, ball, loss)
-        count = math.prod(images.shape[1:])
-        climb.size = torch.full_like(climb.size, ball.epsilon)
-        climb.kept = torch.full_like(climb.size, _FIRST_SHARE * count)
-        climb.changed = torch.full_like(climb.size, count)
-        return climb
+    def set_out(self) -> None:
+        """From steps of epsilon, which change a fifth of the values."""
+        count = math.prod(self.images.shape[1:])
+        self.size = torch.full_like(self.size, self.ball.epsilon)
+        self.kept = torch.full_like(self.size, _FIRST_SHARE * count)
+        self.changed = torch.full_like(self.size, count)
 
     @staticmethod
     def windows(num_steps: int) -> Iterator[int]:

@@ -46,17 +46,19 @@ class Watch:
     def look(self) -> None:
         """Probe the model, if an epoch has ended, and measure its gradient if due."""
         state, guard, measure = self.state, self.state.guard, self._stationarity
-        probes = guard is not None and state.step % self.job.plan.steps_per_epoch == 0
-        measures = measure is not None and measure.is_due(state.step)
+        if state.step % self.job.plan.steps_per_epoch:
+            guard = None
+        if measure is not None and not measure.is_due(state.step):
+            measure = None
         self._collapsed, self._estimate = False, None
-        if not (probes or measures):
+        if guard is None and measure is None:
             return
         model = state.published_model()
-        if probes and guard is not None:
+        if guard is not None:
             self._collapsed = guard.look(model, state.step)
             if len(state.trainer.averages) > 1:
                 guard.compare(state.published_averages())
-        if measures and measure is not None:
+        if measure is not None:
             self._estimate = measure(model, state.trainer.objective)
 
     @property

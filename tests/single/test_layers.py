@@ -122,8 +122,8 @@ def test_tasks_are_told_apart_in_one_table_alone() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in PRETEXTS.places
     }
-    # the table of methods names a run's folder so
-    assert where <= {"components.py", "benchmark/accuracy/method_table.py"}
+    # the compared methods name a run's folder so
+    assert where <= {"components.py", "benchmark/accuracy/methods.py"}
     assert WITHOUT_CLASSES <= PRETEXTS.places.keys() <= OBJECTIVES.places.keys()
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 from dathvd.benchmark.accuracy.comparison import VariantRow
 from dathvd.benchmark.accuracy.labelled_share import choose_labelled, prepare
 from dathvd.benchmark.accuracy.large_batch import RULES, points, variants
-from dathvd.benchmark.accuracy.method_table import (
+from dathvd.benchmark.accuracy.methods import (
     AT,
+    CONTRASTIVE,
     FGSM_RS,
     PLAIN,
     ROTATION,
@@ -58,7 +59,8 @@ def options(*settings: str) -> list[str]:
 
 @pytest.mark.slow
 def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
-    methods = ["AT", "pseudo-labels", "pre-trained", "rotation-share"]
+    methods = ["AT", "pseudo-labels", "pre-trained"]
+    methods += ["rotation-share", "contrastive-share"]
     command = [DATHVD, "benchmark-methods"]
     command += [*options(*SMALL), "--data", str(images)]
     command += ["--out", str(tmp_path), "--seeds", "0", "--labelled", "0.5"]
@@ -69,14 +71,14 @@ def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.output
     rows = json.loads((tmp_path / "methods.json").read_text())
     assert [row["method"] for row in rows] == methods
-    assert [row["labelled"] for row in rows] == [None, 0.5, None, 0.5]
+    assert [row["labelled"] for row in rows] == [None, 0.5, None, 0.5, 0.5]
     assert all(len(row["pgd"]) == 1 and row["train_seconds"] > 0 for row in rows)
     # as many steps each, whatever the methods train on
     steps = {
         name: json.loads((tmp_path / f"{name}-seed0/metrics.jsonl").read_text())["step"]
         for name in (
             "at", "teacher-0.5", "semi-supervised-0.5", "fine-tuned",
-            "rotation-share-0.5",
+            "rotation-share-0.5", "contrastive-share-0.5",
         )  # fmt: skip
     }
     assert set(steps.values()) == {2}
@@ -85,7 +87,9 @@ def test_methods_are_trained_and_judged(images: Path, tmp_path: Path) -> None:
     assert all(name in done.stdout for name in methods)
 
 
-@pytest.mark.parametrize("settings", [AT, FGSM_RS, TRADES, PLAIN, ROTATION])
+@pytest.mark.parametrize(
+    "settings", [AT, FGSM_RS, TRADES, PLAIN, ROTATION, CONTRASTIVE]
+)
 def test_settings_of_the_methods_are_valid(settings: tuple[str, ...]) -> None:
     for file in (CONFIG, ROOT / "configs" / "cifar10" / "paper_dat_pgd.yaml"):
         assert load_config(file, settings).attack.epsilon == 8 / 255

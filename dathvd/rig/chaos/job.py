@@ -101,7 +101,7 @@ class Job:
         settings = [f"{name}={text}" for name, text in (SETTINGS | on_hosts).items()]
         words = [word for each in settings for word in ("--set", each)]
         # such as what has ranks sleep that wait, where many share a core
-        loaded = [name for name in ("LD_PRELOAD",) if name in os.environ]
+        loaded = ["LD_PRELOAD"] if "LD_PRELOAD" in os.environ else []
         names = dict.fromkeys((TOKEN, HOLD, *self.environment, *loaded))
         forward = [f"--env={name}" for name in names]
         launch = ["launch", *self._ranks(), *forward, *self.options, "--"]
