@@ -280,6 +280,14 @@ patch_horovod() { # patch_horovod SOURCES
         "$1/third_party/flatbuffers/include/flatbuffers/stl_emulation.h"
 }
 
+# Horovod builds for CUDA wherever torch is built for it and an nvcc is found, also where
+# that was not asked for, or where the toolkit's headers are missing and the build fails.
+leave_out_cuda() { # leave_out_cuda SOURCES
+    local file=$1/cmake/Modules/FindPytorch.cmake
+    sed -i 's/^string(TOUPPER .*Pytorch_CUDA)$/&\nset(Pytorch_CUDA FALSE)/' "$file"
+    grep -q '^set(Pytorch_CUDA FALSE)$' "$file" || fail "$file: does not say whether torch has CUDA"
+}
+
 build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshell
     local gpu=() nccl cuda wheel
     work=$(mktemp -d "${TMPDIR:-/tmp}/horovod-build.XXXXXX")
@@ -295,6 +303,8 @@ build_horovod() { # build_horovod DIR: leaves the wheel in DIR; runs in a subshe
         gpu=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED HOROVOD_CUDA_HOME="$cuda"
             CUDA_HOME="$cuda" CUDAToolkit_ROOT="$cuda"
             HOROVOD_NCCL_INCLUDE="$nccl/include" HOROVOD_NCCL_LIB="$nccl/lib")
+    else
+        leave_out_cuda "$work/horovod-$horovod_version"
     fi
     env PATH="$venv/bin:$PATH" "${gpu[@]}" \
         HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \

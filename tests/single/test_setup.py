@@ -319,3 +319,17 @@ def test_the_readmes_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", readme.read_text())):
         assert f"\n{target}:" in makefile, target
+
+
+def test_horovod_leaves_out_cuda_that_only_torch_has(tmp_path: Path) -> None:
+    """PyPI's torch is built for CUDA, and an nvcc may be found without headers."""
+    file = tmp_path / "cmake" / "Modules" / "FindPytorch.cmake"
+    file.parent.mkdir(parents=True)
+    line = 'string(TOUPPER "${Pytorch_CUDA}" Pytorch_CUDA)\n'
+    file.write_text(f"first()\n{line}last()\n")
+    assert call(f"leave_out_cuda {tmp_path}").returncode == 0
+    assert file.read_text() == f"first()\n{line}set(Pytorch_CUDA FALSE)\nlast()\n"
+    # another Horovod would be built for what is not there, in five minutes, and fail
+    file.write_text("first()\n")
+    done = call(f"leave_out_cuda {tmp_path}")
+    assert done.returncode != 0 and "torch has CUDA" in done.stderr
