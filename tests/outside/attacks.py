@@ -12,7 +12,7 @@ from dathvd.noise import SampleNoise
 
 
 class Corner(Attack):
-    """A random corner of the linf ball, or of the cube within the l2 ball.
+    """A random corner of the linf ball, or of the cube within the l2 or l1 ball.
 
     Args:
         config: its epsilon is the radius.
@@ -28,7 +28,7 @@ class Corner(Attack):
         """The corner, cut to [0, 1]."""
         signs = (noise.uniform(images.shape, self.stream) - 0.5).sign()
         pixels = images[0].numel() if len(images) else 1
-        step = self.epsilon / (pixels**0.5 if self.norm == "l2" else 1.0)
+        step = self.epsilon / pixels ** {"linf": 0.0, "l2": 0.5, "l1": 1.0}[self.norm]
         moved: Tensor = (images + step * signs.to(images.dtype)).clamp(0, 1)
         return moved.detach()
 
