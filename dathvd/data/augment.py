@@ -101,7 +101,7 @@ def resized_crop(
     crops = draw_crops(sizes, noise, area=area, aspect=aspect)
     if not flip:
         crops = replace(crops, mirrored=torch.zeros_like(crops.mirrored))
-    if isinstance(images, Tensor):
+    if isinstance(images, Tensor) or images[0].device.type == "cpu":
         return resample(images, crops, size)
     first = images[0]
     result = first.new_empty(len(images), first.shape[0], size, size)

@@ -140,7 +140,7 @@ class _Cache:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
             for chunk in self.decoder.chunks(paths, num_threads):
-                stream.writelines(image.data for image in chunk)
+                stream.writelines(np.ascontiguousarray(image).data for image in chunk)
                 sizes.extend(image.shape[1:] for image in chunk)
 
         if not self.decoder.whole:

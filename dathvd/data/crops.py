@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dathvd.data.sets import Frames
 from dathvd.noise import SampleNoise
 
 STREAM = 7
@@ -91,7 +92,7 @@ def _place(share: Tensor, room: Tensor) -> Tensor:
     return (share * (room + 1)).floor().minimum(room)
 
 
-def resample(images: Tensor, crops: Crops, size: int) -> Tensor:
+def resample(images: Frames, crops: Crops, size: int) -> Tensor:
     """The rectangles of the images as squares.
 
     Bilinear, antialiased where it shrinks; no pixel beyond the rectangle counts. On a
@@ -100,14 +101,15 @@ def resample(images: Tensor, crops: Crops, size: int) -> Tensor:
     whole batch. The two differ by rounding.
 
     Args:
-        images: ``[batch, C, H, W]``; float, or on a CPU uint8, whose result is rounded.
+        images: ``[batch, C, H, W]``; float, or on a CPU uint8, whose result is rounded,
+            or a list of images of several sizes.
         crops: a rectangle of each.
         size: height and width of the result.
 
     Returns:
         ``[batch, C, size, size]``.
     """
-    if images.device.type == "cpu":
+    if not isinstance(images, Tensor) or images.device.type == "cpu":
         return _interpolated(images, crops, size)
     return _multiplied(images, crops, size)
 
@@ -122,20 +124,34 @@ def _multiplied(images: Tensor, crops: Crops, size: int) -> Tensor:
     return rows[:, None] @ images @ columns[:, None].mT
 
 
-def _interpolated(images: Tensor, crops: Crops, size: int) -> Tensor:
+def _interpolated(images: Frames, crops: Crops, size: int) -> Tensor:
     """The rectangles by torch's own interpolation, one at a time."""
+    like = images if isinstance(images, Tensor) else images[0]
     corners = torch.stack([crops.top, crops.left, crops.height, crops.width], 1)
-    squares = images.new_empty(len(images), images.shape[1], size, size)
+    squares = like.new_empty(len(images), like.shape[-3], size, size)
     places = zip(corners.int().tolist(), crops.mirrored.tolist())
     for image, square, ((top, left, high, wide), mirrored) in zip(
         images, squares, places
     ):
-        part = image[None, :, top : top + high, left : left + wide].contiguous()
-        small = functional.interpolate(
-            part, (size, size), mode="bilinear", antialias=True
-        )
-        square.copy_((small.flip(3) if mirrored else small)[0])
+        part = image[:, top : top + high, left : left + wide]
+        small = scaled(part, (size, size))
+        square.copy_(small.flip(2) if mirrored else small)
     return squares
+
+
+def scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image ``[C, H, W]`` at another height and width, bilinear, antialiased.
+
+    On a CPU, bytes whose channels lie together are scaled in half the time that planes
+    take, with the same bits.
+    """
+    is_bytes = image.dtype == torch.uint8
+    layout = torch.channels_last if is_bytes else torch.contiguous_format
+    # The first dimension must have the stride of a whole image for torch to see the
+    # layout, which ``image[None]`` does not give it.
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    laid_out = batch.contiguous(memory_format=layout)
+    return functional.interpolate(laid_out, size, mode="bilinear", antialias=True)[0]
 
 
 def triangle_filter(start: Tensor, extent: Tensor, length: int, size: int) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional
 
+from dathvd.data.crops import scaled
 from dathvd.data.frames import FlatFrames
 from dathvd.data.sets import ImageSet, ImageShape, TensorImages
 from dathvd.errors import UserError
@@ -132,6 +132,8 @@ class Decoder:
     def __call__(self, path: str) -> NDArray[np.uint8]:
         """The image, uint8 ``[C, H, W]``, of the decoder's shape unless it is whole.
 
+        A pixel's channels lie together in memory, as files have them.
+
         Raises:
             UserError: it cannot be read, or has another size.
         """
@@ -141,7 +143,7 @@ class Decoder:
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         if image.shape[1:] != (height, width):
             image = self._resized(image, path)
-        return np.ascontiguousarray(image.numpy())
+        return image.numpy()
 
     def _resized(self, image: Tensor, path: str) -> Tensor:
         _, height, width = self.shape
@@ -153,10 +155,7 @@ class Decoder:
             )
         scale = max(width / wide, height / high)
         size = (max(height, round(high * scale)), max(width, round(wide * scale)))
-        # of bytes whose channels lie together, four times as fast as Pillow's
-        image = functional.interpolate(
-            image[None], size, mode="bilinear", antialias=True
-        )[0]
+        image = scaled(image, size)
         if self.whole:
             return image
         top, left = (size[0] - height) // 2, (size[1] - width) // 2

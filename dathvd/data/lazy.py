@@ -39,13 +39,14 @@ class FileImages:
 
     def prefetch(self, indices: Tensor) -> None:
         """Start to decode; what was announced before and not fetched is given up."""
-        places: list[int] = indices.tolist()
-        wanted = {place: self._take(place) for place in places}
-        for future in self._pending.values():
-            future.cancel()
+        wanted: dict[int, None] = dict.fromkeys(indices.tolist())
+        for place, future in self._pending.items():
+            if place not in wanted:
+                future.cancel()
         self._pending = {
-            place: future or self._pool.submit(self._decoder, self._paths[place])
-            for place, future in wanted.items()
+            place: self._pending.get(place)
+            or self._pool.submit(self._decoder, self._paths[place])
+            for place in wanted
         }
 
     def batch(self, indices: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Turned:
         return views[torch.arange(len(indices)), indices % len(TURNS)]
 
     def prefetch(self, indices: Tensor) -> None:
-        self.images.prefetch((indices // len(TURNS)).unique())
+        self.images.prefetch(indices // len(TURNS))
 
 
 def two_views(

@@ -151,18 +151,24 @@ class BatchPlan:
 
     def step(self, step: int) -> Iterator[Batch]:
         """This worker's batches of a step: one a backward pass, empty ones left out."""
+        # The threads that decode image files go on with the next step's while this
+        # step's are augmented and the network computes.
+        coming = [*self._places(step), *self._places(step + 1)]
+        if coming:
+            self.images.prefetch(torch.cat(coming))
         epoch = step // self.steps_per_epoch
         for indices, share in self._shares(step):
             yield self._batch(indices, epoch, share)
-        # image files are decoded while the network computes
-        coming = [indices for indices, _ in self._shares(step + 1)]
-        if coming:
-            places = torch.cat(coming)
-            if self.mix is not None:
-                draws = self._draws(places, (step + 1) // self.steps_per_epoch)
-                others = partners(draws, len(places), len(self.images))
-                places = torch.cat([places, others])
-            self.images.prefetch(places)
+
+    def _places(self, step: int) -> list[Tensor]:
+        """The images that this worker's batches of a step are made of."""
+        places = [indices for indices, _ in self._shares(step)]
+        if self.mix is None:
+            return places
+        epoch, count = step // self.steps_per_epoch, len(self.images)
+        draws = [self._draws(each, epoch) for each in places]
+        others = [partners(d, len(each), count) for d, each in zip(draws, places)]
+        return [part for pair in zip(places, others) for part in pair]
 
     def _shares(self, step: int) -> Iterator[tuple[Tensor, float]]:
         """This worker's samples of each backward pass, with their batch's share."""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
-from dathvd.data.crops import _interpolated, _multiplied, draw_crops
+from dathvd.data.crops import _interpolated, _multiplied, draw_crops, scaled
 from dathvd.data.decode import read_pixels
 from dathvd.errors import UserError
 from dathvd.noise import SampleNoise
@@ -82,3 +83,26 @@ def test_a_cpu_cuts_as_a_gpu_does() -> None:
     exact = _multiplied((images * 255).round(), crops, 48)
     # each of the two passes rounds, to bytes, values of rounded weights
     assert float((in_bytes - exact).abs().max()) < 2.0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(7, 9), (40, 61), (90, 80)])
+def test_bytes_are_scaled_alike_however_they_lie(
+    channels: int, size: tuple[int, int]
+) -> None:
+    lying = torch.randint(0, 256, (50, 70, channels), dtype=torch.uint8)
+    together = lying.permute(2, 0, 1)
+    planes = together.contiguous()
+    expected = functional.interpolate(
+        planes[None], size, mode="bilinear", antialias=True
+    )[0]
+    for image in (together, planes):
+        assert torch.equal(scaled(image, size), expected)
+        part = image[:, 3:31, 5:]
+        cut = functional.interpolate(
+            planes[None, :, 3:31, 5:].contiguous(),
+            size,
+            mode="bilinear",
+            antialias=True,
+        )
+        assert torch.equal(scaled(part, size), cut[0])

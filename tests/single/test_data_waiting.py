@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dathvd.data.lazy import FileImages
+from dathvd.noise import SampleNoise
 from dathvd.training.batches import BatchPlan
 
 BATCH, THREADS = 8, 4
@@ -58,3 +60,28 @@ def test_no_wait_where_decoding_takes_less_than_the_step(times: float) -> None:
 def test_the_wait_is_what_decoding_takes_longer_than_the_step() -> None:
     assert median(waits(0.0)) > 0.8 * DECODED
     assert 0.3 * DECODED < median(waits(0.5 * DECODED)) < 0.9 * DECODED
+
+
+def test_the_next_files_are_decoded_while_this_batch_is_augmented() -> None:
+    decoded: set[int] = set()
+    enough = threading.Event()
+
+    class Recorded(Slow):
+        def __call__(self, path: str) -> NDArray[np.uint8]:
+            image = super().__call__(path)
+            decoded.add(int(Path(path).stem))
+            if len(decoded) == 2 * BATCH:
+                enough.set()
+            return image
+
+    def augment(images: Any, noise: SampleNoise) -> torch.Tensor:
+        assert enough.wait(20), f"only {sorted(decoded)} were decoded meanwhile"
+        return torch.as_tensor(images)
+
+    count = 3 * BATCH
+    decoder: Any = Recorded()
+    paths = [f"{index}.png" for index in range(count)]
+    images = FileImages(decoder, paths, torch.arange(count), THREADS)
+    plan = BatchPlan(images, BATCH, 1, 0, 1, 0, augment, torch.device("cpu"))
+    (batch,) = plan.step(0)
+    assert set(batch.labels.tolist()) < decoded
