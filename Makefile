@@ -11,8 +11,8 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 
 run = PATH="$(VENV)/bin:$$PATH"
-# two files of tests at a time: ranks that start or wait leave cores idle
-parallel = -n 2 --dist loadfile --no-loadscope-reorder
+# three files of tests at a time, also on two cores: ranks that start or wait leave cores idle
+parallel = -n 3 --dist loadfile --no-loadscope-reorder
 
 # make setup's interpreter where it is, else the machine's, with packages from the folder
 # of wheels WHEELS if that is given: nothing is downloaded

@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 FOLDERS = ("system", "parallel", "service", "single")
-"""Folders of tests, those whose files take minutes first: the last files of several
-processes then end at almost the same time."""
+"""Folders of tests, those whose files take minutes first, as in each folder files with
+a slow test do: the last files of several processes then end at almost the same time."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip_what_lacks_programs(items)
-    items.sort(key=place)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (place(item), item.path not in slow))
 
 
 def place(item: pytest.Item) -> int:

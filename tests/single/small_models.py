@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from dathvd.models.residual import _robust_wide_resnet, _wide_resnet
+from dathvd.config import load_config
+from dathvd.models import MODELS, build_model
+from dathvd.models.residual import _robust_wide_resnet
 from dathvd.noise import SampleNoise
 
-narrow_wide_resnet = _wide_resnet(10, 1)
 narrow_ra_wide_resnet = _robust_wide_resnet(32, (32, 64, 64), (1, 1, 1))
-NARROW = {
-    "wide_resnet_70_16": "narrow_wide_resnet",
-    "ra_wide_resnet_70_16": "narrow_ra_wide_resnet",
-}
-"""What stands for networks whose training takes ten gigabytes: their own blocks."""
+NARROW = {"ra_wide_resnet_70_16": "narrow_ra_wide_resnet"}
+"""What stands for a network whose training takes ten gigabytes: its own blocks."""
 
 
 def trainable(name: str) -> str:
     """The network of that name, or what stands for it, as ``model.name`` takes it."""
     return f"tests.single.small_models:{NARROW[name]}" if name in NARROW else name
+
+
+@functools.cache
+def one_of_each_kind() -> list[str]:
+    """Of the networks that are made of the same kinds of layers, the smallest.
+
+    They differ in depth and width alone: what holds of one does of the others.
+    """
+    smallest: dict[frozenset[type], tuple[int, str]] = {}
+    for name in MODELS:
+        with torch.device("meta"):  # shapes without values
+            config = load_config(None, [f"model.name={name}"])
+            model = build_model(config.model, (3, 32, 32), num_classes=10)
+        kinds = frozenset(map(type, model.modules()))
+        size = sum(weight.numel() for weight in model.parameters())
+        smallest[kinds] = min((size, name), smallest.get(kinds, (size, name)))
+    return [name for _, name in smallest.values()]
 
 
 def network(

@@ -9,18 +9,12 @@ from torch import Tensor, nn
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
-from dathvd.models import MODELS
 from dathvd.training.batches import plan_of
 from dathvd.training.build import build_training, first_model
 from dathvd.training.recompute import recomputed, repeated_blocks
-from tests.single.small_models import trainable
+from tests.single.small_models import one_of_each_kind, trainable
 
 CPU = torch.device("cpu")
-LARGE = (
-    "convnext_base", "convnext_small", "wide_resnet_28_10", "wide_resnet_34_10",
-    "resnet50", "resnet101", "vit_b",
-    "vit_b_convstem", "convnext_base_convstem", "convnext_small_convstem",
-)  # fmt: skip
 ON = "train.activation_checkpointing=true"
 
 
@@ -46,13 +40,7 @@ def assert_no_bit_changes(*settings: str) -> None:
         assert torch.equal(tensor, recomputed_[name]), name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", one_of_each_kind())
 def test_every_network(name: str) -> None:
     size = 32 if name.startswith("convnext") else 8
     settings = [f"model.name={trainable(name)}", f"data.image_size={size}"]

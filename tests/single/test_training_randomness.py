@@ -20,19 +20,9 @@ from dathvd.training.loop import step_seed
 from dathvd.training.saving import restore, save
 from dathvd.training.state import TrainingState
 from dathvd.training.workers import build_state
-from tests.single.small_models import trainable
+from tests.single.small_models import one_of_each_kind, trainable
 
 hvd.init()
-LARGE = (
-    "convnext_base",
-    "convnext_small",
-    "wide_resnet_28_10",
-    "wide_resnet_34_10",
-    "vit_b",
-    "vit_b_convstem",
-    "convnext_base_convstem",
-    "convnext_small_convstem",
-)
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 
 
@@ -63,15 +53,9 @@ def advance(state: TrainingState, last: int) -> TrainingState:
     return state
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", one_of_each_kind())
 def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
-    """Of every network: what another process has drawn meanwhile decides nothing."""
+    """Of every kind of network: what another process has drawn meanwhile decides nothing."""
     config = configured(name)
     state = build_state(config, load_dataset(config.data), ALONE)
     network = advance(state, 1).trainer.model
