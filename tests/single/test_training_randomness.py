@@ -55,7 +55,7 @@ def advance(state: TrainingState, last: int) -> TrainingState:
 
 @pytest.mark.parametrize("name", one_of_each_kind())
 def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
-    """Of every kind of network: what another process has drawn meanwhile decides nothing."""
+    """Of every kind of network: what another process drew meanwhile decides nothing."""
     config = configured(name)
     state = build_state(config, load_dataset(config.data), ALONE)
     network = advance(state, 1).trainer.model
