@@ -135,6 +135,13 @@ class Compressor(ABC):
                 out.add_(decoded)
             out.mul_(inverse(len(wires)))
 
+    def decodes_to_finite(self, wire: Tensor) -> bool:
+        """Whether a payload tells, undecoded, that it decodes to finite values alone.
+
+        False says nothing.
+        """
+        return False
+
     def compress(self, tensor: Tensor, seed: int = 0) -> tuple[Payload, Context]:
         """The payload of a tensor of any shape, and the context that stays behind."""
         values = tensor.detach().to(torch.float32).contiguous().view(-1)

@@ -13,6 +13,8 @@ from dathvd.compression.random_bits import BLOCK, keys, random_bits
 
 _LEAST_SCALE = 2.0**-110
 """Keeps ``2**16 / scale`` inside float32."""
+_SAFE_SCALE = 2.0**100
+"""Below it no level of a block is beyond float32."""
 
 
 class _Quantizer(FusedCompressor):
@@ -55,6 +57,10 @@ class _Quantizer(FusedCompressor):
         packed = wire.view(len(rows), -1)
         packed[:, :4] = scales.view(-1, 1).view(torch.uint8)
         packed[:, 4:] = self._to_codes(levels.to(torch.int8))
+
+    def decodes_to_finite(self, wire: Tensor) -> bool:
+        blocks = wire.view(torch.float32).view(-1, self.payload_bytes(BLOCK) // 4)
+        return bool((blocks[:, 0] < _SAFE_SCALE).all())
 
     def unpack(self, wire: Tensor, out: Tensor) -> None:
         packed = wire.view(num_blocks(out.numel(), BLOCK), -1)

@@ -53,6 +53,10 @@ class Sign(FusedCompressor):
         rows[:, 0] = scales.masked_fill_(~finite, torch.nan).view(torch.int32)
         rows[:, 1:] = words.mul_(finite[:, None])
 
+    def decodes_to_finite(self, wire: Tensor) -> bool:
+        scales = wire.view(torch.float32).view(-1, 1 + _LANES)[:, 0]
+        return bool(scales.isfinite().all())
+
     def unpack(self, wire: Tensor, out: Tensor) -> None:
         rows = wire.view(torch.int32).view(-1, 1 + _LANES)
         places = torch.arange(31, -1, -1, dtype=torch.int32, device=out.device)

@@ -42,6 +42,7 @@ class Transfer:
         """Encode, unless the mean is to be ``exact``; submit the first collective."""
         began = time.perf_counter()
         exchange = self.exchange
+        exchange.known_finite = False
         self._steps = exchange.exact_steps() if exact else exchange.steps(seeds)
         self.pending = next(self._steps)
         self._ledger.codec_seconds += time.perf_counter() - began

@@ -12,7 +12,7 @@ residuals together are the sum of the true mean gradients.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dathvd.compression import Compressor
-from dathvd.distributed.buckets import Bucket
+from dathvd.distributed.buckets import Bucket, Slot
 from dathvd.distributed.feedback import Feedback
 from dathvd.distributed.wire import Pending, Wire
 from dathvd.errors import UserError
@@ -54,6 +54,8 @@ class BucketExchange(ABC):
     """Where residuals are kept, in words, if the codec wants any."""
     owned: tuple[int, int] = (0, 0)
     """Start and end of the values whose average this worker encodes anew."""
+    known_finite = False
+    """Whether the payloads have told that the last mean is finite."""
 
     def __init__(self, bucket: Bucket, wire: Wire, scale: float) -> None:
         self.bucket = bucket
@@ -71,9 +73,15 @@ class BucketExchange(ABC):
     def mean(self) -> Tensor:
         """The mean over the workers once ``steps`` has ended; flat."""
 
+    def put(self, slot: Slot, gradient: Tensor) -> None:
+        """Take a parameter's gradient, which must not change before ``steps``."""
+        target = slot.view(self.values)
+        if target.data_ptr() != gradient.data_ptr():
+            target.copy_(gradient)
+
     @abstractmethod
     def steps(self, seeds: Seeds) -> Steps:
-        """Exchange ``values``."""
+        """Exchange the gradients that were put."""
 
     def exact_steps(self) -> Steps:
         """Exchange ``values`` uncompressed, before anything is owed (a warm-up)."""
@@ -175,12 +183,20 @@ class FeedbackExchange(BucketExchange):
     def ends(self) -> dict[str, Feedback]:
         return {"worker": self.worker}
 
+    def decode_result(self, payload: Tensor, codec: Compressor) -> None:
+        """Decode the mean, from a payload of the whole bucket."""
+        codec.decode(payload, self.mean)
+        if payload.device.type == "cpu":  # a GPU would have to be waited for
+            self.known_finite = codec.decodes_to_finite(payload)
+
 
 class CodedExchange(FeedbackExchange):
     """What the exchanges of payloads share: encoding and decoding of the bucket.
 
-    Most codecs encode the bucket in one call; those that must see one whole tensor at a
-    time encode each of its tensors, one payload after the other.
+    Codecs that must see one whole tensor at a time encode each of the bucket's tensors,
+    one payload after the other. The blocks of all others are independent: on a CPU a
+    gradient that fills whole blocks is encoded from where backward has left it, what
+    lies between such gradients from the bucket.
     """
 
     def __init__(
@@ -195,9 +211,24 @@ class CodedExchange(FeedbackExchange):
         self.payload = torch.empty(
             sum(self._part_bytes), dtype=torch.uint8, device=device
         )
+        self._lent: dict[int, Tensor] = {}
+        """Gradients that are encoded from where they lie, flat, by their offset."""
+
+    def put(self, slot: Slot, gradient: Tensor) -> None:
+        if self._fills_blocks(slot, gradient):
+            flat = gradient.detach().as_strided((slot.num_values,), (1,))
+            self._lent[slot.offset] = flat
+        else:
+            super().put(slot, gradient)
+
+    def exact_steps(self) -> Steps:
+        for offset, gradient in self._lent.items():
+            self.values[offset : offset + gradient.numel()].copy_(gradient)
+        self._lent.clear()
+        return super().exact_steps()
 
     def encode_values(self, seed: int) -> None:
-        """Turn ``values`` into ``payload`` and the worker's next residual."""
+        """Turn the gradients into ``payload`` and the worker's next residual."""
         worker = self.worker
         parts = zip(
             worker.values.split(self._parts),
@@ -205,10 +236,54 @@ class CodedExchange(FeedbackExchange):
             self.payload.split(self._part_bytes),
             self._split(worker.successor),
         )
-        for part, (values, residual, wire, successor) in enumerate(parts):
+        for part, vectors in enumerate(parts):
+            self._encode(*vectors, codec_seed(seed, part))
+
+    def _encode(
+        self,
+        values: Tensor,
+        residual: Tensor | None,
+        wire: Tensor,
+        successor: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Encode a part: gradients that are lent, and the ``values`` between them."""
+        size_of = self.codec.payload_bytes
+        for start, piece in self._pieces(values):
+            end = start + piece.numel()
             self.codec.encode(
-                values, residual, wire, successor, codec_seed(seed, part), self.scale
+                piece,
+                None if residual is None else residual[start:end],
+                wire[size_of(start) : size_of(end)],
+                None if successor is None else successor[start:end],
+                seed,
+                self.scale,
+                start,
             )
+        self._lent.clear()
+
+    def _pieces(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """What a part consists of, in order, each with its place."""
+        place = 0
+        for offset, gradient in sorted(self._lent.items()):
+            if place < offset:
+                yield place, values[place:offset]
+            yield offset, gradient
+            place = offset + gradient.numel()
+        if place < values.numel():
+            yield place, values[place:]
+
+    def _fills_blocks(self, slot: Slot, gradient: Tensor) -> bool:
+        """Whether the gradient lies as its slot does, and no block holds others too."""
+        block, end = self.codec.block, slot.offset + slot.num_values
+        return (
+            not self.codec.per_tensor
+            and slot.offset % block == 0
+            and (end % block == 0 or end == self.bucket.num_values)
+            and gradient.device.type == "cpu"
+            and gradient.dtype == torch.float32
+            and gradient.stride() == slot.stride
+        )
 
     def decode_mean(self, payloads: Tensor) -> None:
         """The mean of payloads ``[workers, bytes]`` of the whole bucket."""
@@ -310,7 +385,7 @@ class TwoWay(CodedExchange):
         gathered = yield self.wire.allgather(
             self._owned_payload, f"{self.name}.gather", codec.name
         )
-        codec.decode(gathered, self.mean)
+        self.decode_result(gathered, codec)
 
     def _encode_average(self, parts: Tensor, seed: int) -> None:
         """The owned chunk's mean, re-encoded; ``parts`` is ``[size, bytes]``."""

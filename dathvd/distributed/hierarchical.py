@@ -190,7 +190,7 @@ class Hierarchical(FeedbackExchange):
                 self._owned_payload, f"{self.name}.gather", codec.name
             )
         whole = yield inside.allgather(payload, f"{self.name}.node_gather", codec.name)
-        codec.decode(whole, self.mean)
+        self.decode_result(whole, codec)
 
     def _encode(self, end: Feedback, payload: Tensor, seed: int, offset: int) -> None:
         """Encode one end's values, a sender's by the share of its node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import horovod.torch as hvd
@@ -56,10 +56,14 @@ def pairs(
 class Toy(nn.Module):
     """Parameters whose gradients are whatever ``backward`` is given."""
 
-    def __init__(self, memory_format: torch.memory_format | None = None) -> None:
+    def __init__(
+        self,
+        memory_format: torch.memory_format | None = None,
+        shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    ) -> None:
         super().__init__()
         torch.manual_seed(7)
-        for name, shape in SHAPES.items():
+        for name, shape in shapes.items():
             value = torch.randn(shape)
             if memory_format is not None and len(shape) == 4:
                 value = value.contiguous(memory_format=memory_format)
@@ -96,14 +100,18 @@ def distributed(
     )
 
 
-def gradients(step: int, rank: int | None = None) -> dict[str, Tensor]:
+def gradients(
+    step: int,
+    rank: int | None = None,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+) -> dict[str, Tensor]:
     """This (or that) rank's gradients of a step, of very different scales."""
     generator = torch.Generator().manual_seed(
         1000 * step + (hvd.rank() if rank is None else rank)
     )
     return {
         name: torch.randn(shape, generator=generator) * 10.0 ** -(place % 4)
-        for place, (name, shape) in enumerate(SHAPES.items())
+        for place, (name, shape) in enumerate(shapes.items())
     }
 
 

@@ -6,13 +6,15 @@ One function a law; every rank runs it, see ``exchange_worker.py``.
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import horovod.torch as hvd
 import torch
 from torch import nn
 
 from dathvd import DistributedOptimizer
-from dathvd.compression import Compression
+from dathvd.compression import Compression, Compressor
+from dathvd.distributed.exchanges import CodedExchange
 from tests.parallel.exchange_rig import (
     CODECS,
     COMPRESSED,
@@ -173,3 +175,53 @@ def other_types_and_layouts_travel() -> None:
         assert deep.grad is not None and deep.grad.stride() == deep.stride()
     for name, mean in results[0].items():
         assert torch.equal(mean, results[1][name]), name
+
+
+BETWEEN_BLOCKS = {
+    "last": (7, 1000),
+    "whole": (64, 24, 3, 3),
+    "rest": (20, 64),
+    "part": (64, 36),
+    "first": (128, 8, 3, 3),
+}
+"""Shapes whose buckets, filled from the end, hold two parameters of whole blocks of
+512, two that share a block between those, and one whose last block is not full."""
+
+
+@EXCHANGE_LAWS.on(*ALONE_AND_TWO)
+def a_gradient_is_encoded_where_it_lies_as_in_its_bucket() -> None:
+    """In whatever layout, after a warm-up, with every residual that follows."""
+    encodes = CodedExchange._encode
+    lent: set[int] = set()
+
+    def watched(self: CodedExchange, *arguments: Any) -> None:
+        lent.update(self._lent)
+        encodes(self, *arguments)
+
+    def outcome(codec: Compressor, exchange: str, layout: Any) -> list[str]:
+        toy = Toy(layout, BETWEEN_BLOCKS)
+        optimizer = distributed(toy, codec, exchange, warmup_steps=1)
+        found = []
+        for step in range(4):
+            toy.zero_grad(set_to_none=step % 2 == 0)
+            toy.backward(gradients(step, shapes=BETWEEN_BLOCKS))
+            optimizer.step()
+            found.append(digest(toy.means()))
+        residuals = {
+            f"{each.name} {name}": end.residual
+            for each in optimizer.exchanger.exchanges
+            for name, end in each.ends().items()
+            if end.residual is not None
+        }
+        return [*found, *residuals, digest(residuals)]
+
+    copied = mock.patch.object(CodedExchange, "_fills_blocks", return_value=False)
+    with mock.patch.object(CodedExchange, "_encode", watched):
+        for name, codec, exchange in pairs(CODECS):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                lent.clear()
+                direct = outcome(codec, exchange, layout)
+                if codec.block == 512 and not codec.per_tensor:
+                    assert len(lent) == 3, (name, lent)
+                with copied:
+                    assert outcome(codec, exchange, layout) == direct, (name, exchange)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dathvd.compression import Compressor
+from dathvd.compression import COMPRESSORS, Compressor
 from dathvd.compression.base import inverse
 from tests.single.compression_inputs import (
     KINDS,
@@ -88,10 +88,24 @@ def test_a_non_finite_value_always_surfaces(
     inputs[where][size // 3] = bad
     wire, lost = encoded(codec, inputs["values"], inputs["residual"])
     assert not decoded(codec, wire, size).isfinite().all()
+    assert not codec.decodes_to_finite(wire)
     mean = torch.empty(size)
     good, _ = encoded(codec, vector("normal", size, 3))
     codec.decode_mean(torch.stack([good, wire]), mean)
     assert not mean.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1, 700, 9001])
+@pytest.mark.parametrize("name", ["sign", "int8", "int4"])
+def test_scales_tell_that_all_is_finite(name: str, size: int) -> None:
+    codec = COMPRESSORS[name]()
+    values = vector("normal", size)
+    assert codec.decodes_to_finite(encoded(codec, values)[0])
+    values[size // 2] = torch.finfo(torch.float32).max
+    wire = encoded(codec, values)[0]
+    assert (
+        not codec.decodes_to_finite(wire) or decoded(codec, wire, size).isfinite().all()
+    )
 
 
 @ALL
