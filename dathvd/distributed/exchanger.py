@@ -27,8 +27,9 @@ _PAUSE = 1e-4  # seconds between looks at collectives; Horovod's own cycle is 1e
 class Exchanger:
     """The exchanges of a distributed optimizer, as its attribute ``exchanger``.
 
-    A gradient goes into its bucket as backward yields it; a full bucket is encoded and
-    submitted at once, and nothing waits before ``synchronize``. An exchange of several
+    A gradient goes into its bucket as backward yields it, copied or lent, and must not
+    change before ``synchronize``; a full bucket is encoded and submitted at once, and
+    nothing waits before ``synchronize``. An exchange of several
     collectives moves on whenever ``poll`` is called, which every later gradient does
     and which a caller who has other work to do meanwhile (an attack) should do now and
     then. There is no thread: nothing depends on timing, no lock is needed, the codecs
