@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -9,6 +10,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +104,22 @@ def check_held() -> None:
         raise _gone(_held.folder, error.strerror or str(error)) from None
     if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
         raise _gone(_held.folder, "another folder is in its place")
+
+
+@contextlib.contextmanager
+def still_there() -> Iterator[None]:
+    """A block that writes in the run folder, which must be there before and after.
+
+    Raises:
+        MachineFault: it has gone, which is then what made the block fail, if it did.
+    """
+    check_held()
+    try:
+        yield
+    except UserError:
+        check_held()
+        raise
+    check_held()
 
 
 def _gone(run: Path, reason: str) -> MachineFault:

@@ -63,9 +63,18 @@ def save_figure(figure: Figure, path: Path) -> None:
     )  # fmt: skip
 
 
+_ACCURACIES = {
+    "clean_accuracy": ("clean", "C0", "default"),
+    "robust_accuracy": ("robust", "C1", "default"),
+    # from the step in which it is probed to the next such step
+    "probe_robust_accuracy": ("robust, images held out", "black", "steps-post"),
+}
+"""The label, colour and style of each accuracy in ``metrics.jsonl``."""
+
+
 def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss, accuracies and learning rate over epochs, and the objective's gradient
-    where it was measured.
+    """Loss, accuracies (the guard's probe too) and learning rate over epochs, and the
+    objective's gradient where it was measured.
 
     Args:
         rows: of ``metrics.jsonl``.
@@ -80,11 +89,10 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path) -> None:
     if losses:
         loss.plot(*zip(*losses), color="C3")
     loss.set_title("training loss")
-    for name, colour in (("clean", "C0"), ("robust", "C1")):
-        key = f"{name}_accuracy"
+    for key, (name, colour, style) in _ACCURACIES.items():
         points = [(row["epoch"], 100 * row[key]) for row in rows if key in row]
         if points:
-            accuracy.plot(*zip(*points), color=colour, label=name)
+            accuracy.plot(*zip(*points), color=colour, drawstyle=style, label=name)
             accuracy.legend(loc="lower right")
     accuracy.set_title("accuracy on training batches (%)")
     accuracy.set_ylim(0, 101)

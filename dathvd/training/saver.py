@@ -127,9 +127,13 @@ class Saver:
         pending, self._pending = self._pending, None
         if pending is None:
             return
+
+        def wait() -> None:
+            with run_lock.still_there():
+                pending.wait()
+
         try:
-            together(self._runtime, pending.wait)
-            together(self._runtime, run_lock.check_held)
+            together(self._runtime, wait)
         except UserError:
             if looks_after_disk(self._runtime):
                 checkpoint.discard_staging(pending.final, pending.write_id)
@@ -183,9 +187,10 @@ class Saver:
 
         def publish(here: bool) -> None:
             if here:
-                checkpoint.publish(
-                    pending.final, pending.keep, pending.spare, pending.write_id
-                )
+                with run_lock.still_there():
+                    checkpoint.publish(
+                        pending.final, pending.keep, pending.spare, pending.write_id
+                    )
 
         together(runtime, lambda: publish(runtime.is_root))
         elsewhere = looks_after_disk(runtime) and not runtime.is_root

@@ -88,6 +88,20 @@ def test_a_folder_that_is_no_longer_the_same_is_noticed(tmp_path: Path) -> None:
     assert MachineFault.exit_code == 1  # so that restarts apply
 
 
+def test_a_block_fails_for_the_folder_that_has_gone_meanwhile(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    run_lock.hold(run)
+    with pytest.raises(UserError, match="disk full"), run_lock.still_there():
+        raise UserError("disk full")
+    with pytest.raises(MachineFault, match="no longer there"), run_lock.still_there():
+        run.rename(tmp_path / "elsewhere")
+        raise UserError("cannot write metrics.jsonl: No such file or directory")
+    (tmp_path / "elsewhere").rename(run)
+    with pytest.raises(MachineFault, match="no longer there"), run_lock.still_there():
+        run.rename(tmp_path / "elsewhere")
+
+
 def test_who_sees_the_roots_disk(tmp_path: Path) -> None:
     name = run_lock.hold(tmp_path)
     run_lock.look_for(tmp_path, name)

@@ -52,6 +52,17 @@ def test_only_accuracies_that_were_seen(
     assert (tmp_path / "training.png").stat().st_size > 1000
 
 
+def test_what_the_guard_probes_is_drawn(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = [
+        {"epoch": epoch, "lr": 0.1, "robust_accuracy": 0.1 * epoch} for epoch in (1, 2)
+    ]
+    plot_training(rows, tmp_path / "without.png")
+    rows[1]["probe_robust_accuracy"] = 0.7
+    plot_training(rows, tmp_path / "with.png")
+    without, drawn = (tmp_path / f"{name}.png" for name in ("without", "with"))
+    assert drawn.read_bytes() != without.read_bytes()
+
+
 def test_a_full_disk_under_tensorboard_hides_no_other_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
