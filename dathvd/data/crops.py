@@ -101,8 +101,8 @@ def resample(images: Frames, crops: Crops, size: int) -> Tensor:
     whole batch. The two differ by rounding.
 
     Args:
-        images: ``[batch, C, H, W]``; float, or on a CPU uint8, whose result is rounded,
-            or a list of images of several sizes.
+        images: ``[batch, C, H, W]``, or on a CPU a list of ``[C, H, W]`` of several
+            sizes; float, or on a CPU uint8, whose result is rounded.
         crops: a rectangle of each.
         size: height and width of the result.
 

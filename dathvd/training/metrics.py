@@ -83,6 +83,7 @@ class MetricsLog:
             **extra,
         }
         self._progress.update(row)
+        run_lock.check_held()
         with run_lock.still_there(), explain_os_errors("write", self._file):
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
