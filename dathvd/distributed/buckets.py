@@ -151,3 +151,12 @@ def fingerprint(buckets: Iterable[Bucket]) -> str:
     """A hash of names, shapes, layouts, types and cuts, equal on ranks that agree."""
     text = repr([(b.compressed, str(b.dtype), b.slots) for b in buckets])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def chunk_cuts(num_values: int, size: int, block: int) -> list[int]:
+    """The ``size + 1`` places at which a bucket is cut, whole blocks to a worker.
+
+    Chunks differ by one block at most, apart from a last block that is not full.
+    """
+    blocks = -(-num_values // block)
+    return [min(blocks * rank // size * block, num_values) for rank in range(size + 1)]

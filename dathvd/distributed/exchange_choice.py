@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from dathvd.compression import COMPRESSORS, Compressor, FactorCompressor
 from dathvd.compression.base import HIERARCHICAL, exchanges_of
 from dathvd.distributed.buckets import Bucket
-from dathvd.distributed.exchanges import (
+from dathvd.distributed.coded import (
     Allgather,
-    BucketExchange,
     CodedExchange,
     LinearAllreduce,
-    PlainAllreduce,
     TwoWay,
 )
+from dathvd.distributed.exchanges import BucketExchange, PlainAllreduce
 from dathvd.distributed.hierarchical import Hierarchical, NodeWires, WithinNode
 from dathvd.distributed.low_rank import LowRank
 from dathvd.distributed.placement import Placement, can_form_sets

@@ -30,14 +30,8 @@ import torch
 from torch import Tensor
 
 from dathvd.compression import Compressor
-from dathvd.distributed.buckets import Bucket
-from dathvd.distributed.exchanges import (
-    Cut,
-    FeedbackExchange,
-    Seeds,
-    Steps,
-    chunk_cuts,
-)
+from dathvd.distributed.buckets import Bucket, chunk_cuts
+from dathvd.distributed.exchanges import Cut, FeedbackExchange, Seeds, Steps
 from dathvd.distributed.feedback import Feedback
 from dathvd.distributed.placement import Placement
 from dathvd.distributed.wire import Wire

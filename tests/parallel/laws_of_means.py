@@ -14,7 +14,7 @@ from torch import nn
 
 from dathvd import DistributedOptimizer
 from dathvd.compression import Compression, Compressor
-from dathvd.distributed.exchanges import CodedExchange
+from dathvd.distributed.coded import CodedExchange
 from tests.parallel.exchange_rig import (
     CODECS,
     COMPRESSED,

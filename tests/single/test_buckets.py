@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dathvd.compression import Compression
-from dathvd.distributed.buckets import Bucket, fingerprint, plan_buckets
+from dathvd.distributed.buckets import Bucket, chunk_cuts, fingerprint, plan_buckets
 from dathvd.distributed.exchange_choice import choose_exchange
-from dathvd.distributed.exchanges import chunk_cuts
 from dathvd.distributed.placement import Place, Placement, nodes_of
 from dathvd.errors import UserError
 from dathvd.noise import codec_seed

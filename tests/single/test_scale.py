@@ -20,7 +20,8 @@ from dathvd.benchmark.speedup.scale import (
 )
 from dathvd.compression import COMPRESSORS
 from dathvd.distributed.buckets import Bucket, Slot
-from dathvd.distributed.exchanges import BucketExchange, TwoWay
+from dathvd.distributed.coded import TwoWay
+from dathvd.distributed.exchanges import BucketExchange
 from dathvd.distributed.hierarchical import Hierarchical, NodeWires
 from dathvd.distributed.ledger import Ledger
 from dathvd.distributed.placement import Placement
