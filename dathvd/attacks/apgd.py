@@ -33,6 +33,8 @@ class APGD(Attack):
         rho: share of steps that must raise the loss, else the step is halved.
         forward: how the network runs while it is attacked.
         stream: of the first start's random numbers.
+        warm: whether runs are begun from points that an attack has found; in an L1
+            ball they then are as sparse as these.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class APGD(Attack):
         rho: float = 0.75,
         forward: Forward = Forward(),
         stream: int = _START_STREAM,
+        warm: bool = False,
     ) -> None:
         self.ball = ball
         self.num_steps = num_steps
@@ -53,6 +56,7 @@ class APGD(Attack):
         self.rho = rho
         self.forward = forward
         self.stream = stream
+        self.warm = warm
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -102,7 +106,18 @@ class APGD(Attack):
         """One run with all images to its end; nothing waits for the device."""
         clean = self._clean(network, images)
         points = self._start(images, noise, restart)
-        climb = self.begin(network, images, labels, clean, points)
+        return self.climb(network, images, labels, clean, points)
+
+    def climb(
+        self,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        extra: Tensor | None,
+        points: Tensor,
+    ) -> Climb:
+        """A run from ``points`` to its end; the rest is as ``begin`` takes it."""
+        climb = self.begin(network, images, labels, extra, points)
         for window in climb.windows(self.num_steps):
             self.between()
             climb.step(network)
@@ -120,8 +135,10 @@ class APGD(Attack):
     ) -> Climb:
         """A run at its start; ``extra`` is what the loss takes beside logits and
         labels, one row for each image."""
-        kind = climb_in(self.ball)
-        return kind.begin(network, images, labels, extra, points, self.ball, self.loss)
+        kind, ball = climb_in(self.ball), self.ball
+        return kind.begin(
+            network, images, labels, extra, points, ball, self.loss, warm=self.warm
+        )
 
     def _clean(self, network: Network, images: Tensor) -> Tensor | None:
         if self.loss not in FROM_CLEAN:

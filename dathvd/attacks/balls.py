@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ class Ball(ABC):
     Args:
         epsilon: the radius, at least 0, in pixel units.
     """
+
+    order: ClassVar[float]
+    """The p of the Lp norm."""
 
     def __init__(self, epsilon: float) -> None:
         self.epsilon = epsilon
@@ -53,6 +57,8 @@ class Ball(ABC):
 class LinfBall(Ball):
     """The largest change of a value is at most ``epsilon``."""
 
+    order = torch.inf
+
     def uniform(self, images: Tensor, noise: SampleNoise, stream: int) -> Tensor:
         """A perturbation whose every value is uniform in ±epsilon."""
         draw = noise.uniform(images.shape, stream).to(images.dtype)
@@ -69,6 +75,8 @@ class LinfBall(Ball):
 
 class L2Ball(Ball):
     """The Euclidean length of a sample's change is at most ``epsilon``."""
+
+    order = 2.0
 
     def uniform(self, images: Tensor, noise: SampleNoise, stream: int) -> Tensor:
         """A point in a normal direction, at a radius of density r^(n-1)."""
@@ -105,6 +113,8 @@ class L1Ball(Ball):
         epsilon: the radius, in pixel units.
         density: share of the values that a step changes, in (0, 1].
     """
+
+    order = 1.0
 
     def __init__(self, epsilon: float, density: float = 0.05) -> None:
         super().__init__(epsilon)

@@ -67,8 +67,11 @@ class Climb:
         points: Tensor,
         ball: Ball,
         loss: AttackLoss,
+        *,
+        warm: bool = False,
     ) -> Self:
-        """At the start, whose loss and gradient are taken."""
+        """At the start, whose loss and gradient are taken; ``warm`` if an attack has
+        found the points."""
         values, gradient, fooled = ascent(network, points, labels, extra, loss)
         climb = cls(
             ball=ball,
@@ -91,10 +94,10 @@ class Climb:
             halved=torch.ones_like(fooled),
             flaw=nan_unless_finite(gradient),
         )
-        climb.set_out()
+        climb.set_out(warm)
         return climb
 
-    def set_out(self) -> None:
+    def set_out(self, warm: bool) -> None:
         """Set what a run in this ball begins with otherwise: nothing here."""
 
     @staticmethod
@@ -170,12 +173,17 @@ class SparseClimb(Climb):
     changed: Tensor = field(default_factory=lambda: torch.empty(0))
     """How many values the best point of the check before has changed."""
 
-    def set_out(self) -> None:
-        """From steps of epsilon, which change a fifth of the values."""
+    def set_out(self, warm: bool) -> None:
+        """From steps of epsilon, which change a fifth of the values; from points that
+        were found, a share of those that they have changed."""
         count = math.prod(self.images.shape[1:])
         self.size = torch.full_like(self.size, self.ball.epsilon)
-        self.kept = torch.full_like(self.size, _FIRST_SHARE * count)
-        self.changed = torch.full_like(self.size, count)
+        if warm:
+            self.changed = self._num_changed(self.points)
+            self.kept = self.changed / _SHORTER
+        else:
+            self.changed = torch.full_like(self.size, count)
+            self.kept = torch.full_like(self.size, _FIRST_SHARE * count)
 
     @staticmethod
     def windows(num_steps: int) -> Iterator[int]:
@@ -192,7 +200,7 @@ class SparseClimb(Climb):
     def check(self, window: int, rho: float) -> None:
         """Begin anew from the best points where they have become sparser, else take
         shorter steps."""
-        changed = (self.best != self.images).flatten(1).sum(dim=1).to(self.size)
+        changed = self._num_changed(self.best)
         sparser = changed / self.changed < _SPARSER
         first = self.ball.epsilon
         shorter = (self.size / _SHORTER).clamp_min_(first / _SHORTEST)
@@ -201,6 +209,10 @@ class SparseClimb(Climb):
         wide = beside(sparser, self.points)
         self.points = torch.where(wide, self.best, self.points)
         self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+
+    def _num_changed(self, points: Tensor) -> Tensor:
+        """How many values of each image the points have changed."""
+        return (points != self.images).flatten(1).sum(dim=1).to(self.size)
 
 
 def ascent(

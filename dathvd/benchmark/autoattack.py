@@ -31,7 +31,7 @@ from dathvd.evaluation.requests import (
 from dathvd.runtime import Runtime
 from dathvd.tasks import load_task
 
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _BATCH = 250
 _ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "none", 1)
 

@@ -17,6 +17,7 @@ from dathvd.config import AttackConfig, EvaluationConfig, load_config
 from dathvd.config.attack import Norm
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.errors import UserError
+from dathvd.evaluation.autoattack import AutoAttack
 from dathvd.evaluation.grid import Grid
 from dathvd.noise import SampleNoise
 from dathvd.objectives import Adversarial, Averaged
@@ -236,10 +237,12 @@ def test_what_no_union_is(overrides: list[str], message: str) -> None:
         EvaluationConfig(attack=attack)
 
 
-def test_auto_attack_has_no_l1_form() -> None:
+def test_auto_attack_in_an_l1_ball_has_the_published_settings() -> None:
     cell = Grid(("autoattack",), (12.0,), norm="l1").cells(EvaluationAttackConfig())[0]
-    with pytest.raises(UserError, match="no L1 form here; take apgd"):
-        cell.build(10)
+    attack = cell.build(10)
+    assert isinstance(attack, AutoAttack)
+    assert [ball.epsilon for ball, _ in attack.phases] == [36.0, 24.0, 12.0]
+    assert (attack.num_starts, attack.num_apgd_targets, attack.num_targets) == (5, 5, 9)
 
 
 def test_auto_pgd_uses_what_the_ball_holds() -> None:

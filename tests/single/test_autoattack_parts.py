@@ -10,9 +10,11 @@ from dathvd.attacks.apgd import APGD, fallen, surface_point
 from dathvd.attacks.balls import BALLS
 from dathvd.attacks.climb import Climb
 from dathvd.attacks.losses import cross_entropy, dlr_to_target
+from dathvd.evaluation.autoattack import AutoAttack
 from dathvd.evaluation.autoattack.fab import fab
 from dathvd.evaluation.autoattack.hyperplane import onto_plane
 from dathvd.evaluation.autoattack.square import (
+    _L1Squares,
     _L2Squares,
     _LinfSquares,
     share_of,
@@ -24,8 +26,8 @@ from tests.single.small_models import lengths
 theirs = pytest.importorskip("pyautoattack", reason="the published code is the test's")
 
 COUNT, CLASSES, SIDE = 40, 6, 8
-RADII = {"linf": 0.02, "l2": 0.3}
-NAMES = {"linf": "Linf", "l2": "L2"}
+RADII = {"linf": 0.02, "l2": 0.3, "l1": 1.0}
+NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 NOISE = SampleNoise(0, torch.arange(COUNT))
 
 
@@ -59,12 +61,13 @@ def test_the_way_onto_a_plane_is_the_published_one_without_its_sorting(
     offset[:3] = 100.0  # the box ends before these planes
     normal[4] = 0.0
     expected = getattr(fab_projections, f"projection_{norm}")(points, normal, offset)
-    steps = onto_plane(points, normal, (normal * points).sum(dim=1) - offset, norm)
+    gap = (normal * points).sum(dim=1) - offset
+    steps = onto_plane(points, normal, gap, BALLS[norm].order)
     assert torch.allclose(steps, expected, atol=1e-9)
     assert not steps[4].any()
 
 
-@pytest.mark.parametrize("norm", RADII)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("aimed", [False, True])
 def test_auto_pgd_fools_where_the_published_code_does(norm: str, aimed: bool) -> None:
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -132,7 +135,8 @@ def test_square_takes_the_published_way_and_asks_less() -> None:
 
     model, images = task(channels=3, dtype=torch.float32)
     labels, epsilon, queries = model(images).argmax(dim=1), 0.03, 300
-    draws = _LinfSquares(images, epsilon, NOISE, 7)
+    ball = BALLS["linf"](epsilon)
+    draws = _LinfSquares(images, ball, NOISE, 7)
 
     class Published(SquareAttack):  # type: ignore[misc]
         calls = 0
@@ -165,7 +169,6 @@ def test_square_takes_the_published_way_and_asks_less() -> None:
         return logits
 
     down = torch.zeros(COUNT, dtype=torch.bool)
-    ball = BALLS["linf"](epsilon)
     for places, points in square(
         network, images, labels, ball, NOISE, 7, num_queries=queries
     ):
@@ -176,11 +179,109 @@ def test_square_takes_the_published_way_and_asks_less() -> None:
     assert asked < asked_there.sum()
 
 
+@pytest.mark.parametrize("norm, kind", [("l2", _L2Squares), ("l1", _L1Squares)])
+def test_windows_of_square_take_the_published_way(
+    norm: str, kind: type[_L2Squares]
+) -> None:
+    """Each image by itself, as the published code draws for those that are left."""
+    from pyautoattack.square import SquareAttack
+
+    model, images = task(channels=3, dtype=torch.float32)
+    labels, queries = model(images).argmax(dim=1), 60
+    ball = BALLS[norm](1.5 * RADII[norm])
+    fell = 0
+    for place in range(12):
+        own = NOISE.select(torch.tensor([place]))
+        batch = images[place : place + 1], labels[place : place + 1]
+        draws = kind(batch[0], ball, own, 7)
+
+        class Published(SquareAttack):  # type: ignore[misc]
+            numbers = patterns = 0
+            query: tuple[int, ...] = ()
+
+            def random_int(self, low: int = 0, high: int = 1) -> Tensor:
+                query, number = divmod(self.numbers, 4)
+                self.numbers += 1
+                which = (0, 2, 1, 3)[number]  # rows and columns take turns there
+                return torch.tensor([draws._below(high, query, which)])
+
+            def eta(self, side: int) -> Tensor:
+                query = self.patterns - SIDE**2  # the first ones are tiles of a pixel
+                self.patterns += 1
+                self.query = (query,) if query >= 0 else (-1, self.patterns - 1)
+                return draws._pattern(side, *self.query)
+
+            def random_choice(self, shape: list[int]) -> Tensor:
+                query, *tile = self.query
+                return draws._signs((1, 3, 1, 1), -2 - tile[0] if tile else query)
+
+        published = Published(
+            model,
+            norm=NAMES[norm],
+            eps=ball.epsilon,
+            n_queries=queries,
+            resc_schedule=False,
+            device="cpu",
+        )
+        published.init_hyperparam(images)
+        _, best = published.attack_single_run(*batch)
+        down = False
+        for _, points in square(model, *batch, ball, own, 7, num_queries=queries):
+            down = True
+            assert torch.allclose(points, best, atol=1e-5)
+        assert down == bool(model(best).argmax() != batch[1])
+        fell += down
+    assert 2 < fell < 10
+
+
+@pytest.mark.parametrize("aimed", [False, True])
+def test_auto_pgd_nears_an_l1_ball_from_larger_ones_as_published(
+    monkeypatch: pytest.MonkeyPatch, aimed: bool
+) -> None:
+    """With our projection, as the published one rounds to float32 and leaves what it
+    cut off a little above 0, which then counts as changed."""
+    from pyautoattack import autopgd_base as base
+
+    monkeypatch.setattr(
+        base,
+        "L1_projection",
+        lambda images, change, epsilon: BALLS["l1"](epsilon).project(
+            images + change, images
+        )
+        - images
+        - change,
+    )
+    monkeypatch.setattr(
+        base, "L0_norm", lambda x: (x.abs() > 1e-9).flatten(1).sum(dim=1)
+    )
+    model, images = task()
+    labels = model(images).argmax(dim=1)
+    aims = seconds(model, images) if aimed else None
+    own = AutoAttack("l1", RADII["l1"], num_classes=CLASSES)
+    kind = base.APGDAttack_targeted if aimed else base.APGDAttack
+    attack = kind(model, n_iter=100, norm="L1", eps=RADII["l1"], device="cpu")
+    attack.init_hyperparam(images)
+    attack.y_target = aims
+    radii, steps = zip(*((ball.epsilon, steps) for ball, steps in own.phases))
+    assert steps == (30, 30, 40)
+    assert radii == pytest.approx([3 * attack.eps, 2 * attack.eps, attack.eps])
+    draw = NOISE.normal(images.shape, 5).to(images.dtype)
+    monkeypatch.setattr(torch, "randn_like", lambda like: draw.clone())
+    _, robust, _, _ = attack.decr_eps_pgd(images, labels, radii, steps)
+    down = torch.zeros(COUNT, dtype=torch.bool)
+    for places, points in own._apgd(model, images, labels, aims, NOISE, 5):
+        down[places] = True
+        assert lengths(points - images[places], "l1").max() <= RADII["l1"] + 1e-9
+    assert torch.equal(down, robust == 0)
+    assert 4 < down.sum() < COUNT - 4
+
+
 def test_squares_of_l2_have_the_published_pattern_and_stay_on_the_sphere() -> None:
     from pyautoattack.square import SquareAttack
 
     model, images = task(channels=3, dtype=torch.float32)
-    draws = _L2Squares(images, 0.4, NOISE, 7)
+    ball = BALLS["l2"](0.4)
+    draws = _L2Squares(images, ball, NOISE, 7)
     published = SquareAttack(model, norm="L2", eps=0.4, device="cpu")
     for side in (1, 2, 3, 5, 8):
         expected, pattern = published.eta(side), draws._pattern(side, 0)
@@ -188,7 +289,7 @@ def test_squares_of_l2_have_the_published_pattern_and_stay_on_the_sphere() -> No
             expected, pattern.T, atol=1e-6
         )
     inside = torch.full_like(images, 0.5)
-    draws = _L2Squares(inside, 0.4, NOISE, 7)
+    draws = _L2Squares(inside, ball, NOISE, 7)
     points = draws.first()
     for query in (0, 100, 3000):
         _, points = draws.next(points, query)

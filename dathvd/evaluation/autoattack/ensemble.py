@@ -2,8 +2,10 @@
 
 Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of
 Diverse Parameter-free Attacks, ICML 2020: APGD on the cross-entropy, targeted APGD on
-the DLR loss, targeted FAB, and Square with 5,000 queries, each on what is left. What
-is here is this package's own code of it: an image leaves an attack as soon as it falls
+the DLR loss, targeted FAB, and Square with 5,000 queries, each on what is left. In L1
+balls, as they give them in Mind the Box (ICML 2021), APGD nears the ball from larger
+ones, with five starts and five targets. What is here is this package's own code of
+it: an image leaves an attack as soon as it falls
 and its random numbers are its own, so that images may be grouped in any way.
 """
 
@@ -19,7 +21,7 @@ from dathvd.attacks.apgd import APGD, fallen, surface_point
 from dathvd.attacks.attack import JudgingAttack, correct_on
 from dathvd.attacks.balls import Ball
 from dathvd.attacks.forward import Forward
-from dathvd.attacks.losses import dlr_to_target
+from dathvd.attacks.losses import cross_entropy, dlr_to_target
 from dathvd.attacks.network import Network, attacked
 from dathvd.convolutions import kernel_for
 from dathvd.errors import UserError, choose
@@ -32,8 +34,14 @@ from dathvd.noise import SampleNoise
 NUM_STEPS = 100
 _STREAM = 20_000
 _STREAMS_APART = 20_000
+_STARTS_APART = 100
 _TARGETS = 9
 """Classes that the targeted attacks aim at, where there are so many wrong ones."""
+_L1_STARTS, _L1_TARGETS = 5, 5
+"""Starts of the untargeted APGD in an L1 ball, and classes that the targeted one aims
+at there."""
+_L1_PHASES = ((3, 30), (2, 30), (1, 40))
+"""How APGD nears an L1 ball: radii, as multiples of the ball's, and steps in each."""
 _MIN_CLASSES = 4
 """The targeted DLR loss divides by a difference of the four highest logits."""
 
@@ -106,7 +114,7 @@ class AutoAttack(JudgingAttack):
     """The standard version.
 
     Args:
-        norm: linf or l2.
+        norm: linf, l2 or l1.
         epsilon: the radius, in pixel units, above 0.
         num_classes: of the task, at least 4.
         forward: how the network runs while it is attacked; None takes ``exact``.
@@ -128,13 +136,16 @@ class AutoAttack(JudgingAttack):
                 f"attack autoattack: the targeted DLR loss needs {_MIN_CLASSES} "
                 f"classes, this task has {num_classes}; use pgd and pgd-margin"
             )
-        if norm == "l1":
-            raise UserError(
-                "attack autoattack: FAB and Square have no L1 form here; take apgd, "
-                "pgd and pgd-margin in the L1 ball"
-            )
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
+        in_l1 = self.ball.order == 1
+        self.phases = [(self.ball, NUM_STEPS)]
+        if in_l1:
+            self.phases = [(BALLS[norm](n * epsilon), steps) for n, steps in _L1_PHASES]
+        self.num_starts = _L1_STARTS if in_l1 else 1
         self.num_targets = min(_TARGETS, num_classes - 1)
+        self.num_apgd_targets = min(
+            self.num_targets, _L1_TARGETS if in_l1 else _TARGETS
+        )
         searches: dict[str, Search] = {
             "apgd-ce": self._apgd_ce,
             "apgd-t": self._apgd_t,
@@ -170,34 +181,36 @@ class AutoAttack(JudgingAttack):
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Found:
         doubts_of(network, images)
-        start = surface_point(self.ball, images, noise, _STREAM)
-        attack = APGD(self.ball, num_steps=NUM_STEPS)
-        yield from fallen(network, images, labels, None, start, attack)
+
+        def search(places: Tensor, noise: SampleNoise, start: int) -> Found:
+            batch = images[places], labels[places]
+            stream = _STREAM + start * _STARTS_APART
+            yield from self._apgd(network, *batch, None, noise, stream)
+
+        yield from _in_turn(self.num_starts, images, noise, search)
 
     def _apgd_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Found:
-        attack = APGD(self.ball, num_steps=NUM_STEPS, loss=dlr_to_target)
+        ranks = _ranks(network, images)
 
-        def search(
-            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
-        ) -> Found:
-            start = surface_point(self.ball, images, noise, _STREAM + 1 + rank)
-            yield from fallen(network, images, labels, aims, start, attack)
+        def search(places: Tensor, noise: SampleNoise, rank: int) -> Found:
+            batch = images[places], labels[places], ranks[places, 1 + rank]
+            stream = _STREAM + 2 + rank
+            yield from self._apgd(network, *batch, noise, stream)
 
-        yield from self._each_target(network, images, labels, noise, search)
+        yield from _in_turn(self.num_apgd_targets, images, noise, search)
 
     def _fab_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Found:
-        def search(
-            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
-        ) -> Found:
-            yield from fab(
-                network, images, labels, aims, self.ball, num_steps=NUM_STEPS
-            )
+        ranks = _ranks(network, images)
 
-        yield from self._each_target(network, images, labels, noise, search)
+        def search(places: Tensor, noise: SampleNoise, rank: int) -> Found:
+            batch = images[places], labels[places], ranks[places, 1 + rank]
+            yield from fab(network, *batch, self.ball, num_steps=NUM_STEPS)
+
+        yield from _in_turn(self.num_targets, images, noise, search)
 
     def _square(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -205,33 +218,61 @@ class AutoAttack(JudgingAttack):
         stream = _STREAM + _STREAMS_APART
         yield from square(network, images, labels, self.ball, noise, stream)
 
-    def _each_target(
+    def _apgd(
         self,
         network: Network,
         images: Tensor,
         labels: Tensor,
+        targets: Tensor | None,
         noise: SampleNoise,
-        search: Callable[[Tensor, Tensor, Tensor, SampleNoise, int], Found],
+        stream: int,
     ) -> Found:
-        """The search for each of the next classes, on what is left by those before."""
-        with torch.no_grad():
-            ranks = network(images).argsort(dim=1, descending=True)
-        places = torch.arange(len(images), device=images.device)
-        for rank in range(1, self.num_targets + 1):
-            aims = ranks[places, rank]
-            standing = torch.ones_like(places, dtype=torch.bool)
-            own = noise.select(places)
-            for found, points in search(
-                images[places], labels[places], aims, own, rank
-            ):
-                yield places[found], points
-                standing[found] = False
-            places = places[standing]
-            if len(places) == 0:
-                return
+        """One run from one start, towards the targets if there are any."""
+        loss = cross_entropy if targets is None else dlr_to_target
+        (ball, num_steps), *smaller = self.phases
+        points = surface_point(ball, images, noise, stream)
+        for following in smaller:
+            attack = APGD(ball, num_steps=num_steps, loss=loss, warm=True)
+            climb = attack.climb(network, images, labels, targets, points)
+            ball, num_steps = following
+            points = ball.project(climb.best, images)
+        attack = APGD(ball, num_steps=num_steps, loss=loss, warm=True)
+        yield from fallen(network, images, labels, targets, points, attack)
 
     def __repr__(self) -> str:
         return f"AutoAttack({self.ball})"
+
+
+def _ranks(network: Network, images: Tensor) -> Tensor:
+    """The classes of each image, those of the highest logits first."""
+    with torch.no_grad():
+        return network(images).argsort(dim=1, descending=True)
+
+
+def _in_turn(
+    count: int,
+    images: Tensor,
+    noise: SampleNoise,
+    search: Callable[[Tensor, SampleNoise, int], Found],
+) -> Found:
+    """A number of searches, each on what is left by those before it.
+
+    Args:
+        count: of searches.
+        images: ``[batch, ...]``.
+        noise: of these images.
+        search: takes the places of images in the batch, their noise, and the number of
+            the search from 0; finds places in those, and points.
+    """
+    places = torch.arange(len(images), device=images.device)
+    for number in range(count):
+        standing = torch.ones_like(places, dtype=torch.bool)
+        for found, points in search(places, noise.select(places), number):
+            yield places[found], points
+            standing[found] = False
+        places = places[standing]
+        if len(places) == 0:
+            return
 
 
 AUTOATTACK = EvaluationAttack(

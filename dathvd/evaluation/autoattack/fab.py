@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dathvd.attacks.attack import beside
-from dathvd.attacks.balls import Ball, LinfBall
+from dathvd.attacks.balls import Ball
 from dathvd.attacks.network import Network
 from dathvd.evaluation.autoattack.hyperplane import onto_plane
 
@@ -46,15 +46,14 @@ def fab(
     Yields:
         Places int64 ``[n]`` in ``images``, and misclassified points in the ball.
     """
-    norm = "linf" if isinstance(ball, LinfBall) else "l2"
     places = torch.arange(len(images), device=images.device)
     points = images
     for _ in range(num_steps):
-        points = _towards_boundary(network, points, images, labels, targets, norm)
+        points = _towards_boundary(network, points, images, labels, targets, ball.order)
         with torch.no_grad():
             wrong = network(points).argmax(dim=1) != labels
         change = points - images
-        near = wrong & (_length(change, norm) <= ball.epsilon)
+        near = wrong & (_length(change, ball.order) <= ball.epsilon)
         down = near.nonzero().squeeze(1)
         if len(down):
             yield places[down], points[down]
@@ -73,7 +72,7 @@ def _towards_boundary(
     images: Tensor,
     labels: Tensor,
     targets: Tensor,
-    norm: str,
+    order: float,
 ) -> Tensor:
     """The next points: between the projections of the last ones and of the images."""
     with torch.enable_grad():
@@ -88,13 +87,11 @@ def _towards_boundary(
         torch.cat([here, origin]),
         torch.cat([normal, normal]),
         torch.cat([gap, gap_of_images]),
-        norm,
+        order,
     )
     own, other = steps.split(len(points))
-    lengths = _length(own, norm).clamp_min_(_TINY), _length(other, norm).clamp_min_(
-        _TINY
-    )
-    bias = (lengths[0] / (lengths[0] + lengths[1])).clamp_max_(_LARGEST_BIAS)[:, None]
+    near, far = (_length(step, order).clamp_min_(_TINY) for step in (own, other))
+    bias = (near / (near + far)).clamp_max_(_LARGEST_BIAS)[:, None]
     moved = (here + _OVERSHOOT * own) * (1 - bias) + (
         origin + _OVERSHOOT * other
     ) * bias
@@ -102,7 +99,6 @@ def _towards_boundary(
     return following
 
 
-def _length(changes: Tensor, norm: str) -> Tensor:
-    order = torch.inf if norm == "linf" else 2
+def _length(changes: Tensor, order: float) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(changes.flatten(1), ord=order, dim=1)
     return length

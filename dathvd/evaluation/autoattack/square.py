@@ -1,8 +1,9 @@
 """Square: random search without gradients, by squares of one colour.
 
 Andriushchenko, Croce, Flammarion and Hein, Square Attack: A Query-efficient Black-box
-Adversarial Attack via Random Search, ECCV 2020. As in AutoAttack all images share the
-places of a query's squares.
+Adversarial Attack via Random Search, ECCV 2020; in L1 balls Croce and Hein, Mind the
+Box, ICML 2021, section 4. As in AutoAttack all images share the places of a query's
+squares.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dathvd.attacks.balls import Ball, LinfBall
+from dathvd.attacks.balls import Ball
 from dathvd.attacks.losses import margin
 from dathvd.attacks.network import Network
 from dathvd.noise import SampleNoise, hash_word
@@ -53,8 +54,7 @@ def square(
     Yields:
         Places int64 ``[n]`` in ``images``, and points that fool the network.
     """
-    make = _LinfSquares if isinstance(ball, LinfBall) else _L2Squares
-    squares = make(images, ball.epsilon, noise, stream)
+    squares = _KINDS[ball.order](images, ball, noise, stream)
     places = torch.arange(len(images), device=images.device)
     best = squares.first()
     lead = _lead(network, best, labels)
@@ -96,10 +96,10 @@ class _Squares(ABC):
     """Points that are asked next."""
 
     def __init__(
-        self, images: Tensor, epsilon: float, noise: SampleNoise, stream: int
+        self, images: Tensor, ball: Ball, noise: SampleNoise, stream: int
     ) -> None:
         self.images = images
-        self.epsilon = epsilon
+        self.ball = ball
         self._noise = noise
         self._stream = stream
         self._seed = noise.shared(stream)
@@ -135,11 +135,11 @@ class _LinfSquares(_Squares):
     """Each square is at one end of the ball, and each point in a corner of it."""
 
     def __init__(
-        self, images: Tensor, epsilon: float, noise: SampleNoise, stream: int
+        self, images: Tensor, ball: Ball, noise: SampleNoise, stream: int
     ) -> None:
-        super().__init__(images, epsilon, noise, stream)
-        self.low = (images - epsilon).clamp_(0.0, 1.0)
-        self.high = (images + epsilon).clamp_(0.0, 1.0)
+        super().__init__(images, ball, noise, stream)
+        self.low = (images - ball.epsilon).clamp_(0.0, 1.0)
+        self.high = (images + ball.epsilon).clamp_(0.0, 1.0)
 
     def first(self) -> Tensor:
         """Stripes of one pixel."""
@@ -175,6 +175,11 @@ class _LinfSquares(_Squares):
 class _L2Squares(_Squares):
     """Each square takes the change of another window, and what is left to the ball."""
 
+    power = 2
+    """The p of the lengths of windows and patterns."""
+    fall = 2
+    """The k-th ring of a pattern's pyramids adds 1/k to this power."""
+
     def first(self) -> Tensor:
         """Five by five tiles, each of its own sign."""
         change = torch.zeros_like(self.images)
@@ -188,7 +193,7 @@ class _L2Squares(_Squares):
                 pattern = self._pattern(side, -1, tile)
                 signs = self._signs((len(change), self.channels, 1, 1), -2 - tile)
                 window += (pattern * signs)[..., : window.shape[2], : window.shape[3]]
-        return self._on_sphere(change)
+        return self._within(change)
 
     def next(self, best: Tensor, query: int) -> tuple[Tensor, Tensor]:
         """The two windows of a query, of all images."""
@@ -204,47 +209,79 @@ class _L2Squares(_Squares):
         )
         union = torch.zeros_like(change[:1])
         union[taker], union[giver] = 1.0, 1.0
-        square = change.square()
-        whole = square.sum(dim=(1, 2, 3), keepdim=True)
-        both = (square * union).sum(dim=(2, 3), keepdim=True)
-        old = change[taker] / (_norm(change[taker]) + 1e-12)
+        powers = change.abs() ** self.power
+        whole = powers.sum(dim=(1, 2, 3), keepdim=True)
+        both = (powers * union).sum(dim=(2, 3), keepdim=True)
+        old = change[taker] / (_length(change[taker], self.power) + 1e-12)
         signs = self._signs((len(change), self.channels, 1, 1), query)
         new = old + self._pattern(side, query) * signs
-        left_over = (self.epsilon**2 - whole).clamp_min_(0.0) / self.channels
-        new = new / (_norm(new) + 1e-12) * (left_over + both).sqrt()
+        left_over = (self.ball.epsilon**self.power - whole).clamp_min_(0.0)
+        goal = self._goal(left_over / self.channels + both)
         change[giver] = 0.0
-        change[taker] = new
+        change[taker] = new / (_length(new, self.power) + 1e-12) * goal
         everyone = torch.arange(len(best), device=best.device)
-        return everyone, self._on_sphere(change)
+        return everyone, self._within(change)
 
-    def _on_sphere(self, change: Tensor) -> Tensor:
+    def _goal(self, budget: Tensor) -> Tensor:
+        """The length of a window's new change, from its power."""
+        return budget.sqrt()
+
+    def _within(self, change: Tensor) -> Tensor:
+        """Points at the ball's radius, clamped to the box."""
         length = change.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         unit = change / (length + 1e-12)
-        return (self.images + self.epsilon * unit).clamp_(0.0, 1.0)
+        return (self.images + self.ball.epsilon * unit).clamp_(0.0, 1.0)
 
     def _pattern(self, side: int, *draw: int) -> Tensor:
         """Two pyramids of opposite signs and of length 1 together (equation 2)."""
         half = side // 2
-        pattern = torch.cat([_pyramid(half, side), -_pyramid(side - half, side)])
-        pattern /= pattern.square().sum().sqrt()
+        up, down = (
+            _pyramid(rows, side, self.power, self.fall) for rows in (half, side - half)
+        )
+        pattern = torch.cat([up, -down])
+        pattern /= _length(pattern, self.power)
         if self._below(2, *draw, 9):
             pattern = pattern.T
         return pattern.to(self.images)
 
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """Rectangles around the middle, the k-th of height 1/k², of length 1 in all."""
+class _L1Squares(_L2Squares):
+    """The same with lengths of L1, steeper pyramids, and windows that take more than
+    there is, as the nearest points in the ball and the box then are sparser."""
+
+    power = 1
+    fall = 4
+
+    def _goal(self, budget: Tensor) -> Tensor:
+        return budget * self.channels
+
+    def _within(self, change: Tensor) -> Tensor:
+        return self.ball.project(self.images + change, self.images)
+
+
+_KINDS: dict[float, type[_Squares]] = {
+    torch.inf: _LinfSquares,
+    2.0: _L2Squares,
+    1.0: _L1Squares,
+}
+"""How squares change an image, by the order of the ball."""
+
+
+def _pyramid(height: int, width: int, power: int, fall: int) -> Tensor:
+    """Rectangles around the middle, the k-th of height k^-fall, of length 1 in all."""
     if height == 0:
         return torch.zeros(0, width)
     middle = height // 2, width // 2
     rows = (torch.arange(height) - middle[0]).abs()[:, None]
     columns = (torch.arange(width) - middle[1]).abs()[None]
     rings = torch.maximum(rows, columns)
-    heights = torch.arange(1, max(middle) + 2).double().pow(-2)
+    heights = torch.arange(1, max(middle) + 2).double().pow(-fall)
     tails = heights.flip(0).cumsum(0).flip(0)
     values = tails[rings].float()
-    return values / values.square().sum().sqrt()
+    return values / _length(values, power)
 
 
-def _norm(window: Tensor) -> Tensor:
-    return window.square().sum(dim=(2, 3), keepdim=True).sqrt()
+def _length(values: Tensor, power: int) -> Tensor:
+    """Of each matrix, with its last two dimensions left as 1."""
+    powers = values.abs() ** power
+    return powers.sum(dim=(-2, -1), keepdim=True) ** (1 / power)
