@@ -77,8 +77,33 @@ CONF
     fail "Slurm did not come up (the ends of its logs are above)"
 }
 
+# jobs would outlive the Slurm that could end them
+cancel_jobs() {
+    local jobs
+    for _ in $(seq 30); do
+        mapfile -t jobs < <(timeout 5 squeue -h -o %A 2>/dev/null)
+        [ "${#jobs[@]}" != 0 ] || return 0
+        timeout 5 scancel "${jobs[@]}" 2>/dev/null || true
+        sleep 0.5
+    done
+}
+
+# a step's own daemon goes on asking for the Slurm that it cannot reach any more
+end_steps() {
+    local dir=$1 process
+    for process in /proc/[0-9]*; do
+        [ "$(cat "$process/comm" 2>/dev/null)" = slurmstepd ] || continue
+        [ "$(readlink "$process/cwd")" != "$dir" ] || kill -9 "${process#/proc/}" || true
+    done
+}
+
 down() {
-    local dir=$1 name pid
+    local dir name pid
+    dir=$(cd "$1" && pwd)
+    export SLURM_CONF=$dir/slurm.conf
+    if kill -0 "$(cat "$dir/slurmctld.pid" 2>/dev/null)" 2>/dev/null; then
+        cancel_jobs
+    fi
     for name in slurmd slurmctld munge; do
         pid=$(cat "$dir/$name.pid" 2>/dev/null) || continue
         kill "$pid" 2>/dev/null || true
@@ -88,6 +113,7 @@ down() {
         done
         kill -9 "$pid" 2>/dev/null || true
     done
+    end_steps "$dir"
 }
 
 case ${1:-} in

@@ -241,8 +241,9 @@ def test_auto_attack_in_an_l1_ball_has_the_published_settings() -> None:
     cell = Grid(("autoattack",), (12.0,), norm="l1").cells(EvaluationAttackConfig())[0]
     attack = cell.build(10)
     assert isinstance(attack, AutoAttack)
-    assert [ball.epsilon for ball, _ in attack.phases] == [36.0, 24.0, 12.0]
-    assert (attack.num_starts, attack.num_apgd_targets, attack.num_targets) == (5, 5, 9)
+    assert attack.ball.epsilon == 12.0
+    assert (attack.runs.starts, attack.runs.targets) == (5, 5)
+    assert attack.runs.phases == ((3, 30), (2, 30), (1, 40))
 
 
 def test_auto_pgd_uses_what_the_ball_holds() -> None:

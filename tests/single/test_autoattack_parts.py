@@ -262,9 +262,8 @@ def test_auto_pgd_nears_an_l1_ball_from_larger_ones_as_published(
     attack = kind(model, n_iter=100, norm="L1", eps=RADII["l1"], device="cpu")
     attack.init_hyperparam(images)
     attack.y_target = aims
-    radii, steps = zip(*((ball.epsilon, steps) for ball, steps in own.phases))
-    assert steps == (30, 30, 40)
-    assert radii == pytest.approx([3 * attack.eps, 2 * attack.eps, attack.eps])
+    times, steps = zip(*own.runs.phases)
+    radii = [factor * RADII["l1"] for factor in times]
     draw = NOISE.normal(images.shape, 5).to(images.dtype)
     monkeypatch.setattr(torch, "randn_like", lambda like: draw.clone())
     _, robust, _, _ = attack.decr_eps_pgd(images, labels, radii, steps)

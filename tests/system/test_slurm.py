@@ -98,6 +98,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         subprocess.run([script, "down", str(folder)], timeout=60)
 
 
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of what runs there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_nothing_outlives_a_slurm_of_one_machine(tmp_path: Path) -> None:
+    script, folder = str(SLURM / "one-machine.sh"), tmp_path / "slurm"
+    subprocess.run([script, "up", str(folder)], check=True, timeout=90)
+    try:
+        cluster = Cluster(folder)
+        job = cluster.call("sbatch", "--parsable", "--wrap", "srun sleep 600")
+        deadline = time.monotonic() + 60
+        while not any("sleep 600" in line for line in processes_in(folder)):
+            assert time.monotonic() < deadline, cluster.state(job)
+            time.sleep(0.1)
+    finally:
+        subprocess.run([script, "down", str(folder)], check=True, timeout=90)
+    assert not processes_in(folder)
+
+
 def parameters(run_dir: Path) -> str:
     return str(json.loads((run_dir / "result.json").read_text())["parameters_sha256"])
 

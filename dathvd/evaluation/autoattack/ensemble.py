@@ -5,13 +5,15 @@ Diverse Parameter-free Attacks, ICML 2020: APGD on the cross-entropy, targeted A
 the DLR loss, targeted FAB, and Square with 5,000 queries, each on what is left. In L1
 balls, as they give them in Mind the Box (ICML 2021), APGD nears the ball from larger
 ones, with five starts and five targets. What is here is this package's own code of
-it: an image leaves an attack as soon as it falls
-and its random numbers are its own, so that images may be grouped in any way.
+it: an image leaves an attack as soon as it falls and its random numbers are its own, so
+that images may be grouped in any way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +39,6 @@ _STREAMS_APART = 20_000
 _STARTS_APART = 100
 _TARGETS = 9
 """Classes that the targeted attacks aim at, where there are so many wrong ones."""
-_L1_STARTS, _L1_TARGETS = 5, 5
-"""Starts of the untargeted APGD in an L1 ball, and classes that the targeted one aims
-at there."""
-_L1_PHASES = ((3, 30), (2, 30), (1, 40))
-"""How APGD nears an L1 ball: radii, as multiples of the ball's, and steps in each."""
 _MIN_CLASSES = 4
 """The targeted DLR loss divides by a difference of the four highest logits."""
 
@@ -64,6 +61,22 @@ def exact(model: nn.Module, device: torch.device) -> Forward:
         fold_batch_norm=True,
         winograd=True,
     )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of APGD in a ball."""
+
+    starts: int
+    """Of the untargeted attack."""
+    targets: int
+    """Classes that the targeted attack aims at, where there are so many wrong ones."""
+    phases: Sequence[tuple[int, int]]
+    """How a run nears the ball: radii, as multiples of the ball's, and steps there."""
+
+
+_IN_L1 = Runs(starts=5, targets=5, phases=((3, 30), (2, 30), (1, 40)))
+_ELSEWHERE = Runs(starts=1, targets=_TARGETS, phases=((1, NUM_STEPS),))
 
 
 class Stage(JudgingAttack):
@@ -137,15 +150,8 @@ class AutoAttack(JudgingAttack):
                 f"classes, this task has {num_classes}; use pgd and pgd-margin"
             )
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
-        in_l1 = self.ball.order == 1
-        self.phases = [(self.ball, NUM_STEPS)]
-        if in_l1:
-            self.phases = [(BALLS[norm](n * epsilon), steps) for n, steps in _L1_PHASES]
-        self.num_starts = _L1_STARTS if in_l1 else 1
-        self.num_targets = min(_TARGETS, num_classes - 1)
-        self.num_apgd_targets = min(
-            self.num_targets, _L1_TARGETS if in_l1 else _TARGETS
-        )
+        self.runs = _IN_L1 if self.ball.order == 1 else _ELSEWHERE
+        self.num_wrong = num_classes - 1
         searches: dict[str, Search] = {
             "apgd-ce": self._apgd_ce,
             "apgd-t": self._apgd_t,
@@ -187,7 +193,7 @@ class AutoAttack(JudgingAttack):
             stream = _STREAM + start * _STARTS_APART
             yield from self._apgd(network, *batch, None, noise, stream)
 
-        yield from _in_turn(self.num_starts, images, noise, search)
+        yield from _in_turn(self.runs.starts, images, noise, search)
 
     def _apgd_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -199,7 +205,8 @@ class AutoAttack(JudgingAttack):
             stream = _STREAM + 2 + rank
             yield from self._apgd(network, *batch, noise, stream)
 
-        yield from _in_turn(self.num_apgd_targets, images, noise, search)
+        count = min(self.runs.targets, self.num_wrong)
+        yield from _in_turn(count, images, noise, search)
 
     def _fab_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -210,7 +217,8 @@ class AutoAttack(JudgingAttack):
             batch = images[places], labels[places], ranks[places, 1 + rank]
             yield from fab(network, *batch, self.ball, num_steps=NUM_STEPS)
 
-        yield from _in_turn(self.num_targets, images, noise, search)
+        count = min(_TARGETS, self.num_wrong)
+        yield from _in_turn(count, images, noise, search)
 
     def _square(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -229,15 +237,16 @@ class AutoAttack(JudgingAttack):
     ) -> Found:
         """One run from one start, towards the targets if there are any."""
         loss = cross_entropy if targets is None else dlr_to_target
-        (ball, num_steps), *smaller = self.phases
-        points = surface_point(ball, images, noise, stream)
-        for following in smaller:
-            attack = APGD(ball, num_steps=num_steps, loss=loss, warm=True)
+        kind, epsilon = type(self.ball), self.ball.epsilon
+        attacks = [
+            APGD(kind(times * epsilon), num_steps=steps, loss=loss, warm=True)
+            for times, steps in self.runs.phases
+        ]
+        points = surface_point(attacks[0].ball, images, noise, stream)
+        for attack, following in pairwise(attacks):
             climb = attack.climb(network, images, labels, targets, points)
-            ball, num_steps = following
-            points = ball.project(climb.best, images)
-        attack = APGD(ball, num_steps=num_steps, loss=loss, warm=True)
-        yield from fallen(network, images, labels, targets, points, attack)
+            points = following.ball.project(climb.best, images)
+        yield from fallen(network, images, labels, targets, points, attacks[-1])
 
     def __repr__(self) -> str:
         return f"AutoAttack({self.ball})"
