@@ -6,15 +6,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dathvd.benchmark.convergence.fit import over_seeds, rate, running_averages
-from dathvd.benchmark.convergence.report import plot, to_table
+from dathvd.benchmark.convergence.report import draw_slope, plot, to_table
 from dathvd.benchmark.convergence.study import Curve, base_config
 from dathvd.benchmark.convergence.theory import horizon_rate, sentences
 from dathvd.benchmark.convergence.variants import BASE, CODECS, STEPS, Study
 from dathvd.config import load_config
 from dathvd.errors import UserError
+from dathvd.report.plots import new_figure
 from tests.processes import DATHVD, run
 
 TINY = [
@@ -112,6 +114,17 @@ def test_the_rate_over_horizons_and_the_verdicts(tmp_path: Path) -> None:
     assert to_table(curves, errors, "title").row_count == 5
     plot(curves, study(), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("falls", [0.5, -0.5])
+def test_the_theorems_slope_lies_over_all_steps(falls: float) -> None:
+    """Also where the curve rises, and is highest at its end."""
+    axes = new_figure(4, 3).subplots()
+    draw_slope(axes, curve(STEPS, "64", falls, 64, 0.0))
+    (line,) = axes.get_lines()
+    x, y = (np.log(np.asarray(values, float)) for values in line.get_data())
+    assert np.exp(x) == pytest.approx([1, 64])
+    assert y[1] - y[0] == pytest.approx(-0.5 * (x[1] - x[0]))
 
 
 def test_too_few_steps_are_refused() -> None:

@@ -94,7 +94,7 @@ def _draw(axes: Axes, members: Sequence[tuple[str, Curve]]) -> None:
         axes.fill_between(
             curve.steps, list(lowest), list(highest), color=colour, alpha=0.15
         )
-    _draw_slope(axes, members)
+    draw_slope(axes, members[0][1])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_minor_formatter(lambda step, place: "")  # they would overlap
@@ -103,13 +103,12 @@ def _draw(axes: Axes, members: Sequence[tuple[str, Curve]]) -> None:
     axes.legend(fontsize=8)
 
 
-def _draw_slope(axes: Axes, members: Sequence[tuple[str, Curve]]) -> None:
-    """A dashed line of the theorem's rate, through the first curve's highest point."""
-    curve = members[0][1]
+def draw_slope(axes: Axes, curve: Curve) -> None:
+    """A dashed line of the theorem's rate, through the curve's highest point."""
     means = [statistics.fmean(values) for values in zip(*curve.averages, strict=True)]
     top = means.index(max(means))
-    steps = curve.steps[top], curve.steps[-1]
-    ends = [means[top] * (step / steps[0]) ** -RATE for step in steps]
+    steps = curve.steps[0], curve.steps[-1]
+    ends = [means[top] * (step / curve.steps[top]) ** -RATE for step in steps]
     axes.plot(steps, ends, "--", color="0.5", linewidth=1, label=f"T^-{RATE:g}")
 
 
