@@ -40,6 +40,7 @@ def assert_no_bit_changes(*settings: str) -> None:
         assert torch.equal(tensor, recomputed_[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_of_each_kind())
 def test_every_network(name: str) -> None:
     size = 32 if name.startswith("convnext") else 8

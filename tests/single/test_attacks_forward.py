@@ -205,6 +205,7 @@ def test_bf16_keeps_the_precision_of_images_and_logits() -> None:
         assert 0 < float((logits - exact).detach().abs().max()) < 0.1
 
 
+@pytest.mark.slow
 def test_compiled_network_is_the_same_function(monkeypatch: Any) -> None:
     # all but the machine code, whose making takes most of a minute
     backend = functools.partial(torch.compile, backend="aot_eager")

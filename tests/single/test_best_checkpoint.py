@@ -93,6 +93,7 @@ def test_it_stays_beside_the_newest_and_both_are_judged(
     assert "robust, best checkpoint (step 4)" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("probed")
 @pytest.mark.parametrize("left_after", [1, 5, 6])
 def test_a_run_that_was_left_chooses_the_same(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import click
+import pytest
 
 from dathvd.cli import COMMANDS, GROUPS, cli
 from tests.processes import DATHVD, environment, run
@@ -42,6 +43,7 @@ def test_help_imports_neither_torch_nor_horovod() -> None:
     assert done.stdout.rstrip().endswith("set()"), done.output
 
 
+@pytest.mark.slow
 def test_a_worker_starts_without_what_few_runs_need() -> None:
     script = (
         "import sys, dathvd.training.run\n"
@@ -112,6 +114,7 @@ def test_show_config_prints_what_a_run_would_use() -> None:
     assert f"epsilon: {8 / 255}" in done.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_run_that_is_not_there() -> None:
     done = run([DATHVD, "evaluate", "nowhere"])
     assert done.code == 2

@@ -52,6 +52,7 @@ def load(*extra: Path) -> Dataset:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.npz", "a-images.npy"])
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_images_take_no_memory_of_their_own(

@@ -142,6 +142,7 @@ def test_the_doctor_finds_this_environment_fit(tmp_path: Path) -> None:
     assert any(line.startswith("ok    Start ") for line in lines), done.output
 
 
+@pytest.mark.slow
 def test_a_broken_horovod_is_exit_code_1(tmp_path: Path) -> None:
     broken = tmp_path / "horovod"
     broken.mkdir()

@@ -77,6 +77,7 @@ def export(run: Path, form: str, **fields: Any) -> Difference:
     return difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_form_is_the_same_function(tmp_path: Path, form: str, name: str) -> None:

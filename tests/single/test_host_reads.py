@@ -84,6 +84,7 @@ def recorded(config: Config, codec: str = "none", exchange: str = "auto") -> Hos
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_read_a_step(name: str) -> None:
     config = load_config(None, [*SMALL, *VARIANTS[name]])
@@ -102,6 +103,7 @@ def test_synchronised_batch_norm_reads_nothing_itself() -> None:
     assert found.reads == [] and found.blocking_copies == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "codec,exchange",
     [(name, way) for name, codec in COMPRESSORS.items() for way in codec.exchanges],

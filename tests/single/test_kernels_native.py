@@ -90,6 +90,7 @@ def test_same_bits_for_what_is_not_finite(
             assert_same_bits(codec, values, vector("normal", size, 5))
 
 
+@pytest.mark.slow
 @built
 @ALL
 @TARGETS

@@ -340,6 +340,7 @@ def test_a_field_that_is_set_stays() -> None:
         assert again == config
 
 
+@pytest.mark.slow
 def test_layerwise_optimizers_do_without_torchs_compiler() -> None:
     """Its import would take a second of every rank's start."""
     script = (

@@ -161,6 +161,7 @@ def test_a_temperature_over_robust_weights_is_convicted(
     assert outcome["the loss matters little"] is False, outcome
 
 
+@pytest.mark.slow
 def test_a_quantised_input_is_flagged(
     dataset: Dataset, plain: nn.Module, surrogate: nn.Module, tmp_path: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_quantised_input_is_flagged(
         assert outcome[name] is False, outcome
 
 
+@pytest.mark.slow
 def test_a_saturated_softmax_is_flagged(
     dataset: Dataset, plain: nn.Module, surrogate: nn.Module, tmp_path: Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_saturated_softmax_is_flagged(
         assert outcome[name] is False, outcome
 
 
+@pytest.mark.slow
 def test_a_surrogate_that_cannot_read_decides_nothing(
     dataset: Dataset, plain: nn.Module, tmp_path: Path
 ) -> None:

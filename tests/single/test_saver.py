@@ -120,6 +120,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_minutes_decide_when_but_not_what(tmp_path: Path) -> None:
     hashes = {}
     for name, minutes in (("never", "0"), ("often", "1e-9")):

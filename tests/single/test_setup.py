@@ -126,6 +126,7 @@ def without_comments(lines: str) -> list[str]:
     return [line for line in lines.splitlines() if line and not line.startswith("#")]
 
 
+@pytest.mark.slow
 def test_a_forged_file_is_refused(tmp_path: Path) -> None:
     """pip is the real one; the file's name and version are right, its hash is not."""
     wheel = tmp_path / "forged-1.0-py3-none-any.whl"

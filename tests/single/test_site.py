@@ -52,6 +52,7 @@ def parsed(page: Path) -> Loaded:
     return found
 
 
+@pytest.mark.slow
 def test_every_page_is_rendered(site: Path) -> None:
     for page in DOCS.rglob("*.md"):
         assert (site / page.relative_to(DOCS)).with_suffix(".html").exists(), page

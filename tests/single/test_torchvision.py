@@ -50,6 +50,7 @@ def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         shim._import()
 
 
+@pytest.mark.slow
 def test_nothing_imports_torchvision_before_it_is_needed() -> None:
     found = python(
         "import sys, dathvd.models, dathvd.data, dathvd.optim\n"

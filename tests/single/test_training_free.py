@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import horovod.torch as hvd
+import pytest
 import torch
 
 from dathvd.config import Config, load_config
@@ -46,6 +47,7 @@ def test_two_passes_of_half_the_size_equal_one() -> None:
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_passes_are_as_robust_as_one() -> None:
     overrides = ["model.name=mlp", "optimizer.momentum=0.9", "train.batch_size=128"]
     overrides += ["evaluation.max_samples=200", "attack.epsilon=0.15"]

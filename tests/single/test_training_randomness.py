@@ -53,6 +53,7 @@ def advance(state: TrainingState, last: int) -> TrainingState:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_of_each_kind())
 def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
     """Of every kind of network: what another process drew meanwhile decides nothing."""
@@ -69,6 +70,7 @@ def test_a_step_is_a_function_of_the_state_and_the_seed(name: str) -> None:
     assert parameters_sha256(network) == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_resnet", "convnext_tiny"])
 def test_two_steps_and_one_resumed_are_three(name: str, tmp_path: Path) -> None:
     config = configured(name)
