@@ -67,7 +67,8 @@ def test_jobs_run_in_order_on_as_many_slots_as_they_need(tmp_path: Path) -> None
     wait_for(lambda: states(runs) == ["finished"] * 4)
     assert [starts(run) for run in runs] == [1] * 4
     first = [(run / "starts").stat().st_mtime for run in runs]
-    assert first == sorted(first)
+    # two are let in together, and either may be the first to get going
+    assert first[0] < min(first[1:3]) and max(first[1:3]) < first[3]
     exits = [record.read_exit(run, 1) for run in runs]
     ends = [exit.at for exit in exits if exit is not None]
     assert len(ends) == 4
