@@ -50,6 +50,7 @@ def exact_margins(
     return nearest.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", RADII)
 def test_it_finds_exactly_what_there_is_in_a_linear_model(norm: str) -> None:
     model = linear()

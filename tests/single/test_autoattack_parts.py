@@ -179,6 +179,7 @@ def test_square_takes_the_published_way_and_asks_less() -> None:
     assert asked < asked_there.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm, kind", [("l2", _L2Squares), ("l1", _L1Squares)])
 def test_windows_of_square_take_the_published_way(
     norm: str, kind: type[_L2Squares]

@@ -60,6 +60,7 @@ def test_a_sample_is_corrupted_alike_in_any_batch(
     assert corrupt(name, 3, images[:0], noise_of(0)).shape == images[:0].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"saturate"}))
 def test_severities_grow(name: str) -> None:
     for side in (32, 96):

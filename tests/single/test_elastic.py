@@ -188,6 +188,7 @@ def test_an_error_of_the_program_is_not_tried_for_ever(
     assert "the same error at step 0 twice" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_machine_is_tried_again(tmp_path: Path) -> None:
     ends = [RankEnded(0, "a", 1, "cannot write x: Input/output error")]
     assert job(tmp_path, ends, num_proc=1, restarts=2).run() == 1

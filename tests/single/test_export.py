@@ -141,6 +141,7 @@ def test_a_checkpoint_and_weights_are_chosen(tmp_path: Path) -> None:
     assert code == 2 and "expected last, best, or a number of steps" in text
 
 
+@pytest.mark.slow
 def test_onnx_says_its_names_and_a_free_batch(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     run = save_run(tmp_path / "run", NORMALISED)
@@ -220,6 +221,7 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_strangers_run_is_exported_without_its_code(
     tmp_path: Path, trace: Path, form: str

@@ -101,6 +101,7 @@ def test_the_page_tells_what_the_table_tells() -> None:
     assert to_table(1024, 8, (1, 10, 100, 400)) in page.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     plot_scale(64, 8, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")

@@ -235,6 +235,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 def test_training_does_not_notice(runs: dict[str, Path]) -> None:
     hashes = {
         (result["parameters_sha256"], result["ema_parameters_sha256"])
