@@ -151,7 +151,6 @@ class AutoAttack(JudgingAttack):
             )
         self.ball = choose("attack.norm", norm, BALLS)(epsilon)
         self.runs = _IN_L1 if self.ball.order == 1 else _ELSEWHERE
-        self.num_wrong = num_classes - 1
         searches: dict[str, Search] = {
             "apgd-ce": self._apgd_ce,
             "apgd-t": self._apgd_t,
@@ -198,27 +197,26 @@ class AutoAttack(JudgingAttack):
     def _apgd_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Found:
-        ranks = _ranks(network, images)
+        def search(
+            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
+        ) -> Found:
+            stream = _STREAM + 1 + rank
+            yield from self._apgd(network, images, labels, aims, noise, stream)
 
-        def search(places: Tensor, noise: SampleNoise, rank: int) -> Found:
-            batch = images[places], labels[places], ranks[places, 1 + rank]
-            stream = _STREAM + 2 + rank
-            yield from self._apgd(network, *batch, noise, stream)
-
-        count = min(self.runs.targets, self.num_wrong)
-        yield from _in_turn(count, images, noise, search)
+        count = self.runs.targets
+        yield from _each_target(network, images, labels, noise, count, search)
 
     def _fab_t(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
     ) -> Found:
-        ranks = _ranks(network, images)
+        def search(
+            images: Tensor, labels: Tensor, aims: Tensor, noise: SampleNoise, rank: int
+        ) -> Found:
+            yield from fab(
+                network, images, labels, aims, self.ball, num_steps=NUM_STEPS
+            )
 
-        def search(places: Tensor, noise: SampleNoise, rank: int) -> Found:
-            batch = images[places], labels[places], ranks[places, 1 + rank]
-            yield from fab(network, *batch, self.ball, num_steps=NUM_STEPS)
-
-        count = min(_TARGETS, self.num_wrong)
-        yield from _in_turn(count, images, noise, search)
+        yield from _each_target(network, images, labels, noise, _TARGETS, search)
 
     def _square(
         self, network: Network, images: Tensor, labels: Tensor, noise: SampleNoise
@@ -252,10 +250,25 @@ class AutoAttack(JudgingAttack):
         return f"AutoAttack({self.ball})"
 
 
-def _ranks(network: Network, images: Tensor) -> Tensor:
-    """The classes of each image, those of the highest logits first."""
+def _each_target(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    noise: SampleNoise,
+    count: int,
+    search: Callable[[Tensor, Tensor, Tensor, SampleNoise, int], Found],
+) -> Found:
+    """The search for each of the next ``count`` classes, or of all where there are
+    fewer; it takes images, labels, the class aimed at, noise, and its rank from 1."""
     with torch.no_grad():
-        return network(images).argsort(dim=1, descending=True)
+        ranks = network(images).argsort(dim=1, descending=True)
+
+    def aimed(places: Tensor, noise: SampleNoise, number: int) -> Found:
+        rank = 1 + number
+        batch = images[places], labels[places], ranks[places, rank]
+        yield from search(*batch, noise, rank)
+
+    yield from _in_turn(min(count, ranks.shape[1] - 1), images, noise, aimed)
 
 
 def _in_turn(

@@ -175,8 +175,6 @@ class _LinfSquares(_Squares):
 class _L2Squares(_Squares):
     """Each square takes the change of another window, and what is left to the ball."""
 
-    power = 2
-    """The p of the lengths of windows and patterns."""
     fall = 2
     """The k-th ring of a pattern's pyramids adds 1/k to this power."""
 
@@ -209,16 +207,17 @@ class _L2Squares(_Squares):
         )
         union = torch.zeros_like(change[:1])
         union[taker], union[giver] = 1.0, 1.0
-        powers = change.abs() ** self.power
+        order = self.ball.order
+        powers = change.abs() ** order
         whole = powers.sum(dim=(1, 2, 3), keepdim=True)
         both = (powers * union).sum(dim=(2, 3), keepdim=True)
-        old = change[taker] / (_length(change[taker], self.power) + 1e-12)
+        old = change[taker] / (_length(change[taker], order) + 1e-12)
         signs = self._signs((len(change), self.channels, 1, 1), query)
         new = old + self._pattern(side, query) * signs
-        left_over = (self.ball.epsilon**self.power - whole).clamp_min_(0.0)
+        left_over = (self.ball.epsilon**order - whole).clamp_min_(0.0)
         goal = self._goal(left_over / self.channels + both)
         change[giver] = 0.0
-        change[taker] = new / (_length(new, self.power) + 1e-12) * goal
+        change[taker] = new / (_length(new, order) + 1e-12) * goal
         everyone = torch.arange(len(best), device=best.device)
         return everyone, self._within(change)
 
@@ -236,10 +235,11 @@ class _L2Squares(_Squares):
         """Two pyramids of opposite signs and of length 1 together (equation 2)."""
         half = side // 2
         up, down = (
-            _pyramid(rows, side, self.power, self.fall) for rows in (half, side - half)
+            _pyramid(rows, side, self.ball.order, self.fall)
+            for rows in (half, side - half)
         )
         pattern = torch.cat([up, -down])
-        pattern /= _length(pattern, self.power)
+        pattern /= _length(pattern, self.ball.order)
         if self._below(2, *draw, 9):
             pattern = pattern.T
         return pattern.to(self.images)
@@ -249,7 +249,6 @@ class _L1Squares(_L2Squares):
     """The same with lengths of L1, steeper pyramids, and windows that take more than
     there is, as the nearest points in the ball and the box then are sparser."""
 
-    power = 1
     fall = 4
 
     def _goal(self, budget: Tensor) -> Tensor:
@@ -267,7 +266,7 @@ _KINDS: dict[float, type[_Squares]] = {
 """How squares change an image, by the order of the ball."""
 
 
-def _pyramid(height: int, width: int, power: int, fall: int) -> Tensor:
+def _pyramid(height: int, width: int, order: float, fall: int) -> Tensor:
     """Rectangles around the middle, the k-th of height k^-fall, of length 1 in all."""
     if height == 0:
         return torch.zeros(0, width)
@@ -278,10 +277,10 @@ def _pyramid(height: int, width: int, power: int, fall: int) -> Tensor:
     heights = torch.arange(1, max(middle) + 2).double().pow(-fall)
     tails = heights.flip(0).cumsum(0).flip(0)
     values = tails[rings].float()
-    return values / _length(values, power)
+    return values / _length(values, order)
 
 
-def _length(values: Tensor, power: int) -> Tensor:
+def _length(values: Tensor, order: float) -> Tensor:
     """Of each matrix, with its last two dimensions left as 1."""
-    powers = values.abs() ** power
-    return powers.sum(dim=(-2, -1), keepdim=True) ** (1 / power)
+    powers = values.abs() ** order
+    return powers.sum(dim=(-2, -1), keepdim=True) ** (1 / order)
