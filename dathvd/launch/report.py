@@ -11,6 +11,9 @@ _STARTED = "@dathvd-rank-started "
 _ENDED = "@dathvd-rank-ended "
 # what horovodrun and mpirun --tag-output put before a line
 _TAG = re.compile(rb"^\[\d+(?:,\d+)?\]<std(?:out|err)>:")
+# Open MPI 4 says this where the process that reaches a host was quicker to begin than
+# its parent was to put it into a process group: the process has done so itself.
+_CHATTER = re.compile(rb"^\[[^\]]+:\d+\] plm:rsh: Warning: setpgid\(.* in parent ")
 _ERROR = re.compile(r"^(?:\[rank \d+\] )?dathvd: error: ")
 
 
@@ -61,6 +64,11 @@ def read_line(line: bytes) -> RankStarted | RankEnded | bytes:
             except (ValueError, TypeError):
                 return line
     return line
+
+
+def is_chatter(line: bytes) -> bool:
+    """Whether a line is a launcher's warning of what does no harm."""
+    return _CHATTER.match(line) is not None
 
 
 def error_text(line: str) -> str | None:

@@ -15,7 +15,13 @@ from typing import IO, BinaryIO
 
 from dathvd.errors import TEMPORARY_FAILURE
 from dathvd.launch.keeper import Keeper
-from dathvd.launch.report import RankEnded, RankStarted, first_cause, read_line
+from dathvd.launch.report import (
+    RankEnded,
+    RankStarted,
+    first_cause,
+    is_chatter,
+    read_line,
+)
 from dathvd.launch.signals import StopSignals
 from dathvd.launch.stall import is_stopped
 from dathvd.launch.tree import ask_to_save, end_tree, kill_ranks
@@ -188,6 +194,8 @@ class Attempt:
         return self._outcome
 
     def _take(self, line: bytes, target: BinaryIO) -> None:
+        if is_chatter(line):
+            return
         said = read_line(line)
         if isinstance(said, RankStarted):
             self._started.add(said.rank)

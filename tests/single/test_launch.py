@@ -25,7 +25,8 @@ from dathvd.launch.launchers import LAUNCHERS, choose_launcher
 from dathvd.launch.options import Controller
 from dathvd.launch.reach import ssh_command
 from dathvd.launch.report import RankEnded, error_text, first_cause, read_line
-from dathvd.launch.supervise import Outcome
+from dathvd.launch.signals import StopSignals
+from dathvd.launch.supervise import Attempt, Outcome
 from dathvd.launch.tree import WORKER as WORKER_MODULE
 from tests.processes import DATHVD, run
 
@@ -400,6 +401,27 @@ def test_broken_reports_are_only_output() -> None:
     assert read_line(line) == line
     line = b'@dathvd-rank-ended {"rank": 1}\n'
     assert read_line(line) == line
+
+
+def test_a_launchers_harmless_warning_is_not_shown(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Open MPI's, seen where a machine is busy; what ranks say is not touched."""
+    warning = (
+        "[node0:26515] plm:rsh: Warning: setpgid(26522,26522) failed in parent "
+        "with errno=Permission denied(13)"
+    )
+    say = f'echo "{warning}" >&2; echo "[1,0]<stderr>:[0] {warning}" >&2; echo x >&2'
+    attempt = Attempt(
+        ["sh", "-c", say],
+        {},
+        num_proc=1,
+        grace=1,
+        stall_limit=0,
+        stop=StopSignals(),
+    )
+    attempt.wait()
+    assert capfd.readouterr().err == f"[0] {warning}\nx\n"
 
 
 def test_error_lines_are_recognised() -> None:
