@@ -237,4 +237,4 @@ def test_options_can_be_measured() -> None:
         "float32 products",
         "bfloat16 products",
     ]
-    assert rows[0][2:] == ["1.00", "1.00"]
+    assert rows[0][2:] == ["1.00", "±", "0.00"] * 2

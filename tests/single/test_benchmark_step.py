@@ -9,11 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from dathvd.benchmark.medians import spread
 from dathvd.benchmark.step.timing import (
     benchmark_step,
     count_flops,
     matmul_flops_per_second,
-    spread,
 )
 from dathvd.benchmark.step.trainers import (
     Stopwatch,

@@ -7,13 +7,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dathvd.benchmark.codecs.gradient import Gradient
+from dathvd.benchmark.medians import middle
 from dathvd.compression import Compressor, FactorCompressor, kernels
 from dathvd.compression.fused import FusedCompressor
 
@@ -206,7 +207,7 @@ def _row(
 ) -> CodecRow:
     copies, encodes, decodes = zip(*times)
     ratios = [(encode + decode) / copy for copy, encode, decode in times]
-    low, _, high = quantiles(ratios, n=4, method="inclusive")
+    ratio, ratio_spread = middle(ratios)
     fused = isinstance(subject.codec, FusedCompressor)
     return CodecRow(
         codec=subject.codec.name,
@@ -214,8 +215,8 @@ def _row(
         memcpy_ms=median(copies),
         encode_ms=median(encodes),
         decode_ms=median(decodes),
-        ratio=median(ratios),
-        spread=(high - low) / 2,
+        ratio=ratio,
+        spread=ratio_spread,
         bytes=subject.num_bytes,
         error_energy=subject.error_energy(),
         error_feedback=subject.codec.error_feedback,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from statistics import median, quantiles
 
 import torch
 
@@ -45,14 +44,6 @@ def in_turns(
         for name, work in subjects.items():
             times[name].append(seconds(work, device, repeats))
     return times
-
-
-def middle(values: list[float]) -> tuple[float, float]:
-    """The median, and half the distance between the quartiles."""
-    if len(values) < 2:
-        return values[0], 0.0
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return median(values), (high - low) / 2
 
 
 class Budget:

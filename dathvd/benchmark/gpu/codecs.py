@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
 
-from dathvd.benchmark.gpu.clock import in_turns, middle
+from dathvd.benchmark.gpu.clock import in_turns
 from dathvd.compression import COMPRESSORS, Compressor
 
 CODECS = ("fp16", "bf16", "int8", "int4", "sign", "topk")
@@ -44,7 +45,7 @@ def measure_codecs(
     for name in CODECS:
         subjects |= _subjects(COMPRESSORS[name](), gradient)
     times = in_turns(subjects, device, warmup=3, rounds=rounds, repeats=repeats)
-    medians = {name: 1e6 * middle(values)[0] for name, values in times.items()}
+    medians = {name: 1e6 * median(values) for name, values in times.items()}
     for name in CODECS:
         encode, decode = medians[f"{name} encode"], medians[f"{name} decode"]
         yield DeviceCodecRow(

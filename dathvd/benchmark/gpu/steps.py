@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dathvd.attacks import build_attack
-from dathvd.benchmark.gpu.clock import in_turns, middle
+from dathvd.benchmark.gpu.clock import in_turns
 from dathvd.benchmark.gpu.rates import Rates
 from dathvd.benchmark.loops import (
     authors_step,
     has_torchattacks,
     torchattacks_step,
 )
+from dathvd.benchmark.medians import middle
 from dathvd.benchmark.step.timing import count_flops
 from dathvd.config import Config, load_config
 from dathvd.devices import set_up_device

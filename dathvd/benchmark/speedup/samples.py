@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from dathvd.benchmark.medians import spread
 from dathvd.benchmark.speedup.plan import PLAIN, Plan, Point
 from dathvd.benchmark.speedup.rows import SweepRow
-from dathvd.benchmark.step.timing import spread
 
 
 @dataclass(frozen=True)

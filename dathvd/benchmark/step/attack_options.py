@@ -5,14 +5,19 @@
 takes whole training steps (attack, both passes of the objective, update) of every
 variant in turn, so that what else the machine does hits all of them alike, and prints
 the median seconds and the speed-up over the loop of the method's authors, by the clock
-and by the processor time that the step used, beside the rates of large matrix products.
+and by the processor time that the step used, ± half the distance of the quartiles over
+the rounds, beside the rates of large matrix products.
 """
 
 from __future__ import annotations
 
+import time
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from dathvd.benchmark.medians import middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,11 +79,11 @@ def main(
         if (not only or name in only) and (compiled or not config.attack.compile)
     }
     clock, processor = _measure(takers, repeats)
-    click.echo(f"{'':22}{'seconds':>9}{'speed-up':>10}{'by processor time':>19}")
+    click.echo(f"{'':22}{'seconds':>9}{'speed-up':>15}{'by processor time':>22}")
     for name in takers:
-        by_clock = clock[AUTHORS] / clock[name]
-        by_processor = processor[AUTHORS] / processor[name]
-        click.echo(f"{name:22}{clock[name]:9.3f}{by_clock:10.2f}{by_processor:19.2f}")
+        gains = [_gain(spent, name) for spent in (clock, processor)]
+        words = "".join(f"{gain:15.2f} ±{spread:5.2f}" for gain, spread in gains)
+        click.echo(f"{name:22}{median(clock[name]):9.3f}{words}")
     for dtype in (torch.float32, torch.bfloat16):
         rate = max(matmul_flops_per_second(device, dtype) for _ in range(3)) / 1e9
         name = f"{str(dtype).removeprefix('torch.')} products"
@@ -87,24 +92,23 @@ def main(
 
 def _measure(
     takers: dict[str, Callable[[], None]], repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of each, by the clock and of processor time; one warm-up."""
-    import time
-    from statistics import median
-
-    spans: dict[str, list[tuple[float, float]]] = {name: [] for name in takers}
-    for _ in range(repeats + 1):
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each, by the clock and of processor time, after one warm-up."""
+    clock: dict[str, list[float]] = {name: [] for name in takers}
+    processor: dict[str, list[float]] = {name: [] for name in takers}
+    for round_number in range(repeats + 1):
         for name, take in takers.items():
-            clock, processor = time.perf_counter(), time.process_time()
+            began = time.perf_counter(), time.process_time()
             take()
-            spans[name].append(
-                (time.perf_counter() - clock, time.process_time() - processor)
-            )
-    kept = {name: list(zip(*pairs[1:])) for name, pairs in spans.items()}
-    return (
-        {name: median(clock) for name, (clock, _) in kept.items()},
-        {name: median(processor) for name, (_, processor) in kept.items()},
-    )
+            if round_number:
+                clock[name].append(time.perf_counter() - began[0])
+                processor[name].append(time.process_time() - began[1])
+    return clock, processor
+
+
+def _gain(seconds: dict[str, list[float]], name: str) -> tuple[float, float]:
+    """How many times as fast as the authors' loop, round by round, and the spread."""
+    return middle([a / b for a, b in zip(seconds[AUTHORS], seconds[name])])
 
 
 def _config(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dathvd.benchmark.medians import spread
 from dathvd.benchmark.step.trainers import Stopwatch, batch_plan, build_trainer
 from dathvd.config import Config
 from dathvd.convolutions import direct_sums
@@ -151,14 +152,6 @@ def matmul_flops_per_second(
     torch.mm(left, left, out=out)
     watch.mark("product")
     return 2 * size**3 / watch.total()
-
-
-def spread(values: list[float]) -> float:
-    """Half the distance between the quartiles; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return (high - low) / 2
 
 
 def device_name(device: torch.device) -> str:
