@@ -26,7 +26,8 @@ class CodecRow:
     codec: str
     num_values: int
     memcpy_ms: float
-    """Milliseconds of copying the float32 vector, in the same rounds and thread."""
+    """Milliseconds of copying the float32 vector, in the same rounds and thread; of a
+    round the median, as one is copied before every codec."""
     encode_ms: float
     """Milliseconds of encoding, with error feedback where the codec uses it."""
     decode_ms: float
@@ -160,13 +161,18 @@ def measure_codecs(
     torch.set_num_threads(1)
     try:
         subjects = [_subject(codec, gradient) for codec in codecs]
-        times: list[list[tuple[float, float, float]]] = [[] for _ in subjects]
+        times: list[list[tuple[float, float]]] = [[] for _ in subjects]
         target = torch.empty_like(gradient.values)
+        copies: list[float] = []
         for _ in range(rounds + 1):
+            before_each = []
             for subject, record in zip(subjects, times):
-                record.append(_one_round(subject, target))
+                before_each.append(_copy_milliseconds(gradient.values, target))
+                record.append(_one_round(subject))
+            # What the subject before left in the caches tells in a single copy.
+            copies.append(median(before_each))
         return [
-            _row(subject, record[1:], gradient)
+            _row(subject, copies[1:], record[1:], gradient)
             for subject, record in zip(subjects, times)
         ]
     finally:
@@ -184,16 +190,19 @@ def _subject(codec: Compressor, gradient: Gradient) -> Subject:
     return Vectors(codec, gradient)
 
 
-def _one_round(subject: Subject, target: Tensor) -> tuple[float, float, float]:
-    """Milliseconds of a memcpy, of encoding and of decoding."""
-    source = subject.gradient
+def _copy_milliseconds(source: Tensor, target: Tensor) -> float:
+    """Milliseconds of a memcpy."""
     size = 4 * source.numel()
-    copy = _milliseconds(
+    return _milliseconds(
         lambda: ctypes.memmove(target.data_ptr(), source.data_ptr(), size)
     )
+
+
+def _one_round(subject: Subject) -> tuple[float, float]:
+    """Milliseconds of encoding and of decoding."""
     subject.refill()
     encode = _milliseconds(lambda: subject.encode(subject.residual))
-    return copy, encode, _milliseconds(subject.decode)
+    return encode, _milliseconds(subject.decode)
 
 
 def _milliseconds(work: Callable[[], Any]) -> float:
@@ -203,10 +212,13 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 
 def _row(
-    subject: Subject, times: list[tuple[float, float, float]], gradient: Gradient
+    subject: Subject,
+    copies: list[float],
+    times: list[tuple[float, float]],
+    gradient: Gradient,
 ) -> CodecRow:
-    copies, encodes, decodes = zip(*times)
-    ratios = [(encode + decode) / copy for copy, encode, decode in times]
+    encodes, decodes = zip(*times)
+    ratios = [sum(spent) / copy for copy, spent in zip(copies, times)]
     ratio, ratio_spread = middle(ratios)
     fused = isinstance(subject.codec, FusedCompressor)
     return CodecRow(

@@ -122,8 +122,10 @@ def _advice(rows: Sequence[SweepRow]) -> str:
     name = "plain Horovod" if base.codec == PLAIN else base.codec
     cost = f"{name} takes {base.ratio:.2f} times the step without communication"
     saved = 1 - best.step_seconds / base.step_seconds
+    if len(exchanged) == 1:
+        return f"With {where}, {cost}."
     if saved < 0.05:
-        return f"With {where}, {cost}; compression and overlap save less than 5 %."
+        return f"With {where}, {cost}; no other way measured here saves 5 %."
     how = best.codec + (" with overlap" if best.overlap == "attack" else "")
     how += f" ({best.exchange})"
     return f"With {where}, {cost}; {how} takes {best.ratio:.2f}, {saved:.0%} less."
