@@ -32,6 +32,7 @@ def test_rows_and_files(tmp_path: Path) -> None:
     for row in rows:
         assert row["num_values"] == 30000 and row["threads"] == 1
         assert min(row["memcpy_ms"], row["encode_ms"], row["decode_ms"]) > 0
+        assert row["memcpy_ms"] == rows[0]["memcpy_ms"]  # all are held against one copy
         assert row["ratio"] > 0 and row["spread"] >= 0
         assert row["gradient"] == "random normal values"
         assert row["codec"] in result.output
