@@ -26,8 +26,8 @@ class CodecRow:
     codec: str
     num_values: int
     memcpy_ms: float
-    """Milliseconds of copying the float32 vector, in the same rounds and thread; of a
-    round the median, as one is copied before every codec."""
+    """Milliseconds of copying the float32 vector, in the same rounds and thread. It is
+    copied before every codec, and the median of a round's copies counts for all."""
     encode_ms: float
     """Milliseconds of encoding, with error feedback where the codec uses it."""
     decode_ms: float
@@ -169,7 +169,7 @@ def measure_codecs(
             for subject, record in zip(subjects, times):
                 before_each.append(_copy_milliseconds(gradient.values, target))
                 record.append(_one_round(subject))
-            # What the subject before left in the caches tells in a single copy.
+            # A single copy's time depends on what the codec before left in the caches.
             copies.append(median(before_each))
         return [
             _row(subject, copies[1:], record[1:], gradient)
