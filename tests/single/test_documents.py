@@ -89,6 +89,22 @@ def test_every_recipe_is_described() -> None:
         assert f"`{file.name}`" in text or f"/{file.name}`" in text, file.name
 
 
+def test_published_figures_are_those_of_the_recipes() -> None:
+    folder, seen = "", 0
+    for line in (DOCS / "recipes.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if match := re.match(r"file in `configs/(\w+)`", cells[0]):
+            folder = match[1]
+        elif folder and (match := re.fullmatch(r"`(\w+\.yaml)`", cells[0])):
+            text = (ROOT / "configs" / folder / match[1]).read_text("utf-8")
+            comment = " ".join(re.findall(r"^# (.*)", text, flags=re.M))
+            published = cells[2].partition("(")[0]
+            for figure in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?", published):
+                assert re.search(rf"\b{re.escape(figure)}\b", comment), line
+                seen += 1
+    assert seen > 20
+
+
 def test_every_page_is_in_the_menu() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = set(re.findall(r": ([\w/-]+\.md)$", text, flags=re.M))
