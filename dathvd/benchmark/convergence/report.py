@@ -29,6 +29,7 @@ from dathvd.benchmark.convergence.variants import (
     STEPS,
     Study,
 )
+from dathvd.errors import UserError
 from dathvd.files import make_folder, write_json
 from dathvd.lists import some_integers, words
 from dathvd.report.plots import new_figure, save_figure
@@ -137,6 +138,7 @@ def convergence_table(
     inner = some_integers("--inner-steps", inner_steps, 1) if inner_steps else ()
     sizes = some_integers("--batch-sizes", batch_sizes, 1) if batch_sizes else ()
     numbers = some_integers("--seeds", seeds)
+    shorter = shorter_runs(steps, every, parts)
     others = chosen_variants(texts)
     runtime = start()
     with guard(runtime):
@@ -148,13 +150,33 @@ def convergence_table(
             words(overlaps),
             [str(count) for count in inner],
             [str(size) for size in sizes],
-            [steps // part // every * every for part in parts],
+            shorter,
             others,
         )
         check_names([each.variant for each in study.variants()])
         curves = measure(study, numbers, file, settings, folder, runtime)
         if curves:
             _report(curves, study, file, settings, folder)
+
+
+def shorter_runs(steps: int, every: int, parts: Sequence[int]) -> list[int]:
+    """The steps of 1/2, 1/4, … of a run, cut to whole estimates; each number once.
+
+    Args:
+        steps: of the whole run.
+        every: steps between estimates.
+        parts: 2, 4, …
+
+    Raises:
+        UserError: a part is too short for an estimate.
+    """
+    for part in parts:
+        if steps // part < every:
+            raise UserError(
+                f"--horizons: 1/{part} of {steps} steps is too short for an estimate "
+                f"every {every} steps; take at most {steps // every}"
+            )
+    return list(dict.fromkeys(steps // part // every * every for part in parts))
 
 
 def _report(
