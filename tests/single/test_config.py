@@ -66,6 +66,8 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("attack.epsilon=8/0", "attack.epsilon: input should be a valid number"),
         ("attack.epsilon=.nan", "attack.epsilon: input should be a finite number"),
         ("optimizer.lr=abc", "optimizer.lr: input should be a valid number, got 'abc'"),
+        ("optimizer.beta1=1", "optimizer.beta1: input should be less than 1, got 1"),
+        ("optimizer.beta2=1.0", "optimizer.beta2: input should be less than 1"),
         ("train.epochs=1.5", "train.epochs: input should be a valid integer, got 1.5"),
         ("train.epochs=0", "train.epochs: input should be greater than or equal to 1"),
         ("train.epochs=true", "train.epochs: input should be a valid integer"),
