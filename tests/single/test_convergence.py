@@ -11,6 +11,7 @@ import pytest
 
 from dathvd.benchmark.convergence.fit import over_seeds, rate, running_averages
 from dathvd.benchmark.convergence.report import (
+    check_steps_can_vary,
     draw_slope,
     plot,
     shorter_runs,
@@ -98,6 +99,14 @@ def test_shorter_runs_have_estimates_and_differ() -> None:
     assert shorter_runs(160, 10, [2, 4, 7, 8, 16]) == [80, 40, 20, 10]
     with pytest.raises(UserError, match="--horizons: 1/17 of 160 .* at most 16"):
         shorter_runs(160, 10, [2, 17])
+
+
+def test_steps_that_an_attack_does_not_follow_are_no_variants() -> None:
+    for name in ("pgd", "apgd"):
+        check_steps_can_vary(load_config(None, [f"attack.name={name}"]).attack)
+    for name in ("fgsm", "fgsm_rs", "n_fgsm", "free"):
+        with pytest.raises(UserError, match=f"--inner-steps: attack.name {name}"):
+            check_steps_can_vary(load_config(None, [f"attack.name={name}"]).attack)
 
 
 def test_the_rate_over_horizons_and_the_verdicts(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ from dathvd.benchmark.convergence.variants import (
     STEPS,
     Study,
 )
+from dathvd.config import AttackConfig
 from dathvd.errors import UserError
 from dathvd.files import make_folder, write_json
 from dathvd.lists import some_integers, words
+from dathvd.registry import is_foreign
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import guard, start, together
@@ -138,6 +140,8 @@ def convergence_table(
     inner = some_integers("--inner-steps", inner_steps, 1) if inner_steps else ()
     sizes = some_integers("--batch-sizes", batch_sizes, 1) if batch_sizes else ()
     numbers = some_integers("--seeds", seeds)
+    if inner:
+        check_steps_can_vary(base.attack)
     shorter = shorter_runs(steps, every, parts)
     others = chosen_variants(texts)
     runtime = start()
@@ -157,6 +161,19 @@ def convergence_table(
         curves = measure(study, numbers, file, settings, folder, runtime)
         if curves:
             _report(curves, study, file, settings, folder)
+
+
+def check_steps_can_vary(attack: AttackConfig) -> None:
+    """Refuse an attack whose number of steps is its own.
+
+    Raises:
+        UserError: all variants would be the same run.
+    """
+    if attack.name not in ("pgd", "apgd") and not is_foreign(attack.name):
+        raise UserError(
+            f"--inner-steps: attack.name {attack.name} does not follow "
+            "attack.num_steps; set attack.name to pgd, or --inner-steps to ''"
+        )
 
 
 def shorter_runs(steps: int, every: int, parts: Sequence[int]) -> list[int]:
