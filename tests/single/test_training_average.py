@@ -172,6 +172,9 @@ def test_one_decay_beside_the_mean_of_epochs_has_a_name_of_its_own() -> None:
     """``ema`` is the best of both; files that called the decay so are read alike."""
     several = load_config(None, ["train.ema_decay=0.9", "train.swa_start=1"])
     assert several.train.averages == {"ema-0.9": 0.9, "swa": None}
+    near = load_config(None, ["train.ema_decay=[0.9999991, 0.9999992, 1e-3]"])
+    names = ["ema-0.9999991", "ema-0.9999992", "ema-0.001"]
+    assert list(near.train.averages) == names
     alone = load_config(None, ["train.ema_decay=0.9"])
     assert alone.train.averages == {"ema": 0.9}
     once = {"average_updates": {"ema": 9, "swa": 2}, "ema": 1, "swa": 2}
