@@ -115,7 +115,7 @@ def stored_weights(state: dict[str, Any], name: str, weights: Weights) -> Any:
     if weights not in averages and weights != "ema":
         hint = nearest(weights, averages)
         raise UserError(f"checkpoint {name}: holds no average {weights!r} {hint}")
-    return state[weights if weights in averages else state["best_average"]]
+    return state[state.get("best_average", "ema") if weights == "ema" else weights]
 
 
 def average_updates(state: dict[str, Any]) -> dict[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -111,8 +112,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def explain(error: ValidationError) -> str:
     """The first problem in one line: field, problem, what was got."""
-    first = error.errors(include_url=False)[0]
-    place = [part for part in first["loc"]]
+    problems = error.errors(include_url=False)
+    first, place = problems[0], list(problems[0]["loc"])
+    whole = place[:-1]
+    if _is_union(whole):
+        # the kind that is meant is the one as which the value was read furthest
+        tried = [each for each in problems if each["loc"][: len(whole)] == (*whole,)]
+        first = max(tried, key=lambda each: len(each["loc"]))
+        place = [*whole, *first["loc"][len(whole) + 1 :]]
     field = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         return f"unknown key {field!r} {nearest(str(place[-1]), _keys(place[:-1]))}"
@@ -122,6 +129,15 @@ def explain(error: ValidationError) -> str:
     message = message[:1].lower() + message[1:]
     got = f", got {first['input']!r}" if place else ""
     return f"{field}: {message}{got}" if place else message
+
+
+def _is_union(place: Sequence[Any]) -> bool:
+    """Whether the field at that place may have values of several kinds."""
+    section: Any = Config
+    for part in place:
+        field = getattr(section, "model_fields", {}).get(part)
+        section = field.annotation if field else None
+    return get_origin(section) in (Union, UnionType)
 
 
 def _keys(place: Sequence[Any]) -> list[str]:

@@ -48,11 +48,11 @@ class OptimizerConfig(ComponentSection):
     """The batch size that lr was chosen for; only scaling uses it."""
     momentum: Share = 0.9
     """Momentum of lars and sgd."""
-    beta1: Share = 0.7
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """Decay of the first moment (lamb, adamw). 0.9 is usual, and adamw's default; runs
     of few steps want less where gradients are compressed, as error feedback delays them
     too."""
-    beta2: Share = 0.999
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the second moment (lamb, adamw)."""
     eps: Positive = 1e-6
     """Added to the root of the second moment (lamb, adamw, whose default is 1e-8)."""

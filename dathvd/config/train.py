@@ -112,9 +112,10 @@ class TrainConfig(Section):
         decays = self.ema_decay
         found: dict[str, float | None] = {}
         if isinstance(decays, tuple):
-            found = {f"ema-{decay:g}": decay for decay in decays}
-        elif decays:
-            found = {"ema": decays}
+            found = {f"ema-{decay}": decay for decay in decays}
+        elif decays:  # ``ema`` names the best one where there are several
+            alone = self.swa_start is None
+            found = {"ema" if alone else f"ema-{decays}": decays}
         return found if self.swa_start is None else {**found, "swa": None}
 
     @property

@@ -18,7 +18,8 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     """The modules that a network is a sequence of, such as its residual blocks.
 
     Each is an entry of a ``Sequential`` or ``ModuleList``, holds at least two layers
-    with weights, and contains no such block itself.
+    with weights, and contains no two such blocks itself: one alone, such as a residual
+    block's squeeze and excitation, is a part of it.
 
     Raises:
         UserError: there are none.
@@ -41,10 +42,11 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     listed = isinstance(module, nn.Sequential | nn.ModuleList)
     for child in module.children():
         inner = list(_blocks(child))
-        if inner:
-            yield from inner
-        elif listed and not isinstance(child, nn.Sequential) and _has_layers(child):
+        repeated = listed and not isinstance(child, nn.Sequential)
+        if repeated and len(inner) < 2 and _has_layers(child):
             yield child
+        else:
+            yield from inner
 
 
 def _has_layers(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
+from dathvd.models import build_model
 from dathvd.training.batches import plan_of
 from dathvd.training.build import build_training, first_model
 from dathvd.training.recompute import recomputed, repeated_blocks
@@ -99,6 +100,15 @@ def test_it_saves_memory() -> None:
     blocks = repeated_blocks(network)
     assert len(blocks) == 8
     assert kept_bytes(network, blocks) < kept_bytes(network, []) / 5
+
+
+def test_a_squeeze_and_excitation_is_a_part_of_its_block() -> None:
+    config = load_config(None, ["model.name=ra_wide_resnet_70_16"]).model
+    with torch.device("meta"):
+        network = build_model(config, (3, 32, 32), 10)
+    names = {type(block).__name__ for block in repeated_blocks(network)}
+    assert names == {"PreActSqueezeBlock"}
+    assert len(repeated_blocks(network)) == 30 + 31 + 10
 
 
 def test_a_block_is_itself_again_afterwards() -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dathvd.benchmark.convergence.fit import over_seeds, rate, running_averages
-from dathvd.benchmark.convergence.report import draw_slope, plot, to_table
+from dathvd.benchmark.convergence.report import (
+    check_steps_can_vary,
+    draw_slope,
+    plot,
+    shorter_runs,
+    to_table,
+)
 from dathvd.benchmark.convergence.study import Curve, base_config
 from dathvd.benchmark.convergence.theory import horizon_rate, sentences
 from dathvd.benchmark.convergence.variants import BASE, CODECS, STEPS, Study
@@ -87,6 +93,20 @@ def test_every_variant_takes_as_many_steps() -> None:
     # a quarter of the steps at twice the rate
     shorter = load_config("convergence", found[1].variant.settings)
     assert shorter.optimizer.lr == pytest.approx(2 * config.optimizer.lr)
+
+
+def test_shorter_runs_have_estimates_and_differ() -> None:
+    assert shorter_runs(160, 10, [2, 4, 7, 8, 16]) == [80, 40, 20, 10]
+    with pytest.raises(UserError, match="--horizons: 1/17 of 160 .* at most 16"):
+        shorter_runs(160, 10, [2, 17])
+
+
+def test_steps_that_an_attack_does_not_follow_are_no_variants() -> None:
+    for name in ("pgd", "apgd"):
+        check_steps_can_vary(load_config(None, [f"attack.name={name}"]).attack)
+    for name in ("fgsm", "fgsm_rs", "n_fgsm", "free"):
+        with pytest.raises(UserError, match=f"--inner-steps: attack.name {name}"):
+            check_steps_can_vary(load_config(None, [f"attack.name={name}"]).attack)
 
 
 def test_the_rate_over_horizons_and_the_verdicts(tmp_path: Path) -> None:

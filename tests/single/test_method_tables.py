@@ -14,6 +14,7 @@ from PIL import Image
 from dathvd.benchmark.accuracy.comparison import VariantRow
 from dathvd.benchmark.accuracy.labelled_share import choose_labelled, prepare
 from dathvd.benchmark.accuracy.large_batch import RULES, points, variants
+from dathvd.benchmark.accuracy.method_table import is_judged
 from dathvd.benchmark.accuracy.methods import (
     AT,
     CONTRASTIVE,
@@ -119,6 +120,28 @@ def test_a_share_of_every_class_keeps_its_labels(images: Path, tmp_path: Path) -
     assert len(few.test.labels[:4].unique()) == 2
     with pytest.raises(UserError, match="leaves no label of class 0"):
         choose_labelled(whole.train.labels, 0.01)
+
+
+def test_another_data_set_is_not_mistaken_for_the_one_there(
+    images: Path, tmp_path: Path
+) -> None:
+    config = DataConfig(name="image_folder", root=str(images))
+    prepare(config, tmp_path, 0.3)
+    prepare(config, tmp_path, 0.5)
+    other = DataConfig(name="synthetic", num_train=20, num_test=6, num_classes=2)
+    with pytest.raises(UserError, match="another data set .* choose another --out"):
+        prepare(other, tmp_path, 0.3)
+
+
+def test_a_judgement_of_as_many_images_is_kept(images: Path, tmp_path: Path) -> None:
+    config = DataConfig(name="image_folder", root=str(images))
+    files = prepare(config, tmp_path, 0.3)
+    result = tmp_path / "result.json"
+    assert not is_judged(result, 4, files)
+    result.write_text('{"num_samples": 4}')
+    assert [is_judged(result, asked, files) for asked in (3, 4, 5)] == [0, 1, 0]
+    result.write_text('{"num_samples": 6}')  # all that there are
+    assert [is_judged(result, asked, files) for asked in (5, 6, 1000)] == [0, 1, 1]
 
 
 def test_batches_grow_and_rates_with_them() -> None:

@@ -16,6 +16,7 @@ from dathvd.checkpoint import (
     find_checkpoints,
     load_file,
     load_model,
+    stored_weights,
 )
 from dathvd.config import load_config
 from dathvd.data import load_dataset
@@ -165,6 +166,21 @@ def test_the_best_of_several_averages_counts(tmp_path: Path) -> None:
     assert updates == {"ema-0.5": 9, "ema-0.9": 9, "swa": 2}
     with pytest.raises(UserError, match="holds no average 'ema-0.7'"):
         load_model(tmp_path / "run", "ema-0.7")
+
+
+def test_one_decay_beside_the_mean_of_epochs_has_a_name_of_its_own() -> None:
+    """``ema`` is the best of both; files that called the decay so are read alike."""
+    several = load_config(None, ["train.ema_decay=0.9", "train.swa_start=1"])
+    assert several.train.averages == {"ema-0.9": 0.9, "swa": None}
+    near = load_config(None, ["train.ema_decay=[0.9999991, 0.9999992, 1e-3]"])
+    names = ["ema-0.9999991", "ema-0.9999992", "ema-0.001"]
+    assert list(near.train.averages) == names
+    alone = load_config(None, ["train.ema_decay=0.9"])
+    assert alone.train.averages == {"ema": 0.9}
+    once = {"average_updates": {"ema": 9, "swa": 2}, "ema": 1, "swa": 2}
+    assert stored_weights(once | {"best_average": "swa"}, "FILE", "ema") == 2
+    assert stored_weights(once | {"best_average": "ema"}, "FILE", "ema") == 1
+    assert stored_weights({"ema": 3, "ema_updates": 4}, "FILE", "ema") == 3
 
 
 def test_averages_without_a_meaning_are_refused() -> None:

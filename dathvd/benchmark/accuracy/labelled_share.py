@@ -56,7 +56,8 @@ def prepare(config: DataConfig, folder: Path, share: float) -> Files:
         share: the share of each class's images that keep their labels, in (0, 1).
 
     Raises:
-        UserError: the data set is not usable, or a class would keep no label.
+        UserError: the data set is not usable, a class would keep no label, or the
+            folder holds another data set.
     """
     dataset = load_dataset(config)
     chosen = choose_labelled(dataset.train.labels, share)
@@ -68,6 +69,11 @@ def prepare(config: DataConfig, folder: Path, share: float) -> Files:
         int(chosen.sum()),
     )
     make_folder(folder)
+    if files.whole.exists() and not _holds(files.whole, dataset):
+        raise UserError(
+            f"{files.whole}: holds another data set than data.name {config.name} is "
+            "now; choose another --out"
+        )
     everything = torch.ones_like(chosen)
     for path, part in ((files.whole, everything), (files.labelled, chosen)):
         if not path.exists():
@@ -96,10 +102,35 @@ def choose_labelled(labels: Tensor, share: float) -> Tensor:
     return chosen
 
 
-def _write_npz(file: BinaryIO, dataset: Dataset, part: Tensor) -> None:
+def num_test(files: Files) -> int:
+    """The number of test images."""
+    with np.load(files.whole) as arrays:
+        return len(arrays["y_test"])
+
+
+def _holds(whole: Path, dataset: Dataset) -> bool:
+    """Whether the file has that data set's labels, and the first of its images."""
+    order, count = _test_order(dataset), 16
+    first = dataset.train.batch(torch.arange(min(count, len(dataset.train))))
+    expected = {
+        "y_train": dataset.train.labels.numpy(),
+        "y_test": dataset.test.labels[order].numpy(),
+        "classes": np.array(dataset.classes),
+    }
+    with np.load(whole) as arrays:
+        labelled = all(np.array_equal(arrays[k], v) for k, v in expected.items())
+        return labelled and np.array_equal(arrays["x_train"][:count], first.numpy())
+
+
+def _test_order(dataset: Dataset) -> Tensor:
+    """The order in which the test images are written."""
     generator = torch.Generator().manual_seed(SHUFFLE_SEED)
+    return torch.randperm(len(dataset.test), generator=generator)
+
+
+def _write_npz(file: BinaryIO, dataset: Dataset, part: Tensor) -> None:
     own = part.nonzero().flatten()
-    order = torch.randperm(len(dataset.test), generator=generator)
+    order = _test_order(dataset)
     np.savez(
         file,
         x_train=dataset.train.batch(own).numpy(),

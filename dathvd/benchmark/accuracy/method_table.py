@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dathvd import run_folder
-from dathvd.benchmark.accuracy.labelled_share import Files, prepare
+from dathvd.benchmark.accuracy.labelled_share import Files, num_test, prepare
 from dathvd.benchmark.accuracy.method_rows import MethodRow, plot_shares, print_rows
 from dathvd.benchmark.accuracy.methods import METHODS, SHARED, Bench
 from dathvd.config import DataConfig, load_config
@@ -40,12 +40,22 @@ def write_data(
 def judge(run: Path, attack: str, samples: int, bench: Bench) -> dict[str, Any]:
     """The result of one attack on a run's first test images, computed once."""
     output = run / "evaluations" / attack
-    if not from_root(bench.runtime, (output / "result.json").exists()):
+    root = bench.runtime.is_root
+    there = root and is_judged(output / "result.json", samples, bench.files)
+    if not from_root(bench.runtime, there):
         grid = Grid(attacks=(attack,), num_steps=(50,), restarts=1)
         request = Request(grid, max_samples=samples, trust=bench.trusted, output=output)
         evaluate_checkpoint(str(run), request, bench.runtime)
     text = (output / "result.json").read_text() if bench.runtime.is_root else "{}"
     return dict(json.loads(text))
+
+
+def is_judged(result: Path, samples: int, files: Files) -> bool:
+    """Whether a result is there, and of as many test images as are asked for."""
+    if not result.exists():
+        return False
+    judged: int = json.loads(result.read_text())["num_samples"]
+    return judged == min(samples, num_test(files))
 
 
 def measure_methods(

@@ -29,8 +29,11 @@ from dathvd.benchmark.convergence.variants import (
     STEPS,
     Study,
 )
+from dathvd.config import AttackConfig
+from dathvd.errors import UserError
 from dathvd.files import make_folder, write_json
 from dathvd.lists import some_integers, words
+from dathvd.registry import is_foreign
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import guard, start, together
@@ -137,6 +140,9 @@ def convergence_table(
     inner = some_integers("--inner-steps", inner_steps, 1) if inner_steps else ()
     sizes = some_integers("--batch-sizes", batch_sizes, 1) if batch_sizes else ()
     numbers = some_integers("--seeds", seeds)
+    if inner:
+        check_steps_can_vary(base.attack)
+    shorter = shorter_runs(steps, every, parts)
     others = chosen_variants(texts)
     runtime = start()
     with guard(runtime):
@@ -148,13 +154,46 @@ def convergence_table(
             words(overlaps),
             [str(count) for count in inner],
             [str(size) for size in sizes],
-            [steps // part // every * every for part in parts],
+            shorter,
             others,
         )
         check_names([each.variant for each in study.variants()])
         curves = measure(study, numbers, file, settings, folder, runtime)
         if curves:
             _report(curves, study, file, settings, folder)
+
+
+def check_steps_can_vary(attack: AttackConfig) -> None:
+    """Refuse an attack whose number of steps is its own.
+
+    Raises:
+        UserError: all variants would be the same run.
+    """
+    if attack.name not in ("pgd", "apgd") and not is_foreign(attack.name):
+        raise UserError(
+            f"--inner-steps: attack.name {attack.name} does not follow "
+            "attack.num_steps; set attack.name to pgd, or --inner-steps to ''"
+        )
+
+
+def shorter_runs(steps: int, every: int, parts: Sequence[int]) -> list[int]:
+    """The steps of 1/2, 1/4, … of a run, cut to whole estimates; each number once.
+
+    Args:
+        steps: of the whole run.
+        every: steps between estimates.
+        parts: 2, 4, …
+
+    Raises:
+        UserError: a part is too short for an estimate.
+    """
+    for part in parts:
+        if steps // part < every:
+            raise UserError(
+                f"--horizons: 1/{part} of {steps} steps is too short for an estimate "
+                f"every {every} steps; take at most {steps // every}"
+            )
+    return list(dict.fromkeys(steps // part // every * every for part in parts))
 
 
 def _report(
