@@ -26,6 +26,7 @@ from dathvd.report.evaluation import plot_grid
 from dathvd.runtime import Runtime
 from tests.single.small_models import batch, lengths, network, nothing_changes
 
+UNION = {"l2": 1.0, "l1": 12.0}
 OWN = EvaluationAttackConfig()
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 GRID = Grid(("fgsm", "pgd", "pgd-margin"), (0.0, 0.02, 0.05), (1, 4), restarts=2)
@@ -100,11 +101,44 @@ def test_steps_keep_the_runs_share_of_epsilon_and_reach_across_the_ball() -> Non
         (Grid(epsilons=(-0.1,)), "evaluate: epsilon: input should be greater"),
         (Grid(norm="l3"), "evaluate: norm: input should be 'linf', 'l2' or 'l1'"),
         (Grid(("pgd",), restarts=0), "evaluate: restarts: input should be greater"),
+        (Grid(norm="l2"), "--epsilon: must be given, as norm l2 is another one"),
+        (Grid(norm="l2", balls=UNION), "--norm: the balls of --balls have norms"),
+        (Grid(epsilons=(0.1,), balls=UNION), "--epsilon: the balls of --balls have"),
+        (Grid(("pgd",), step_size=0.1, balls=UNION), "--step-size: in a union steps"),
     ],
 )
 def test_bad_grids_are_refused(grid: Grid, message: str) -> None:
     with pytest.raises(UserError, match=message):
         grid.cells(OWN)
+
+
+def in_union(**fields: int) -> EvaluationAttackConfig:
+    tree = {"balls": UNION, "combine": "steps", **fields}
+    return EvaluationAttackConfig.model_validate(tree)
+
+
+def test_a_run_in_a_union_is_judged_in_one_of_its_balls_or_in_another_one() -> None:
+    own = in_union(num_steps=5)
+    for norm, epsilon in UNION.items():
+        one = Grid(("pgd",), norm=norm).cells(own)[0].settings
+        assert (one.threat, one.step_size) == ({norm: epsilon}, 2.5 * epsilon / 5)
+    other = Grid(("pgd",), (0.3,), norm="linf").cells(own)[0].settings
+    assert other.threat == {"linf": 0.3}
+    with pytest.raises(UserError, match="--norm: must be given, as norm linf is anoth"):
+        Grid(("pgd",), (0.3,)).cells(own)
+    assert Grid(epsilons=(0.0,)).cells(own)[0].attack == "none"
+
+
+def test_other_attacks_than_pgd_take_the_worst_ball_of_a_union() -> None:
+    own = in_union()
+    assert Grid(("pgd",)).cells(own)[0].settings.combine == "steps"
+    cells = Grid(("apgd", "fgsm")).cells(own)
+    assert [cell.settings.combine for cell in cells] == ["max", "max"]
+
+
+def test_a_union_is_attacked_also_where_the_run_is_judged_at_radius_0() -> None:
+    own = EvaluationAttackConfig(epsilon=0.0)
+    assert Grid(("pgd",), balls=UNION).cells(own)[0].attack == "pgd"
 
 
 def test_no_attack_helps_and_the_worst_case_counts_all_within_its_radius() -> None:
