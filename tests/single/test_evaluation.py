@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +291,17 @@ def test_tables_and_curves_are_written(tmp_path: Path) -> None:
     clean = [line.split(",")[2] for line in samples[1:]]
     assert clean == [str(int(flag)) for flag in found.clean]
     assert len(found.cells_csv().splitlines()) == 1 + len(found.cells)
+
+
+def test_a_table_has_its_columns_beside_a_union_too() -> None:
+    cells = Grid(("none", "pgd")).cells(in_union(num_steps=5))
+    right = torch.ones(len(cells), len(IMAGES), dtype=torch.bool)
+    found = Results(cells, right[0], right, IMAGES.labels)
+    none, union = csv.DictReader(found.cells_csv().splitlines())
+    assert (none["balls"], none["num_steps"], none["robust_accuracy"]) == ("", "", "1.0")
+    assert json.loads(union["balls"].replace("'", '"')) == UNION
+    assert (union["num_steps"], union["step_size"]) == ("5", "")
+    assert found.as_json()["attack"] == "worst of 2 attacks in a union of balls"
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
