@@ -41,7 +41,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, gather_json, together
+from dathvd.runtime import Runtime, from_root, gather_json, together
 from dathvd.tasks import load_task, task_of
 
 
@@ -153,8 +153,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
-    if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
-        config = with_large_parts(config, model, dataset, runtime.device)
+    config = _with_parts(config, model, dataset, cells, request, runtime)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     corrupted = _judge_corruptions(model, dataset, config, request, runtime)
     if not runtime.is_root:
@@ -209,6 +208,30 @@ def _judge_corruptions(
     }
 
 
+def _with_parts(
+    config: Config,
+    model: nn.Module,
+    dataset: Dataset,
+    cells: list[Cell],
+    request: Request,
+    runtime: Runtime,
+) -> Config:
+    """The configuration with the size of parts: the request's, that of what is judged
+    already, or for AutoAttack a larger one where the network is cheap."""
+    output = request.output
+    if request.batch_size is not None:
+        return config
+    if output is not None:
+        root = runtime.is_root
+        found = together(runtime, lambda: Store.batch_size_in(output) if root else None)
+        size = from_root(runtime, found)
+        if size is not None:
+            return _with_batch_size(config, size)
+    if any(cell.attack == "autoattack" for cell in cells):
+        return with_large_parts(config, model, dataset, runtime.device)
+    return config
+
+
 def with_large_parts(
     config: Config, model: nn.Module, dataset: Dataset, device: torch.device
 ) -> Config:
@@ -217,7 +240,11 @@ def with_large_parts(
     settings = config.evaluation
     count = min(len(dataset.test), settings.max_samples or len(dataset.test))
     size = part_size(model, image.float() / 255, settings.batch_size, count)
-    parts = settings.model_copy(update={"batch_size": size})
+    return _with_batch_size(config, size)
+
+
+def _with_batch_size(config: Config, size: int) -> Config:
+    parts = config.evaluation.model_copy(update={"batch_size": size})
     return config.model_copy(update={"evaluation": parts})
 
 

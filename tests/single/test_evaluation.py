@@ -16,6 +16,7 @@ from dathvd.config import Config
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
+from dathvd.evaluation import Request, evaluate_checkpoint
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, regrouped
@@ -25,6 +26,7 @@ from dathvd.evaluation.store import Store
 from dathvd.noise import SampleNoise
 from dathvd.report.evaluation import plot_grid
 from dathvd.runtime import Runtime
+from tests.saved_network import save_network
 from tests.single.small_models import batch, lengths, network, nothing_changes
 
 UNION = {"l2": 1.0, "l1": 12.0}
@@ -205,6 +207,23 @@ def test_more_samples_may_follow(tmp_path: Path) -> None:
     more = judge(store=store, on_part=lambda done, total: counts.append(total))
     assert torch.equal(more(MODEL, chosen), judge()(MODEL, chosen))
     assert counts == [4] * 4  # the first part of 8 is kept, the cut one made anew
+
+
+def test_a_folder_goes_on_in_its_own_parts_under_auto_attack(tmp_path: Path) -> None:
+    """Its larger parts depend on the number of samples, which may be raised."""
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
+
+    def evaluate(attack: str, samples: int, size: int | None = None) -> int:
+        request = Request(
+            Grid((attack,), (0.001,)), size, samples, output=tmp_path / "out"
+        )
+        evaluate_checkpoint(str(run), request, ALONE)
+        named = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        return int(named["batch_size"])
+
+    assert evaluate("fgsm", 70) == evaluate("autoattack", 280) == 64
+    with pytest.raises(UserError, match="another batch_size .64 there, 32 here."):
+        evaluate("fgsm", 70, 32)
 
 
 def test_what_is_left_is_regrouped_into_equal_parts_of_any_number() -> None:
