@@ -35,7 +35,7 @@ from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
-from dathvd.files import write_json, write_text
+from dathvd.files import check_can_write, make_folder, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
@@ -148,11 +148,15 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     """
     model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
+    together(runtime, lambda: _check_files(request) if runtime.is_root else None)
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    if request.corruptions is not None:
+        corruptions = request.corruptions
+        together(runtime, lambda: corruptions.check(dataset))
     config = _with_parts(config, model, dataset, cells, request, runtime)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     corrupted = _judge_corruptions(model, dataset, config, request, runtime)
@@ -176,6 +180,18 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def _check_files(request: Request) -> None:
+    """See that the results can be written, before there are any.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if request.output is not None:
+        make_folder(request.output)  # which the other file may lie in
+    if request.json_file is not None:
+        check_can_write(request.json_file)
 
 
 def _judge_corruptions(

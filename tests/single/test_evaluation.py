@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from dathvd.attacks.probes import Probe, right_on_clean, survives
+from dathvd.commands.evaluate import command
 from dathvd.config import Config
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data.sets import TensorImages
@@ -224,6 +226,33 @@ def test_a_folder_goes_on_in_its_own_parts_under_auto_attack(tmp_path: Path) -> 
     assert evaluate("fgsm", 70) == evaluate("autoattack", 280) == 64
     with pytest.raises(UserError, match="another batch_size .64 there, 32 here."):
         evaluate("fgsm", 70, 32)
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_judged(
+    tmp_path: Path,
+) -> None:
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
+    out = tmp_path / "out"
+    for file, problem in (tmp_path, "Is a dir"), (tmp_path / "no" / "x", "No such"):
+        request = Request(output=out, json_file=file)
+        with pytest.raises(UserError, match=f"cannot write {file}: {problem}"):
+            evaluate_checkpoint(str(run), request, ALONE)
+    assert not list(out.iterdir())
+    inside = Request(max_samples=4, output=out, json_file=out / "own.json")
+    evaluate_checkpoint(str(run), inside, ALONE)
+    assert inside.json_file is not None and inside.json_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--balls", "linf="], "--balls: expected NAME=NUMBER, got 'linf='"),
+        (["--step-size", "0.1,0.2"], "--step-size: expected one number"),
+    ],
+)
+def test_half_an_option_or_two_are_refused(options: list[str], message: str) -> None:
+    told = CliRunner().invoke(command, ["RUN", *options])
+    assert message in f"{told.output} {told.exception}"
 
 
 def test_what_is_left_is_regrouped_into_equal_parts_of_any_number() -> None:
