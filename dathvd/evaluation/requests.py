@@ -38,6 +38,7 @@ from dathvd.evaluation.store import Store
 from dathvd.files import check_can_write, make_folder, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
+from dathvd.registry import is_foreign
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
@@ -154,6 +155,8 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    if any(_follows_gradients(cell) for cell in cells):
+        together(runtime, lambda: check_gradients(model, dataset, runtime.device))
     if request.corruptions is not None:
         corruptions = request.corruptions
         together(runtime, lambda: corruptions.check(dataset))
@@ -344,6 +347,29 @@ def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> N
             f"the network has {outputs} outputs and the data set "
             f"{len(dataset.classes)} classes: it was pre-trained, train it on labels "
             "first (model.init)"
+        )
+
+
+def _follows_gradients(cell: Cell) -> bool:
+    """Whether it is one of this package's attacks by gradients."""
+    own = cell.kind.inherits and not is_foreign(cell.attack)
+    return own or cell.attack == "autoattack"
+
+
+def check_gradients(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
+    """Refuse a network that autograd cannot see through.
+
+    Raises:
+        UserError: its outputs have no gradient in its images, as in ``no_grad``.
+    """
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    with in_mode(model, training=False) as network, torch.enable_grad():
+        outputs = network((image.float() / 255).requires_grad_())
+    if not outputs.requires_grad:
+        raise UserError(
+            "the network's outputs have no gradient in its images (is there a detach "
+            "or no_grad in it?), which attacks follow; judge it by evaluate --attack "
+            "noise,spatial"
         )
 
 
