@@ -346,7 +346,11 @@ def test_a_table_has_its_columns_beside_a_union_too() -> None:
     right = torch.ones(len(cells), len(IMAGES), dtype=torch.bool)
     found = Results(cells, right[0], right, IMAGES.labels)
     none, union = csv.DictReader(found.cells_csv().splitlines())
-    assert (none["balls"], none["num_steps"], none["robust_accuracy"]) == ("", "", "1.0")
+    assert (none["balls"], none["num_steps"], none["robust_accuracy"]) == (
+        "",
+        "",
+        "1.0",
+    )
     assert json.loads(union["balls"].replace("'", '"')) == UNION
     assert (union["num_steps"], union["step_size"]) == ("5", "")
     assert found.as_json()["attack"] == "worst of 2 attacks in a union of balls"
