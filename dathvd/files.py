@@ -96,6 +96,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def check_can_write(path: Path) -> None:
+    """Refuse a file that could not be written, before there is anything to write.
+
+    Raises:
+        UserError: it is a folder, or its own folder is missing or closed.
+    """
+    problem = None
+    if path.is_dir():
+        problem = "Is a directory"
+    elif not path.parent.is_dir():
+        problem = "No such file or directory"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        problem = "Permission denied"
+    if problem is not None:
+        raise UserError(f"cannot write {path}: {problem}")
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents.
 

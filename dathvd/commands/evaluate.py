@@ -132,6 +132,8 @@ def command(
             attacks = "none"
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     lengths = fractions("--step-size", step_size)
+    if len(lengths) > 1:
+        raise click.UsageError("--step-size: expected one number")
     grid = Grid(
         attacks=words(attacks),
         epsilons=fractions("--epsilon", epsilons),

@@ -47,24 +47,32 @@ def evaluation_of_training(
 ) -> EvaluationAttackConfig:
     """The evaluation's attack in training's ball or balls, where its own are not set.
 
-    ``norm`` and ``epsilon`` are training's where training's are set, and
+    ``norm`` and ``epsilon`` are training's where training's are set (a norm of a union
+    of balls has the radius that it has there; the attack none has no ball), and
     ``step_size`` lets all steps together reach across the ball:
     ``REACH * epsilon / num_steps``.
 
     Raises:
-        ValueError: the norm is set to another one than training's, and no radius is.
+        ValueError: the norm is another one than training's, and it or its radius is
+            not set.
     """
     given = judge.model_fields_set
-    if judge.balls or (attack.balls and not given & {"norm", "epsilon", "balls"}):
-        return judge.model_copy(update={"balls": judge.balls or attack.balls})
+    if judge.balls:
+        return judge
+    if attack.balls and not given & {"norm", "epsilon", "balls"}:
+        in_no_ball = judge.name == "none"
+        return judge if in_no_ball else judge.model_copy(update={"balls": attack.balls})
     norm = judge.norm if "norm" in given else attack.norm
-    if "epsilon" not in given and norm != attack.norm:
+    if norm not in attack.threat and not given >= {"norm", "epsilon"}:
+        missing = "epsilon" if "norm" in given else "norm"
         raise ValueError(
-            f"evaluation.attack.epsilon: must be set, as norm {norm} is another one "
-            f"than training's {attack.norm}, whose radius says nothing of it"
+            f"evaluation.attack.{missing}: must be set, as norm {norm} is another one "
+            f"than training's {' and '.join(attack.threat)}, whose radius says nothing "
+            "of it"
         )
-    follows = "epsilon" not in given and attack.model_fields_set & {"norm", "epsilon"}
-    epsilon = attack.epsilon if follows else judge.epsilon
+    named = attack.balls or attack.model_fields_set & {"norm", "epsilon"}
+    follows = "epsilon" not in given and named
+    epsilon = attack.threat[norm] if follows else judge.epsilon
     changes: dict[str, Any] = {"norm": norm, "epsilon": epsilon}
     if "step_size" not in given:
         changes["step_size"] = REACH * epsilon / max(judge.num_steps, 1)

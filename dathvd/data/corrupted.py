@@ -90,11 +90,36 @@ def corrupted_images(
     return _from_files(folder / kind / str(severity), list(classes), shape)
 
 
+def check_corrupted(
+    folder: Path,
+    kind: str,
+    severities: Sequence[int],
+    classes: Sequence[str],
+    shape: ImageShape,
+) -> None:
+    """See that there are such images, without reading any.
+
+    Raises:
+        UserError: as ``corrupted_images``, apart from what image files hold.
+    """
+    for severity in severities:
+        if (folder / f"{kind}.npy").is_file():
+            _from_arrays(folder, kind, severity, len(classes), shape)
+        else:
+            _classes_in(folder / kind / str(severity), list(classes))
+
+
 def _from_arrays(
     folder: Path, kind: str, severity: int, num_classes: int, shape: ImageShape
 ) -> ImageSet:
     images = map_npy(folder / f"{kind}.npy", _FIELD)
-    labels = map_npy(folder / f"{_LABELS}.npy", _FIELD).astype(np.int64)
+    numbers = map_npy(folder / f"{_LABELS}.npy", _FIELD)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise UserError(
+            f"{_FIELD}: {folder / f'{_LABELS}.npy'} holds {numbers.dtype} of shape "
+            f"{numbers.shape}, expected whole numbers [N]"
+        )
+    labels = numbers.astype(np.int64)
     channels, height, width = shape
     if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
         raise UserError(
@@ -113,11 +138,17 @@ def _from_arrays(
     return MappedImages(images[part], torch.from_numpy(labels[part]))
 
 
-def _from_files(place: Path, classes: list[str], shape: ImageShape) -> ImageSet:
+def _classes_in(place: Path, classes: list[str]) -> list[str]:
+    """The class folders, which are those of the data set."""
     found = classes_of(place, _FIELD)
     unlike = sorted(set(found) ^ set(classes))
     if unlike:
         raise UserError(f"{_FIELD}: {place}: other classes, such as {unlike[0]}")
+    return found
+
+
+def _from_files(place: Path, classes: list[str], shape: ImageShape) -> ImageSet:
+    found = _classes_in(place, classes)
     files, labels = in_turn(*files_of(place, found, _FIELD))
     order = torch.tensor([classes.index(name) for name in found])
     channels, height, width = shape

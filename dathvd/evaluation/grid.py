@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dathvd.attacks import Attack
+from dathvd.attacks import BALLS, Attack
 from dathvd.attacks.union import Union
 from dathvd.config import explain
 from dathvd.config.evaluation import REACH, EvaluationAttackConfig
@@ -108,10 +108,12 @@ class Grid:
         """
         attacks = self.attacks or (own.name,)
         self._check_options(attacks, own)
-        found: dict[str, Cell] = {}
+        self._check_ball(own)
+        own = self._in_named_ball(own)
+        union, found = self._union(own), dict[str, Cell]()
         for epsilon in sorted(set(self.epsilons)) or [own.epsilon]:
             # within radius 0 all attacks are the same
-            for attack in attacks if epsilon else ("none",):
+            for attack in attacks if epsilon or union else ("none",):
                 for num_steps in self.num_steps or (own.num_steps,):
                     cell = self._cell(own, attack, epsilon, num_steps)
                     found.setdefault(cell.key, cell)
@@ -138,6 +140,41 @@ class Grid:
                     f"leave it out, or add one of {', '.join(takers)}"
                 )
 
+    def _check_ball(self, own: EvaluationAttackConfig) -> None:
+        """Refuse what a union does not take, and half a ball that is not the run's.
+
+        Raises:
+            UserError: there is some.
+        """
+        if self.balls is not None and (self.norm is not None or self.epsilons):
+            given = "--epsilon" if self.norm is None else "--norm"
+            raise UserError(
+                f"{given}: the balls of --balls have norms and radii of their own; "
+                f"leave {given} out, or --balls"
+            )
+        if self._union(own) and self.step_size is not None:
+            raise UserError(
+                "--step-size: in a union steps have 2.5 epsilon / steps of each ball; "
+                "leave it out, or name one ball by --norm and --epsilon"
+            )
+        norm = self.norm or own.norm
+        whole = self.norm is not None and bool(self.epsilons)
+        if whole or norm in own.threat or norm not in BALLS or self.balls is not None:
+            return
+        if self.norm is not None or any(self.epsilons):
+            missing = "--norm" if self.norm is None else "--epsilon"
+            raise UserError(
+                f"{missing}: must be given, as norm {norm} is another one than the "
+                f"run's {' and '.join(own.threat)}, whose radius says nothing of it"
+            )
+
+    def _in_named_ball(self, own: EvaluationAttackConfig) -> EvaluationAttackConfig:
+        """The run's attack; in that ball of its union alone which the norm names."""
+        for norm, epsilon in own.balls.items():
+            if norm == self.norm:
+                return own.in_ball(norm, epsilon)
+        return own
+
     def _cell(
         self, own: EvaluationAttackConfig, attack: str, epsilon: float, num_steps: int
     ) -> Cell:
@@ -148,9 +185,10 @@ class Grid:
         base["balls"] = self._union(own)
         if not kind.in_a_ball:
             base["balls"] = {}
-        if not base["balls"]:
-            base.pop("combine", None)
-        if kind.fixed.get("name", own.name) != own.name:
+        name = kind.fixed.get("name", own.name)
+        if not base["balls"] or name != "pgd":
+            base.pop("combine", None)  # of steps in all balls, which PGD alone has
+        if name != own.name:
             base.pop("options", None)  # they are the other attack's
         given: dict[str, Any] = {
             "num_steps": num_steps,

@@ -35,9 +35,9 @@ def identify(
     return {
         "parameters_sha256": parameters_sha256(model),
         "model": config.model.model_dump(mode="json"),
+        "batch_size": config.evaluation.batch_size,
         "data_sha256": _data_sha256(images, config.evaluation.batch_size),
         "seed": config.seed,
-        "batch_size": config.evaluation.batch_size,
         "only_survivors": only_survivors,
         "dathvd": __version__,
         "torch": torch.__version__,

@@ -35,13 +35,14 @@ from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
-from dathvd.files import write_json, write_text
+from dathvd.files import check_can_write, make_folder, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
+from dathvd.registry import is_foreign
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, gather_json, together
+from dathvd.runtime import Runtime, from_root, gather_json, together
 from dathvd.tasks import load_task, task_of
 
 
@@ -148,13 +149,18 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     """
     model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
+    together(runtime, lambda: _check_files(request) if runtime.is_root else None)
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: _test_data(config, run))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
-    if request.batch_size is None and any(c.attack == "autoattack" for c in cells):
-        config = with_large_parts(config, model, dataset, runtime.device)
+    if any(_follows_gradients(cell) for cell in cells):
+        together(runtime, lambda: check_gradients(model, dataset, runtime.device))
+    if request.corruptions is not None:
+        corruptions = request.corruptions
+        together(runtime, lambda: corruptions.check(dataset))
+    config = _with_parts(config, model, dataset, cells, request, runtime)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     corrupted = _judge_corruptions(model, dataset, config, request, runtime)
     if not runtime.is_root:
@@ -177,6 +183,18 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def _check_files(request: Request) -> None:
+    """See that the results can be written, before there are any.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if request.output is not None:
+        make_folder(request.output)  # which the other file may lie in
+    if request.json_file is not None:
+        check_can_write(request.json_file)
 
 
 def _judge_corruptions(
@@ -209,6 +227,30 @@ def _judge_corruptions(
     }
 
 
+def _with_parts(
+    config: Config,
+    model: nn.Module,
+    dataset: Dataset,
+    cells: list[Cell],
+    request: Request,
+    runtime: Runtime,
+) -> Config:
+    """The configuration with the size of parts: the request's, that of what is judged
+    already, or for AutoAttack a larger one where the network is cheap."""
+    output = request.output
+    if request.batch_size is not None:
+        return config
+    if output is not None:
+        root = runtime.is_root
+        found = together(runtime, lambda: Store.batch_size_in(output) if root else None)
+        size = from_root(runtime, found)
+        if size is not None:
+            return _with_batch_size(config, size)
+    if any(cell.attack == "autoattack" for cell in cells):
+        return with_large_parts(config, model, dataset, runtime.device)
+    return config
+
+
 def with_large_parts(
     config: Config, model: nn.Module, dataset: Dataset, device: torch.device
 ) -> Config:
@@ -217,7 +259,11 @@ def with_large_parts(
     settings = config.evaluation
     count = min(len(dataset.test), settings.max_samples or len(dataset.test))
     size = part_size(model, image.float() / 255, settings.batch_size, count)
-    parts = settings.model_copy(update={"batch_size": size})
+    return _with_batch_size(config, size)
+
+
+def _with_batch_size(config: Config, size: int) -> Config:
+    parts = config.evaluation.model_copy(update={"batch_size": size})
     return config.model_copy(update={"evaluation": parts})
 
 
@@ -301,6 +347,29 @@ def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> N
             f"the network has {outputs} outputs and the data set "
             f"{len(dataset.classes)} classes: it was pre-trained, train it on labels "
             "first (model.init)"
+        )
+
+
+def _follows_gradients(cell: Cell) -> bool:
+    """Whether it is one of this package's attacks by gradients."""
+    own = cell.kind.inherits and not is_foreign(cell.attack)
+    return own or cell.attack == "autoattack"
+
+
+def check_gradients(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
+    """Refuse a network that autograd cannot see through.
+
+    Raises:
+        UserError: its outputs have no gradient in its images, as in ``no_grad``.
+    """
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    with in_mode(model, training=False) as network, torch.enable_grad():
+        outputs = network((image.float() / 255).requires_grad_())
+    if not outputs.requires_grad:
+        raise UserError(
+            "the network's outputs have no gradient in its images (is there a detach "
+            "or no_grad in it?), which attacks follow; judge it by evaluate --attack "
+            "noise,spatial"
         )
 
 

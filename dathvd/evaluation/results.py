@@ -45,7 +45,7 @@ class Results:
                 "description": cell.describe(),
                 **cell.threat(),
                 "num_steps": _taken(cell, "num_steps"),
-                "step_size": _taken(cell, "step_size"),
+                "step_size": _step_size(cell),
                 "restarts": cell.settings.restarts,
                 "robust_accuracy": _share(self.clean & right),
             }
@@ -59,7 +59,7 @@ class Results:
         if len(rows) > 1:
             largest = max(row["epsilon"] for row in rows)
             attack = f"worst of {len(rows)} attacks up to epsilon {largest:.4g}"
-            if "balls" in rows[0]:
+            if any("balls" in row for row in rows):
                 attack = f"worst of {len(rows)} attacks in a union of balls"
         return {
             "clean_accuracy": _share(self.clean),
@@ -75,7 +75,8 @@ class Results:
     def cells_csv(self) -> str:
         """One line for each cell."""
         rows = self.rows()
-        return _csv([list(rows[0]), *(list(row.values()) for row in rows)])
+        names = list(max(rows, key=len))  # those of a union have one more
+        return _csv([names, *([row.get(name) for name in names] for row in rows)])
 
     def samples_csv(self) -> str:
         """One line for each sample: its label, and 1 in each cell that it survives."""
@@ -93,6 +94,11 @@ class Results:
 
 def _taken(cell: Cell, option: str) -> Any:
     return getattr(cell.settings, option) if cell.takes(option) else None
+
+
+def _step_size(cell: Cell) -> Any:
+    """None in a union too, where each ball has steps of its own."""
+    return None if cell.settings.balls else _taken(cell, "step_size")
 
 
 def _share(flags: Tensor) -> float:

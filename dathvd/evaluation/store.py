@@ -42,6 +42,17 @@ class Store:
         self.folder = folder
         self._identity = {"format": FORMAT, **identity}
 
+    @staticmethod
+    def batch_size_in(folder: Path) -> int | None:
+        """The size of parts of the evaluation that a folder holds; None without one.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        file = folder / "evaluation.json"
+        size = _read_json(file).get("batch_size") if file.exists() else None
+        return size if isinstance(size, int) and size > 0 else None
+
     def open(self) -> None:
         """Make the folder, or see that it is this evaluation's; rank 0 calls it.
 

@@ -168,7 +168,7 @@ def strengthened(attack: AttackConfig, added: int) -> AttackConfig:
     """The attack with more steps; one of a single step becomes PGD in the same ball."""
     if added == 0:
         return attack
-    if attack.name == "pgd":
+    if attack.name in ("pgd", "apgd"):
         return attack.model_copy(update={"num_steps": attack.num_steps + added})
     change = {
         "name": "pgd",

@@ -50,6 +50,22 @@ def test_a_norm_without_its_radius_is_refused() -> None:
         load_config(None, ["evaluation.attack.norm=l2"])
 
 
+UNION = "attack.balls={l1: 12, l2: 0.5}"
+
+
+def test_a_norm_of_a_union_has_its_radius_there() -> None:
+    assert judged(UNION, "evaluation.attack.norm=l1") == ("l1", 12.0, 12 / 8)
+    with pytest.raises(UserError, match="epsilon: must be set, as norm linf is an"):
+        load_config(None, [UNION, "evaluation.attack.norm=linf"])
+    with pytest.raises(UserError, match="norm: must be set, as norm linf is another"):
+        load_config(None, [UNION, "evaluation.attack.epsilon=0.1"])
+
+
+def test_a_union_that_is_judged_without_an_attack_can_be_read_again() -> None:
+    config = load_config(None, [UNION, "evaluation.attack.name=none"])
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
 def training(objective: str, *overrides: str) -> tuple[str, str]:
     attack = load_config(None, [f"objective.name={objective}", *overrides]).attack
     return attack.loss, attack.start

@@ -6,6 +6,7 @@ from __future__ import annotations
 import colorsys
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,15 @@ def test_published_folders_are_judged(
     )
     with pytest.raises(UserError, match="--corruptions.*'c'"):
         evaluate_checkpoint(str(run), wrong, ALONE)
-    np.save(folder / "a.npy", images["a"][:49])
-    with pytest.raises(UserError, match="49 images of a and 50 labels"):
-        evaluate_checkpoint(str(run), request, ALONE)
+    np.save(folder / "b.npy", images["b"][:49])
+    new = replace(request, output=tmp_path / "new")
+    with pytest.raises(UserError, match="49 images of b and 50 labels"):
+        evaluate_checkpoint(str(run), new, ALONE)
+    for numbers in (labels[:, None], labels.astype(np.float32)):
+        np.save(folder / "labels.npy", numbers)
+        with pytest.raises(UserError, match="labels.npy holds .* expected whole numb"):
+            evaluate_checkpoint(str(run), new, ALONE)
+    assert not list((tmp_path / "new").iterdir())  # all of it before anything is judged
 
 
 def test_a_folder_of_image_files_is_judged(tmp_path: Path) -> None:

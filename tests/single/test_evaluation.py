@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from dathvd.attacks.probes import Probe, right_on_clean, survives
+from dathvd.commands.evaluate import command
 from dathvd.config import Config
 from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data.sets import TensorImages
 from dathvd.errors import UserError
+from dathvd.evaluation import Request, evaluate_checkpoint
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge, regrouped
@@ -24,8 +28,10 @@ from dathvd.evaluation.store import Store
 from dathvd.noise import SampleNoise
 from dathvd.report.evaluation import plot_grid
 from dathvd.runtime import Runtime
+from tests.saved_network import save_network
 from tests.single.small_models import batch, lengths, network, nothing_changes
 
+UNION = {"l2": 1.0, "l1": 12.0}
 OWN = EvaluationAttackConfig()
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 GRID = Grid(("fgsm", "pgd", "pgd-margin"), (0.0, 0.02, 0.05), (1, 4), restarts=2)
@@ -100,11 +106,44 @@ def test_steps_keep_the_runs_share_of_epsilon_and_reach_across_the_ball() -> Non
         (Grid(epsilons=(-0.1,)), "evaluate: epsilon: input should be greater"),
         (Grid(norm="l3"), "evaluate: norm: input should be 'linf', 'l2' or 'l1'"),
         (Grid(("pgd",), restarts=0), "evaluate: restarts: input should be greater"),
+        (Grid(norm="l2"), "--epsilon: must be given, as norm l2 is another one"),
+        (Grid(norm="l2", balls=UNION), "--norm: the balls of --balls have norms"),
+        (Grid(epsilons=(0.1,), balls=UNION), "--epsilon: the balls of --balls have"),
+        (Grid(("pgd",), step_size=0.1, balls=UNION), "--step-size: in a union steps"),
     ],
 )
 def test_bad_grids_are_refused(grid: Grid, message: str) -> None:
     with pytest.raises(UserError, match=message):
         grid.cells(OWN)
+
+
+def in_union(**fields: int) -> EvaluationAttackConfig:
+    tree = {"balls": UNION, "combine": "steps", **fields}
+    return EvaluationAttackConfig.model_validate(tree)
+
+
+def test_a_run_in_a_union_is_judged_in_one_of_its_balls_or_in_another_one() -> None:
+    own = in_union(num_steps=5)
+    for norm, epsilon in UNION.items():
+        one = Grid(("pgd",), norm=norm).cells(own)[0].settings
+        assert (one.threat, one.step_size) == ({norm: epsilon}, 2.5 * epsilon / 5)
+    other = Grid(("pgd",), (0.3,), norm="linf").cells(own)[0].settings
+    assert other.threat == {"linf": 0.3}
+    with pytest.raises(UserError, match="--norm: must be given, as norm linf is anoth"):
+        Grid(("pgd",), (0.3,)).cells(own)
+    assert Grid(epsilons=(0.0,)).cells(own)[0].attack == "none"
+
+
+def test_other_attacks_than_pgd_take_the_worst_ball_of_a_union() -> None:
+    own = in_union()
+    assert Grid(("pgd",)).cells(own)[0].settings.combine == "steps"
+    cells = Grid(("apgd", "fgsm")).cells(own)
+    assert [cell.settings.combine for cell in cells] == ["max", "max"]
+
+
+def test_a_union_is_attacked_also_where_the_run_is_judged_at_radius_0() -> None:
+    own = EvaluationAttackConfig(epsilon=0.0)
+    assert Grid(("pgd",), balls=UNION).cells(own)[0].attack == "pgd"
 
 
 def test_no_attack_helps_and_the_worst_case_counts_all_within_its_radius() -> None:
@@ -170,6 +209,50 @@ def test_more_samples_may_follow(tmp_path: Path) -> None:
     more = judge(store=store, on_part=lambda done, total: counts.append(total))
     assert torch.equal(more(MODEL, chosen), judge()(MODEL, chosen))
     assert counts == [4] * 4  # the first part of 8 is kept, the cut one made anew
+
+
+def test_a_folder_goes_on_in_its_own_parts_under_auto_attack(tmp_path: Path) -> None:
+    """Its larger parts depend on the number of samples, which may be raised."""
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
+
+    def evaluate(attack: str, samples: int, size: int | None = None) -> int:
+        request = Request(
+            Grid((attack,), (0.001,)), size, samples, output=tmp_path / "out"
+        )
+        evaluate_checkpoint(str(run), request, ALONE)
+        named = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        return int(named["batch_size"])
+
+    assert evaluate("fgsm", 70) == evaluate("autoattack", 280) == 64
+    with pytest.raises(UserError, match="another batch_size .64 there, 32 here."):
+        evaluate("fgsm", 70, 32)
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_judged(
+    tmp_path: Path,
+) -> None:
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
+    out = tmp_path / "out"
+    for file, problem in (tmp_path, "Is a dir"), (tmp_path / "no" / "x", "No such"):
+        request = Request(output=out, json_file=file)
+        with pytest.raises(UserError, match=f"cannot write {file}: {problem}"):
+            evaluate_checkpoint(str(run), request, ALONE)
+    assert not list(out.iterdir())
+    inside = Request(max_samples=4, output=out, json_file=out / "own.json")
+    evaluate_checkpoint(str(run), inside, ALONE)
+    assert inside.json_file is not None and inside.json_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--balls", "linf="], "--balls: expected NAME=NUMBER, got 'linf='"),
+        (["--step-size", "0.1,0.2"], "--step-size: expected one number"),
+    ],
+)
+def test_half_an_option_or_two_are_refused(options: list[str], message: str) -> None:
+    told = CliRunner().invoke(command, ["RUN", *options])
+    assert message in f"{told.output} {told.exception}"
 
 
 def test_what_is_left_is_regrouped_into_equal_parts_of_any_number() -> None:
@@ -256,6 +339,21 @@ def test_tables_and_curves_are_written(tmp_path: Path) -> None:
     clean = [line.split(",")[2] for line in samples[1:]]
     assert clean == [str(int(flag)) for flag in found.clean]
     assert len(found.cells_csv().splitlines()) == 1 + len(found.cells)
+
+
+def test_a_table_has_its_columns_beside_a_union_too() -> None:
+    cells = Grid(("none", "pgd")).cells(in_union(num_steps=5))
+    right = torch.ones(len(cells), len(IMAGES), dtype=torch.bool)
+    found = Results(cells, right[0], right, IMAGES.labels)
+    none, union = csv.DictReader(found.cells_csv().splitlines())
+    assert (none["balls"], none["num_steps"], none["robust_accuracy"]) == (
+        "",
+        "",
+        "1.0",
+    )
+    assert json.loads(union["balls"].replace("'", '"')) == UNION
+    assert (union["num_steps"], union["step_size"]) == ("5", "")
+    assert found.as_json()["attack"] == "worst of 2 attacks in a union of balls"
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

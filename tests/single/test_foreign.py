@@ -146,3 +146,23 @@ def test_weights_that_do_not_fill_it_are_refused(tmp_path: Path) -> None:
         UserError, match=r"do not fill the network: 1 of 4 .*\[24, 64\]"
     ):
         foreign_network(config, dataset, ALONE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--attack", "pgd"],
+        ["evaluate", "--attack", "autoattack"],
+        ["sanity"],
+    ],
+)
+def test_a_network_without_gradients_is_judged_by_attacks_that_need_none(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Linear, "forward", torch.no_grad()(nn.Linear.forward))
+    given = ["--model", PLACE, "--data", "digits", "--max-samples", "4", "--trust"]
+    told = CliRunner().invoke(cli, [*arguments, *given])
+    assert isinstance(told.exception, UserError)
+    assert "the network's outputs have no gradient in its images" in str(told.exception)
+    told = CliRunner().invoke(cli, ["evaluate", "--attack", "noise,spatial", *given])
+    assert told.exit_code == 0

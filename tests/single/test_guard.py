@@ -90,8 +90,9 @@ def test_one_step_becomes_pgd_in_the_same_ball(name: str) -> None:
     assert strengthened(attack, 0) == attack
 
 
-def test_pgd_gets_more_of_its_own_steps() -> None:
-    attack = AttackConfig(num_steps=4, step_size=0.05)
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
+def test_pgd_gets_more_of_its_own_steps(name: str) -> None:
+    attack = AttackConfig(name=name, num_steps=4, step_size=0.05)
     more = strengthened(attack, 3)
     assert more == attack.model_copy(update={"num_steps": 7})
 

@@ -14,7 +14,7 @@ from dathvd.attacks.probes import Probe, right_on_clean
 from dathvd.components import CORRUPTIONS
 from dathvd.config import Config
 from dathvd.data import Dataset, ImageSet
-from dathvd.data.corrupted import corrupted_images, kinds_in
+from dathvd.data.corrupted import check_corrupted, corrupted_images, kinds_in
 from dathvd.errors import choose
 from dathvd.evaluation.corruptions.kind import SEVERITIES, corrupt
 from dathvd.evaluation.identity import identify
@@ -50,6 +50,20 @@ class CorruptionRequest:
         for name in self.kinds:
             choose("--corruptions", name, dict.fromkeys(known))
         return list(self.kinds)
+
+    def check(self, dataset: Dataset) -> None:
+        """See that all kinds are there, before anything is judged.
+
+        Raises:
+            UserError: one is not, or not of the data set's shape and classes.
+        """
+        kinds = self.chosen()
+        if self.folder is not None:
+            shape = dataset.image_shape
+            for kind in kinds:
+                check_corrupted(
+                    self.folder, kind, self.severities, dataset.classes, shape
+                )
 
 
 def judge_corruptions(

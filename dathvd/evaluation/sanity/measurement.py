@@ -22,6 +22,7 @@ from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.requests import (
     Request,
+    check_gradients,
     check_outputs,
     progress_bar,
     restore,
@@ -71,6 +72,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     dataset = together(runtime, lambda: load_dataset(config.data))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
+    together(runtime, lambda: check_gradients(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
     surrogate = _surrogate(config, dataset, plan, request, runtime)
     findings = gather_findings(
