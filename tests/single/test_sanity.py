@@ -213,3 +213,11 @@ def test_the_surrogate_is_decided_by_the_seed_and_spares_the_generator(
     other = CONFIG.model_copy(update={"seed": 5})
     assert not torch.equal(weights(CONFIG), weights(other))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_surrogate_learns_from_images_as_large_as_the_networks() -> None:
+    cropped = ["data.augment=true", "data.image_size=10", "data.crop_size=6"]
+    config = load_config(None, ["model.name=mlp", *cropped])
+    dataset = load_dataset(config.data)
+    model = train_surrogate(config, dataset, num_steps=1, device=ALONE.device)
+    assert model(torch.rand(2, 1, 6, 6)).shape == (2, 10)
