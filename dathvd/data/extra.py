@@ -21,7 +21,14 @@ from dathvd.data.arrays import channels_first
 from dathvd.data.mapped import MappedNpz, map_npy
 from dathvd.data.paths import expand
 from dathvd.data.pickles import read_arrays
-from dathvd.data.sets import Dataset, Frames, ImageSet, TensorImages, whole_frames
+from dathvd.data.sets import (
+    CenterCrop,
+    Dataset,
+    Frames,
+    ImageSet,
+    TensorImages,
+    whole_frames,
+)
 from dathvd.errors import UserError
 
 _KEYS = (
@@ -104,22 +111,27 @@ def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
     if config.extra is None:
         return dataset
     names = (config.extra,) if isinstance(config.extra, str) else config.extra
-    own = tuple(dataset.train.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
-    extra = [_fitting(expand("data.extra", name), own, dataset) for name in names]
+    extra = [_fitting(expand("data.extra", name), dataset) for name in names]
     both = Concatenated([dataset.train, *extra])
     return replace(dataset, train=both, num_extra=sum(map(len, extra)))
 
 
-def _fitting(path: Path, own: tuple[int, ...], dataset: Dataset) -> TensorImages:
-    """A file's images.
+def _shape_of(images: ImageSet) -> tuple[int, ...]:
+    return tuple(images.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
+
+
+def _fitting(path: Path, dataset: Dataset) -> ImageSet:
+    """A file's images, cropped where the data set's own are and these are whole.
 
     Raises:
         UserError: it cannot be read, or they are not of the data set's kind.
     """
-    extra = read_extra(path)
-    if tuple(extra.images.shape[1:]) != own:
+    extra, train = read_extra(path), dataset.train
+    found, own = tuple(extra.images.shape[1:]), _shape_of(train)
+    waits = isinstance(train, CenterCrop) and found == _shape_of(train.images)
+    if found != own and not waits:
         raise UserError(
-            f"data.extra: {path} holds images of {list(extra.images.shape[1:])}, "
+            f"data.extra: {path} holds images of {list(found)}, "
             f"the data set of {list(own)}"
         )
     if int(extra.labels.max()) >= len(dataset.classes):
@@ -127,7 +139,7 @@ def _fitting(path: Path, own: tuple[int, ...], dataset: Dataset) -> TensorImages
             f"data.extra: {path} has label {int(extra.labels.max())}, the data set "
             f"{len(dataset.classes)} classes"
         )
-    return extra
+    return CenterCrop(extra, dataset.image_shape[-1]) if waits else extra
 
 
 def read_extra(path: Path) -> TensorImages:

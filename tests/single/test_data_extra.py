@@ -59,6 +59,27 @@ def test_a_list_of_targets_is_read(tmp_path: Path) -> None:
     assert extra.labels.tolist() == LABELS.tolist()
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_whole_images_are_cropped_as_the_own_ones_are(
+    augment: bool, tmp_path: Path
+) -> None:
+    """The files of ``dathvd pseudo-label`` hold whole images."""
+    config = DataConfig(
+        name="synthetic",
+        num_train=4,
+        image_size=8,
+        crop_size=6,
+        augment=augment,
+        num_classes=4,
+        extra=str(write(tmp_path / "extra.npz")),
+    )
+    dataset = load_dataset(config)
+    images = dataset.train.batch(torch.tensor([4, 0]))
+    middle = PIXELS[0] if augment else PIXELS[0, 1:7, 1:7]
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), middle)
+    assert dataset.train.labels[4:].tolist() == LABELS.tolist()
+
+
 @pytest.mark.parametrize(
     "images, labels, message",
     [
