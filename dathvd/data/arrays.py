@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def arrays(config: DataConfig) -> Dataset:
     return Dataset(train, test, classes, image_shape=(channels, height, width))
 
 
-UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
-"""The errors that NumPy raises for a file that is not of its formats."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    EOFError,
+)
+"""The errors that NumPy raises for a file that is damaged or not of its formats."""
 
 
 def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:

@@ -94,7 +94,7 @@ def _unpack_member(
     try:
         with zipfile.ZipFile(source) as archive, archive.open(member) as stream:
             read_header(stream)  # type: ignore[arg-type]
-    except (*UNREADABLE, zlib.error) as error:
+    except UNREADABLE as error:
         raise UserError(f"{_SOURCE}: {source}: {member.filename}: {error}") from None
     try:
         write_atomically(target, write)

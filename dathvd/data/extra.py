@@ -158,15 +158,16 @@ def read_extra(path: Path) -> TensorImages:
     """
     content = _content(path)
     images_key, labels_key = keys_of(path, content)
-    images = channels_first(
-        path,
-        images_key,
-        np.asarray(content[images_key]),
-        field="data.extra",
-        copy=False,
-    )
-    labels = np.asarray(content[labels_key]).reshape(-1)
-    if labels.dtype.kind not in "iu" or len(labels) != len(images) or labels.min() < 0:
+    try:
+        pixels, found = np.asarray(content[images_key]), np.asarray(content[labels_key])
+    except ValueError as error:  # lists within lists of several lengths
+        raise UserError(f"data.extra: {path}: {error}") from None
+    images = channels_first(path, images_key, pixels, field="data.extra", copy=False)
+    if len(images) == 0:
+        raise UserError(f"data.extra: {path}: {images_key!r} holds no images")
+    labels = found.reshape(-1)
+    right = labels.dtype.kind in "iu" and len(labels) == len(images)
+    if not right or labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
         raise UserError(
             f"data.extra: {path}: {labels_key!r} must be {len(images)} integers from 0"
         )

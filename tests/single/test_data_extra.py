@@ -156,6 +156,29 @@ def test_wrong_keys_are_refused_with_what_is_there(tmp_path: Path) -> None:
     assert "x_train/y_train, image/label" in message and "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (PIXELS[:0], LABELS[:0], "holds no images"),
+        ([[1, 2], [3]], LABELS, "inhomogeneous"),
+        (PIXELS, [0, 1, [2], 3, 4], "inhomogeneous"),
+        (PIXELS, np.full(5, 2**63, dtype=np.uint64), "must be 5 integers from 0"),
+    ],
+)
+def test_nothing_and_nonsense_are_refused(
+    images: Any, labels: Any, message: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "odd.pickle", images, labels)
+    with pytest.raises(UserError, match=f"data.extra: .*odd.pickle: .*{message}"):
+        read_extra(file)
+
+
+def test_a_ratio_of_no_files_is_refused() -> None:
+    with pytest.raises(ValueError, match="extra_ratio needs extra images"):
+        DataConfig(extra=(), extra_ratio=0.5)
+    assert len(load_dataset(DataConfig(extra=())).train) == 1438
+
+
 def test_errors_of_unreadable_files_name_the_field(tmp_path: Path) -> None:
     for name in ("extra.npz", "extra.pickle", "data.npy"):
         (tmp_path / name).write_bytes(b"nothing")

@@ -146,6 +146,20 @@ def test_damage_is_found_and_nothing_left(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
+def test_a_stream_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
+    source = tmp_path / "gen.npz"
+    np.savez_compressed(source, x_train=PIXELS, y_train=LABELS)
+    data = bytearray(source.read_bytes())
+    data[60:120] = b"\xff" * 60
+    source.write_bytes(data)
+    with pytest.raises(UserError, match="data.extra: .*gen.npz cannot be read"):
+        read_extra(source)
+    with pytest.raises(UserError, match="data.root: .*gen.npz cannot be read"):
+        load_dataset(DataConfig(name="arrays", root=str(source)))
+    with pytest.raises(UserError, match="images: .*gen.npz"):
+        convert(source, tmp_path, lambda done, total: None)
+
+
 def test_a_conversion_goes_on_and_mends(tmp_path: Path) -> None:
     source = tmp_path / "gen.npz"
     np.savez_compressed(source, image=PIXELS, label=LABELS)
