@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dathvd.config import DataConfig
@@ -163,15 +164,24 @@ def read_extra(path: Path) -> TensorImages:
     except ValueError as error:  # lists within lists of several lengths
         raise UserError(f"data.extra: {path}: {error}") from None
     images = channels_first(path, images_key, pixels, field="data.extra", copy=False)
-    if len(images) == 0:
-        raise UserError(f"data.extra: {path}: {images_key!r} holds no images")
     labels = found.reshape(-1)
-    right = labels.dtype.kind in "iu" and len(labels) == len(images)
-    if not right or labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
-        raise UserError(
-            f"data.extra: {path}: {labels_key!r} must be {len(images)} integers from 0"
-        )
+    check_labels(path, labels_key, labels, len(images))
     return TensorImages(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def check_labels(
+    path: Path, name: str, labels: NDArray[Any], count: int, field: str = "data.extra"
+) -> None:
+    """Refuse what are not the classes ``[count]`` of some images.
+
+    Raises:
+        UserError: there are no images, or these are not as many integers from 0.
+    """
+    if count == 0:
+        raise UserError(f"{field}: {path}: holds no images")
+    right = labels.dtype.kind in "iu" and len(labels) == count
+    if not right or labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{field}: {path}: {name!r} must be {count} integers from 0")
 
 
 def _content(path: Path) -> Mapping[str, Any]:
