@@ -164,3 +164,14 @@ def test_training_images_are_noisy_by_sample_and_epoch() -> None:
     assert bool((whole < 0).any()) and bool((whole > 1).any())
     with pytest.raises(UserError, match="to which attack.name pgd clips them"):
         load_config(None, ["data.noise=0.5"])
+
+
+def test_a_pre_trained_network_is_refused_and_extra_images_are_not_missed(
+    tmp_path: Path,
+) -> None:
+    asked = CertifyRequest(Smoothing(0.2, 10, 100, 0.01), 500)
+    run = save_network(tmp_path / "views", (1, 8, 8), 128, "objective.name=contrastive")
+    with pytest.raises(UserError, match="pre-trained by contrastive, it knows no"):
+        certify_run(str(run), asked, ALONE)
+    gone = f"data.extra={tmp_path}/gone.npz"
+    certify_run(str(save_network(tmp_path / "run", (1, 8, 8), 10, gone)), asked, ALONE)
