@@ -34,9 +34,9 @@ def named_fractions(option: str, text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
     pairs = [word.partition("=") for word in words(text)]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            raise UserError(f"{option}: expected NAME=NUMBER, got {name!r}")
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UserError(f"{option}: expected NAME=NUMBER, got {name + equals!r}")
     return {name: fractions(option, value)[0] for name, _, value in pairs}
 
 
