@@ -35,7 +35,7 @@ from dathvd.report.progress import Progress
 from dathvd.report.tables import plain_console
 from dathvd.runtime import Runtime, sum_over_workers, together
 
-_NAMES = ("x", "images", "data", "x_train")
+_NAMES = ("x", "images", "image", "data", "x_train")
 """Names of the images in a file of several arrays, the likeliest first."""
 
 

@@ -109,10 +109,13 @@ class NoAttack(Attack):
 
 
 def correct_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Bool ``[batch]``: the model, in eval mode, predicts the label."""
+    """Bool ``[batch]``: the model, in eval mode, predicts the label.
+
+    NaN predicts nothing, where argmax would take it for the largest logit.
+    """
     with in_mode(model, training=False) as network, torch.no_grad():
-        predicted: Tensor = network(images).argmax(dim=1)
-    return predicted == labels
+        logits: Tensor = network(images)
+    return (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
 
 
 Round = Callable[[int, Tensor, Tensor, SampleNoise], Tensor]

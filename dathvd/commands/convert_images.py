@@ -21,13 +21,14 @@ def command(sources: tuple[str, ...], output: str) -> None:
     """
     from pathlib import Path
 
-    from dathvd.data.convert import convert
+    from dathvd.data.convert import check_names, convert
     from dathvd.files import make_folder
     from dathvd.report.progress import Progress
 
-    folder = Path(output)
+    folder, files = Path(output), [Path(source) for source in sources]
+    check_names(files)
     make_folder(folder)
-    for source in map(Path, sources):
+    for source in files:
         progress = Progress(f"convert {source.name}", 1)
 
         def on_bytes(done: int, total: int, progress: Progress = progress) -> None:

@@ -80,12 +80,15 @@ def command(
     from dathvd import collector
 
     with collector.paused():
+        from dathvd.errors import UserError
         from dathvd.evaluation import Request, SanityRequest, check_sanity
         from dathvd.lists import fractions
         from dathvd.runtime import guard, start
 
     name, which, foreign = judged_network(run, model, data, weights, overrides, trust)
     radius = fractions("--epsilon", epsilon)
+    if len(radius) > 1:
+        raise UserError(f"--epsilon {epsilon}: expected one radius, such as 8/255")
     evaluation = Request(
         batch_size=batch_size,
         max_samples=max_samples,

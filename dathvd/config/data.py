@@ -99,7 +99,7 @@ class DataConfig(ComponentSection):
 
     @model_validator(mode="after")
     def _mixing_needs_extra_images(self) -> DataConfig:
-        if self.extra is None:
+        if not self.extra:
             for field, given in (
                 ("extra_ratio", self.extra_ratio is not None),
                 ("extra_weight", self.extra_weight != 1.0),

@@ -17,6 +17,7 @@ from dathvd.data.sets import (
     ImageSet,
     Subset,
     TensorImages,
+    unaugmented,
     whole_frames,
 )
 from dathvd.data.sharding import (
@@ -50,6 +51,7 @@ __all__ = [
     "permutation",
     "read_extra",
     "resized_crop",
+    "unaugmented",
     "whole_frames",
     "worker_slice",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def arrays(config: DataConfig) -> Dataset:
     return Dataset(train, test, classes, image_shape=(channels, height, width))
 
 
-UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError)
-"""The errors that NumPy raises for a file that is not of its formats."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    EOFError,
+)
+"""The errors that NumPy raises for a file that is damaged or not of its formats."""
 
 
 def read_npz(path: Path, field: str = "data.root") -> dict[str, NDArray[Any]]:
@@ -100,16 +108,28 @@ def channels_first(
     Raises:
         UserError: they are in none of them; ``field`` of the configuration is named.
     """
-    if values.dtype == np.uint8 and values.ndim == 3:
+    check_images(path, name, values.dtype, values.shape, field)
+    if values.ndim == 3:
         values = values[:, None]
-    elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
+    elif values.shape[3] in (1, 3):
         values = values.transpose(0, 3, 1, 2)
-    elif values.dtype != np.uint8 or values.ndim != 4 or values.shape[1] not in (1, 3):
+    return torch.from_numpy(np.ascontiguousarray(values) if copy else values)
+
+
+def check_images(
+    path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], field: str
+) -> None:
+    """Refuse what is not uint8 images in one of the layouts.
+
+    Raises:
+        UserError: they are in none of them; ``field`` of the configuration is named.
+    """
+    stacked = len(shape) == 3 or len(shape) == 4 and {shape[1], shape[3]} & {1, 3}
+    if dtype != np.uint8 or not stacked:
         raise UserError(
             f"{field}: {path}: {name} must be uint8 [N, H, W], [N, H, W, C] or "
-            f"[N, C, H, W], got {values.dtype} {list(values.shape)}"
+            f"[N, C, H, W], got {dtype} {list(shape)}"
         )
-    return torch.from_numpy(np.ascontiguousarray(values) if copy else values)
 
 
 def _classes(

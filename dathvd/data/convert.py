@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from dathvd.data.arrays import UNREADABLE
-from dathvd.data.extra import keys_of, read_extra
+from dathvd.data.arrays import UNREADABLE, check_images
+from dathvd.data.extra import check_labels, keys_of, read_extra
 from dathvd.data.mapped import MappedNpz, read_header
 from dathvd.data.pickles import read_arrays
 from dathvd.errors import UserError
@@ -29,6 +29,22 @@ _SOURCE = "images"
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
+
+
+def check_names(sources: Sequence[Path]) -> None:
+    """Refuse files of one name, of which the later would replace the earlier.
+
+    Raises:
+        UserError: there are two.
+    """
+    first: dict[str, Path] = {}
+    for source in sources:
+        other = first.setdefault(source.stem, source)
+        if other != source:
+            raise UserError(
+                f"{_SOURCE}: {other} and {source} would both be written to "
+                f"{source.stem}-images.npy; convert them into folders of their own"
+            )
 
 
 def convert(source: Path, folder: Path, on_bytes: OnBytes) -> Path:
@@ -63,6 +79,7 @@ def _unpack(source: Path, images: Path, labels: Path, on_bytes: OnBytes) -> None
     archive = MappedNpz(source, _SOURCE)
     keys = keys_of(source, archive, _SOURCE)
     members = [archive.members[key] for key in keys]
+    _check(source, keys, members[0])
     total, done = 2 * sum(member.file_size for member in members), 0
 
     def advance(count: int) -> None:
@@ -79,6 +96,19 @@ def _unpack(source: Path, images: Path, labels: Path, on_bytes: OnBytes) -> None
             advance(2 * member.file_size)
 
 
+def _check(source: Path, keys: tuple[str, str], images: zipfile.ZipInfo) -> None:
+    """Refuse, before anything is written, what ``data.extra`` would not take."""
+    try:
+        with zipfile.ZipFile(source) as archive, archive.open(images) as stream:
+            dtype, shape, _ = read_header(stream)  # type: ignore[arg-type]
+        with np.load(source, allow_pickle=False) as content:
+            labels = content[keys[1]].reshape(-1)
+    except UNREADABLE as error:
+        raise UserError(f"{_SOURCE}: {source}: damaged: {error}") from None
+    check_images(source, keys[0], dtype, shape, _SOURCE)
+    check_labels(source, keys[1], labels, shape[0], _SOURCE)
+
+
 def _unpack_member(
     source: Path,
     member: zipfile.ZipInfo,
@@ -91,11 +121,6 @@ def _unpack_member(
                 file.write(chunk)
                 advance(len(chunk))
 
-    try:
-        with zipfile.ZipFile(source) as archive, archive.open(member) as stream:
-            read_header(stream)  # type: ignore[arg-type]
-    except (*UNREADABLE, zlib.error) as error:
-        raise UserError(f"{_SOURCE}: {source}: {member.filename}: {error}") from None
     try:
         write_atomically(target, write)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
@@ -120,7 +145,13 @@ def _is_whole(
 
 def _save(source: Path, images: Path, labels: Path, on_bytes: OnBytes) -> None:
     content = read_arrays(source, field=_SOURCE)
-    arrays = [np.asarray(content[key]) for key in keys_of(source, content, _SOURCE)]
+    keys = keys_of(source, content, _SOURCE)
+    try:
+        arrays = [np.asarray(content[key]) for key in keys]
+    except ValueError as error:  # lists within lists of several lengths
+        raise UserError(f"{_SOURCE}: {source}: {error}") from None
+    check_images(source, keys[0], arrays[0].dtype, arrays[0].shape, _SOURCE)
+    check_labels(source, keys[1], arrays[1].reshape(-1), len(arrays[0]), _SOURCE)
     total, done = sum(array.nbytes for array in arrays), 0
     for array, target in zip(arrays, (images, labels), strict=True):
         write_atomically(target, functools.partial(_write, array=array))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dathvd.config import DataConfig
@@ -21,7 +22,14 @@ from dathvd.data.arrays import channels_first
 from dathvd.data.mapped import MappedNpz, map_npy
 from dathvd.data.paths import expand
 from dathvd.data.pickles import read_arrays
-from dathvd.data.sets import Dataset, Frames, ImageSet, TensorImages, whole_frames
+from dathvd.data.sets import (
+    CenterCrop,
+    Dataset,
+    Frames,
+    ImageSet,
+    TensorImages,
+    whole_frames,
+)
 from dathvd.errors import UserError
 
 _KEYS = (
@@ -104,22 +112,27 @@ def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
     if config.extra is None:
         return dataset
     names = (config.extra,) if isinstance(config.extra, str) else config.extra
-    own = tuple(dataset.train.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
-    extra = [_fitting(expand("data.extra", name), own, dataset) for name in names]
+    extra = [_fitting(expand("data.extra", name), dataset) for name in names]
     both = Concatenated([dataset.train, *extra])
     return replace(dataset, train=both, num_extra=sum(map(len, extra)))
 
 
-def _fitting(path: Path, own: tuple[int, ...], dataset: Dataset) -> TensorImages:
-    """A file's images.
+def _shape_of(images: ImageSet) -> tuple[int, ...]:
+    return tuple(images.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
+
+
+def _fitting(path: Path, dataset: Dataset) -> ImageSet:
+    """A file's images, cropped where the data set's own are and these are whole.
 
     Raises:
         UserError: it cannot be read, or they are not of the data set's kind.
     """
-    extra = read_extra(path)
-    if tuple(extra.images.shape[1:]) != own:
+    extra, train = read_extra(path), dataset.train
+    found, own = tuple(extra.images.shape[1:]), _shape_of(train)
+    waits = isinstance(train, CenterCrop) and found == _shape_of(train.images)
+    if found != own and not waits:
         raise UserError(
-            f"data.extra: {path} holds images of {list(extra.images.shape[1:])}, "
+            f"data.extra: {path} holds images of {list(found)}, "
             f"the data set of {list(own)}"
         )
     if int(extra.labels.max()) >= len(dataset.classes):
@@ -127,7 +140,7 @@ def _fitting(path: Path, own: tuple[int, ...], dataset: Dataset) -> TensorImages
             f"data.extra: {path} has label {int(extra.labels.max())}, the data set "
             f"{len(dataset.classes)} classes"
         )
-    return extra
+    return CenterCrop(extra, dataset.image_shape[-1]) if waits else extra
 
 
 def read_extra(path: Path) -> TensorImages:
@@ -146,19 +159,29 @@ def read_extra(path: Path) -> TensorImages:
     """
     content = _content(path)
     images_key, labels_key = keys_of(path, content)
-    images = channels_first(
-        path,
-        images_key,
-        np.asarray(content[images_key]),
-        field="data.extra",
-        copy=False,
-    )
-    labels = np.asarray(content[labels_key]).reshape(-1)
-    if labels.dtype.kind not in "iu" or len(labels) != len(images) or labels.min() < 0:
-        raise UserError(
-            f"data.extra: {path}: {labels_key!r} must be {len(images)} integers from 0"
-        )
+    try:
+        pixels, found = np.asarray(content[images_key]), np.asarray(content[labels_key])
+    except ValueError as error:  # lists within lists of several lengths
+        raise UserError(f"data.extra: {path}: {error}") from None
+    images = channels_first(path, images_key, pixels, field="data.extra", copy=False)
+    labels = found.reshape(-1)
+    check_labels(path, labels_key, labels, len(images))
     return TensorImages(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def check_labels(
+    path: Path, name: str, labels: NDArray[Any], count: int, field: str = "data.extra"
+) -> None:
+    """Refuse what are not the classes ``[count]`` of some images.
+
+    Raises:
+        UserError: there are no images, or these are not as many integers from 0.
+    """
+    if count == 0:
+        raise UserError(f"{field}: {path}: holds no images")
+    right = labels.dtype.kind in "iu" and len(labels) == count
+    if not right or labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{field}: {path}: {name!r} must be {count} integers from 0")
 
 
 def _content(path: Path) -> Mapping[str, Any]:

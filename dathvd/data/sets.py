@@ -122,6 +122,17 @@ class CenterCrop:
         self.images.prefetch(indices)
 
 
+def unaugmented(images: ImageSet, shape: ImageShape) -> ImageSet:
+    """Training images as evaluation would see them.
+
+    Args:
+        images: the set; larger images than ``shape`` wait for a random crop.
+        shape: that the network takes; of larger images it is the middle.
+    """
+    first = images.batch(torch.zeros(1, dtype=torch.int64))
+    return images if first.shape[1:] == shape else CenterCrop(images, shape[-1])
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A training set and a test set of the same classes and image shape."""

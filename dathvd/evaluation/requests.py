@@ -43,7 +43,7 @@ from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
 from dathvd.runtime import Runtime, from_root, gather_json, together
-from dathvd.tasks import load_task, task_of
+from dathvd.tasks import load_judged, task_of
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     config = together(runtime, lambda: with_request(config, request))
     together(runtime, lambda: _check_files(request) if runtime.is_root else None)
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
-    dataset = together(runtime, lambda: _test_data(config, run))
+    dataset = together(runtime, lambda: judged_data(config, run))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
@@ -323,14 +323,18 @@ def _add_stages(
             after[own], before = before, own
 
 
-def _test_data(config: Config, run: str) -> Dataset:
-    """The data set as the run's objective sees it."""
+def judged_data(config: Config, run: str) -> Dataset:
+    """The data set as the run's objective sees it.
+
+    Raises:
+        UserError: files are not usable, or the run's network tells no classes apart.
+    """
     if not config.objective.has_classes:
         raise UserError(
             f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
             "train a classifier from it first (model.init)"
         )
-    return load_task(config)
+    return load_judged(config)
 
 
 def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
@@ -392,7 +396,7 @@ def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Co
     """
     foreign, which = request.foreign, request.which
     if foreign is not None:
-        dataset = together(runtime, lambda: load_task(foreign))
+        dataset = together(runtime, lambda: load_judged(foreign))
         return foreign_network(foreign, dataset, runtime), foreign
     name, state = load_on_root(
         runtime,

@@ -8,7 +8,7 @@ import torch
 
 from dathvd.errors import UserError
 from dathvd.export.form import Function, Trained
-from dathvd.tasks import load_task
+from dathvd.tasks import load_judged
 
 NUM_IMAGES = 64
 """Images that are compared: the first of the test set."""
@@ -48,7 +48,7 @@ def compare(trained: Trained, exported: Function) -> Difference:
     Raises:
         UserError: the test set cannot be read, or the images do not fit the network.
     """
-    test = load_task(trained.config).test
+    test = load_judged(trained.config).test
     indices = torch.arange(min(NUM_IMAGES, len(test)))
     images = test.batch(indices).float() / 255
     if tuple(images.shape[1:]) != trained.image_shape:

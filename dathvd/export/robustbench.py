@@ -21,7 +21,7 @@ from dathvd.errors import UserError
 from dathvd.export.form import Form, Function, Trained, function_of
 from dathvd.export.judged import Judged, find_judged
 from dathvd.files import make_folder, write_bytes, write_json, write_text
-from dathvd.tasks import load_task
+from dathvd.tasks import load_judged
 
 _THREATS = {"linf": "Linf", "l2": "L2"}
 _LOADER = '''\
@@ -172,7 +172,7 @@ def radius(epsilon: float) -> str:
 def _test_images(trained: Trained) -> ImageSet | None:
     """The test set, None where it is not here."""
     try:
-        return load_task(trained.config).test
+        return load_judged(trained.config).test
     except UserError:
         return None
 

@@ -21,3 +21,14 @@ def load_task(config: Config) -> Dataset:
         UserError: files or settings are not usable.
     """
     return task_of(config.objective).dataset(load_dataset(config.data))
+
+
+def load_judged(config: Config) -> Dataset:
+    """The same for what is judged on its test set: extra training images are not read,
+    and their files may be gone.
+
+    Raises:
+        UserError: files or settings are not usable.
+    """
+    data = config.data.model_copy(update={"extra": None})
+    return load_task(config.model_copy(update={"data": data}))

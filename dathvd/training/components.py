@@ -35,7 +35,7 @@ def check_components(config: Config) -> None:
 
 
 def ignored_options(config: Config) -> Iterator[str]:
-    """A warning for each changed field that belongs to components not chosen.
+    """A warning for each changed field that nothing chosen takes.
 
     Fields that no component names in its signature, such as those of attacks, are
     read from the section as a whole, and not looked at.
@@ -56,4 +56,11 @@ def ignored_options(config: Config) -> Iterator[str]:
                 yield (
                     f"warning: {registry.section}.{field} {value} is for {takers}; "
                     f"{section.name} does not take it"
+                )
+    if not config.objective.has_classes:
+        for field in ("erase", "rand_augment"):
+            if value := getattr(config.data, field):
+                yield (
+                    f"warning: data.{field} {value} changes nothing: "
+                    f"{config.objective.name} makes views of whole images"
                 )

@@ -11,7 +11,7 @@ from torch import nn
 
 from dathvd.config import AttackConfig, Config
 from dathvd.config.evaluation import REACH
-from dathvd.data import Dataset, ImageSet, Subset, permutation
+from dathvd.data import Dataset, ImageSet, Subset, permutation, unaugmented
 from dathvd.errors import UserError
 from dathvd.evaluation import evaluate
 from dathvd.noise import mix_seed
@@ -197,4 +197,5 @@ def hold_out(dataset: Dataset, config: Config) -> tuple[Dataset, ImageSet]:
         [order[count:].sort().values, torch.arange(own, len(dataset.train))]
     )
     held_out = Subset(dataset.train, order[:count].sort().values)
-    return replace(dataset, train=Subset(dataset.train, kept)), held_out
+    rest = replace(dataset, train=Subset(dataset.train, kept))
+    return rest, unaugmented(held_out, dataset.image_shape)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dathvd.config import Config
-from dathvd.data import ImageSet, permutation
+from dathvd.data import Dataset, permutation, unaugmented
 from dathvd.noise import mix_seed
 from dathvd.runtime import Runtime, sum_over_workers
 
@@ -28,7 +28,7 @@ _SAMPLE = 0x5B
 
 
 def take_anew(
-    model: nn.Module, images: ImageSet, config: Config, runtime: Runtime
+    model: nn.Module, dataset: Dataset, config: Config, runtime: Runtime
 ) -> None:
     """Give batch norm the statistics of clean training images. A collective.
 
@@ -37,10 +37,11 @@ def take_anew(
 
     Args:
         model: in the mode of training; layers in eval mode are frozen, and stay.
-        images: the training set.
+        dataset: whose training set is looked at, without augmentation.
         config: whose seed decides which images are taken.
         runtime: this worker's place.
     """
+    images = unaugmented(dataset.train, dataset.image_shape)
     order = permutation(len(images), mix_seed(config.seed, _SAMPLE), 0)
     chosen = order[:NUM_IMAGES].sort().values
     parts = chosen.tensor_split(-(-len(chosen) // _PART))

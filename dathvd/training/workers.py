@@ -57,7 +57,7 @@ def build_state(
         state.guard = Guard(config, held_out, runtime)
     if config.train.takes_statistics_anew:
         state.take_statistics = lambda network: take_anew(
-            network, dataset.train, config, runtime
+            network, dataset, config, runtime
         )
     return state
 

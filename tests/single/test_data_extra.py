@@ -59,6 +59,27 @@ def test_a_list_of_targets_is_read(tmp_path: Path) -> None:
     assert extra.labels.tolist() == LABELS.tolist()
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_whole_images_are_cropped_as_the_own_ones_are(
+    augment: bool, tmp_path: Path
+) -> None:
+    """The files of ``dathvd pseudo-label`` hold whole images."""
+    config = DataConfig(
+        name="synthetic",
+        num_train=4,
+        image_size=8,
+        crop_size=6,
+        augment=augment,
+        num_classes=4,
+        extra=str(write(tmp_path / "extra.npz")),
+    )
+    dataset = load_dataset(config)
+    images = dataset.train.batch(torch.tensor([4, 0]))
+    middle = PIXELS[0] if augment else PIXELS[0, 1:7, 1:7]
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), middle)
+    assert dataset.train.labels[4:].tolist() == LABELS.tolist()
+
+
 @pytest.mark.parametrize(
     "images, labels, message",
     [
@@ -133,6 +154,29 @@ def test_wrong_keys_are_refused_with_what_is_there(tmp_path: Path) -> None:
     assert message.startswith(f"data.extra: {path} holds 'imgae', 'label' ")
     assert "'imgae': did you mean 'image'?" in message
     assert "x_train/y_train, image/label" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (PIXELS[:0], LABELS[:0], "holds no images"),
+        ([[1, 2], [3]], LABELS, "inhomogeneous"),
+        (PIXELS, [0, 1, [2], 3, 4], "inhomogeneous"),
+        (PIXELS, np.full(5, 2**63, dtype=np.uint64), "must be 5 integers from 0"),
+    ],
+)
+def test_nothing_and_nonsense_are_refused(
+    images: Any, labels: Any, message: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "odd.pickle", images, labels)
+    with pytest.raises(UserError, match=f"data.extra: .*odd.pickle: .*{message}"):
+        read_extra(file)
+
+
+def test_a_ratio_of_no_files_is_refused() -> None:
+    with pytest.raises(ValueError, match="extra_ratio needs extra images"):
+        DataConfig(extra=(), extra_ratio=0.5)
+    assert len(load_dataset(DataConfig(extra=())).train) == 1438
 
 
 def test_errors_of_unreadable_files_name_the_field(tmp_path: Path) -> None:

@@ -215,7 +215,8 @@ def test_frames_lie_beside_extra_images_and_behind_the_guard(root: Path) -> None
     rest, probe = hold_out(dataset, load_config(None, guarded))
     widths = {frame.shape[2] for frame in whole_frames(rest.train, torch.arange(5))}
     assert widths <= {120, 61, 40} and len(rest.train) == 5
-    assert probe.batch(torch.tensor([0])).shape == (1, 1, 40, 40)
+    # the guard sees what evaluation would: the middle, of the crop's size
+    assert probe.batch(torch.tensor([0])).shape == (1, 1, 32, 32)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "rotation"])

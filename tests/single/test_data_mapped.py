@@ -146,6 +146,20 @@ def test_damage_is_found_and_nothing_left(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
+def test_a_stream_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
+    source = tmp_path / "gen.npz"
+    np.savez_compressed(source, x_train=PIXELS, y_train=LABELS)
+    data = bytearray(source.read_bytes())
+    data[60:120] = b"\xff" * 60
+    source.write_bytes(data)
+    with pytest.raises(UserError, match="data.extra: .*gen.npz cannot be read"):
+        read_extra(source)
+    with pytest.raises(UserError, match="data.root: .*gen.npz cannot be read"):
+        load_dataset(DataConfig(name="arrays", root=str(source)))
+    with pytest.raises(UserError, match="images: .*gen.npz"):
+        convert(source, tmp_path, lambda done, total: None)
+
+
 def test_a_conversion_goes_on_and_mends(tmp_path: Path) -> None:
     source = tmp_path / "gen.npz"
     np.savez_compressed(source, image=PIXELS, label=LABELS)
@@ -167,3 +181,41 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         convert(tmp_path / "a.npz", tmp_path, lambda done, total: None)
     with pytest.raises(UserError, match="neither .npz nor .pickle"):
         convert(tmp_path / "a.npy", tmp_path, lambda done, total: None)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pickle"])
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (PIXELS / 255, LABELS, "must be uint8"),
+        (PIXELS, LABELS - 1, "must be 7 integers from 0"),
+        (PIXELS[:0], LABELS[:0], "holds no images"),
+    ],
+)
+def test_what_training_would_not_take_replaces_nothing(
+    suffix: str, images: Any, labels: Any, message: str, tmp_path: Path
+) -> None:
+    source, out = tmp_path / f"gen.{suffix}", tmp_path / "out"
+    out.mkdir()
+    np.savez(tmp_path / "gen.npz", image=PIXELS, label=LABELS)
+    kept = convert(tmp_path / "gen.npz", out, lambda done, total: None)
+    content = {"image": images, "label": labels}
+    if suffix == "pickle":
+        source.write_bytes(pickle.dumps(content))
+    else:
+        np.savez(source, **content)
+    with pytest.raises(UserError, match=f"images: .*gen.{suffix}: .*{message}"):
+        convert(source, out, lambda done, total: None)
+    assert np.array_equal(read_extra(kept).images.permute(0, 2, 3, 1), PIXELS)
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    sources = [tmp_path / "a" / "gen.npz", tmp_path / "b" / "gen.npz"]
+    for source in sources:
+        source.parent.mkdir()
+        np.savez(source, image=PIXELS, label=LABELS)
+    command = ["convert-images", *map(str, sources), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, command)
+    assert isinstance(done.exception, UserError)
+    assert "b/gen.npz would both be written to" in str(done.exception)
+    assert not (tmp_path / "out").exists()

@@ -371,3 +371,15 @@ def test_random_points_lie_in_the_ball_and_only_those_that_fool_count(
     assert torch.equal(model(points).argmax(dim=1) == labels, correct)
     none = RandomPoints(norm, 0.4, draws=0).worst_case(model, images, labels, noise)
     assert torch.equal(none[0], images) and none[1].sum() > correct.sum()
+
+
+def test_a_network_that_says_nothing_is_never_right() -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :3] * torch.nan
+
+    images, labels = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+    noise = SampleNoise(0, torch.arange(4))
+    for cell in GRID.cells(OWN):
+        probe = survives(cell.build(3))
+        assert not probe(Broken().eval(), images, labels, noise).any(), cell.describe()

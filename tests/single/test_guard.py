@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dathvd.config import AttackConfig, Config, load_config
-from dathvd.data import Dataset, TensorImages
+from dathvd.data import Dataset, TensorImages, load_dataset
 from dathvd.errors import UserError
 from dathvd.runtime import Runtime
 from dathvd.training.guard import Guard, hold_out, probe_attack, strengthened
@@ -116,6 +116,17 @@ def test_held_out_images_are_never_trained_on_and_extra_ones_never_held_out() ->
     again, _ = hold_out(dataset(50, extra=20), config)
     other, _ = hold_out(dataset(50, extra=20), config.model_copy(update={"seed": 1}))
     assert places(again.train) == places(rest.train) != places(other.train)
+
+
+def test_the_probe_sees_images_as_large_as_evaluation_does() -> None:
+    crop = ["data.augment=true", "data.image_size=10", "data.crop_size=6"]
+    config = configured("train.guard.num_samples=12", *crop)
+    whole = load_dataset(config.data)
+    rest, held_out = hold_out(whole, config)
+    batches = [each.batch(torch.arange(2)) for each in (held_out, rest.train)]
+    assert [batch.shape[-1] for batch in batches] == [6, 10]
+    everything = whole.train.batch(torch.arange(len(whole.train)))[..., 2:8, 2:8]
+    assert any(torch.equal(batches[0][0], middle) for middle in everything)
 
 
 def test_holding_out_half_is_refused() -> None:

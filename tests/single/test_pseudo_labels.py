@@ -68,7 +68,7 @@ def label(folder: Path, source: Path, output: Path, **options: Any) -> dict[str,
         return dict(content)
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "x_train", "folder"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "x_train", "image", "folder"])
 def test_labels_are_the_models_argmax(
     run: tuple[Path, nn.Module], kind: str, tmp_path: Path
 ) -> None:
@@ -85,6 +85,8 @@ def test_labels_are_the_models_argmax(
         source = tmp_path / "images.npz"
         name = "pictures" if kind == "npz" else kind
         content: dict[str, Any] = {name: PIXELS.transpose(0, 3, 1, 2)}
+        if kind != "npz":  # the only array may have any name
+            content["other"] = np.zeros(11, dtype=np.int64)
         np.savez(source, **content)
     labelled = label(folder, source, tmp_path / "extra.npz")
     expected = probabilities(model)

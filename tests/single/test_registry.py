@@ -258,6 +258,11 @@ def test_a_changed_field_of_another_component_is_warned_of() -> None:
     config = load_config(None, ["compression.name=topk", "compression.density=0.5"])
     assert list(ignored_options(config)) == []
     assert list(ignored_options(load_config(None, settings()))) == []
+    erased = ["objective.name=contrastive", "data.erase=cutout"]
+    assert list(ignored_options(load_config(None, erased))) == [
+        "warning: data.erase cutout changes nothing: contrastive makes views of whole "
+        "images"
+    ]
 
 
 @pytest.mark.parametrize("name", SERVICE_ENGINES)

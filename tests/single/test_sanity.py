@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from dathvd.attacks import build_attack
+from dathvd.cli import cli
 from dathvd.config import Config, load_config
 from dathvd.data import Dataset, load_dataset
+from dathvd.errors import UserError
 from dathvd.evaluation.requests import Request
 from dathvd.evaluation.sanity.checks import Plan, run_checks
 from dathvd.evaluation.sanity.measurement import (
+    SanityRequest,
+    check_sanity,
     describe,
     gather_findings,
     surrogate_attack,
@@ -21,6 +26,7 @@ from dathvd.evaluation.sanity.measurement import (
 from dathvd.evaluation.sanity.surrogate import train_surrogate
 from dathvd.report.sanity import plot_sanity
 from dathvd.runtime import Runtime
+from tests.saved_network import save_network
 
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 CONFIG = load_config(None, ["model.width=8", "evaluation.max_samples=96"])
@@ -213,3 +219,31 @@ def test_the_surrogate_is_decided_by_the_seed_and_spares_the_generator(
     other = CONFIG.model_copy(update={"seed": 5})
     assert not torch.equal(weights(CONFIG), weights(other))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_surrogate_learns_from_images_as_large_as_the_networks() -> None:
+    cropped = ["data.augment=true", "data.image_size=10", "data.crop_size=6"]
+    config = load_config(None, ["model.name=mlp", *cropped])
+    dataset = load_dataset(config.data)
+    model = train_surrogate(config, dataset, num_steps=1, device=ALONE.device)
+    assert model(torch.rand(2, 1, 6, 6)).shape == (2, 10)
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+    dimension = ["objective.name=contrastive", "objective.dimension=10"]
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, *dimension)
+    with pytest.raises(UserError, match="pre-trained by contrastive, it knows no"):
+        check_sanity(str(run), SanityRequest(), ALONE)
+    done = CliRunner().invoke(cli, ["sanity", str(run), "--epsilon", "0.1,8/255"])
+    assert isinstance(done.exception, UserError)
+    assert "--epsilon 0.1,8/255: expected one radius" in str(done.exception)
+
+
+def test_a_named_surrogate_needs_no_training_images(tmp_path: Path) -> None:
+    gone = f"data.extra={tmp_path}/gone.npz"
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp", gone)
+    few = Request(max_samples=2)
+    request = SanityRequest(surrogate=str(run), num_steps=1, evaluation=few)
+    check_sanity(str(run), request, ALONE)
+    with pytest.raises(UserError, match="data.extra: .*gone.npz cannot be read"):
+        check_sanity(str(run), SanityRequest(evaluation=few), ALONE)

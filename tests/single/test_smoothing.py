@@ -17,6 +17,7 @@ from dathvd.errors import UserError
 from dathvd.evaluation import Request
 from dathvd.evaluation.smoothing import ABSTAIN, CertifyRequest, certify, certify_run
 from dathvd.evaluation.smoothing.certificate import (
+    Certificate,
     Smoothing,
     lower_bound,
     radius_of,
@@ -73,6 +74,12 @@ def test_a_half_space_is_certified_up_to_its_distance() -> None:
         assert again == found  # draws are numbered, not batched
     unsure = certify(HalfSpace(8.0), image, 7, asked)
     assert unsure.predicted == ABSTAIN and unsure.radius == 0.0
+
+
+def test_nothing_is_certain_of_a_network_that_says_nothing() -> None:
+    broken = HalfSpace(float("nan"))
+    found = certify(broken, torch.rand(1, 2, 2), 3, Smoothing(0.3, 10, 100, 0.01))
+    assert found == Certificate(ABSTAIN, 0.0)
 
 
 def test_accuracies_count_what_is_right_and_certain() -> None:
@@ -164,3 +171,14 @@ def test_training_images_are_noisy_by_sample_and_epoch() -> None:
     assert bool((whole < 0).any()) and bool((whole > 1).any())
     with pytest.raises(UserError, match="to which attack.name pgd clips them"):
         load_config(None, ["data.noise=0.5"])
+
+
+def test_a_pre_trained_network_is_refused_and_extra_images_are_not_missed(
+    tmp_path: Path,
+) -> None:
+    asked = CertifyRequest(Smoothing(0.2, 10, 100, 0.01), 500)
+    run = save_network(tmp_path / "views", (1, 8, 8), 128, "objective.name=contrastive")
+    with pytest.raises(UserError, match="pre-trained by contrastive, it knows no"):
+        certify_run(str(run), asked, ALONE)
+    gone = f"data.extra={tmp_path}/gone.npz"
+    certify_run(str(save_network(tmp_path / "run", (1, 8, 8), 10, gone)), asked, ALONE)

@@ -14,7 +14,13 @@ from dathvd.benchmark.speedup.plan import Plan, Point
 from dathvd.benchmark.speedup.sweep import Sweep, _run, points_of, read_rows
 from dathvd.config import Config
 from dathvd.errors import UserError
-from dathvd.lists import fractions, integers, some_integers, words
+from dathvd.lists import (
+    fractions,
+    integers,
+    named_fractions,
+    some_integers,
+    words,
+)
 
 
 def test_points_are_the_combinations_that_exist() -> None:
@@ -66,6 +72,11 @@ def test_lists_on_the_command_line() -> None:
     assert fractions("--epsilon", "0, 8/255") == (0.0, 8 / 255)
     with pytest.raises(UserError, match="--epsilon: expected a number .* got 'x'"):
         fractions("--epsilon", "0.1,x")
+    with pytest.raises(UserError, match="expected a number .* got '1e999'"):
+        fractions("--epsilon", "1e999")
+    assert named_fractions("--balls", "l2=1, linf=8/255") == {"l2": 1, "linf": 8 / 255}
+    with pytest.raises(UserError, match="--balls: expected NAME=NUMBER, got 'linf='"):
+        named_fractions("--balls", "l2=0.5,linf=")
     assert overlap_modes("none,attack") == ("none", "attack")
     for bad in ("", "0", "1,x", "-2"):
         with pytest.raises(UserError, match="--np: expected whole numbers .*1,2,4"):

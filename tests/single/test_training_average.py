@@ -25,7 +25,7 @@ from dathvd.hashing import parameters_sha256
 from dathvd.runtime import Runtime
 from dathvd.training.ema import WeightAverage
 from dathvd.training.run import train
-from dathvd.training.statistics import retake
+from dathvd.training.statistics import retake, take_anew
 
 hvd.init()
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
@@ -133,6 +133,17 @@ def test_statistics_taken_anew_are_those_of_all_images() -> None:
     found = statistics_of(whole)
     torch.testing.assert_close(found["1.running_mean"], first.mean(dim=(0, 2, 3)))
     torch.testing.assert_close(found["1.running_var"], first.var(dim=(0, 2, 3)))
+
+
+def test_statistics_are_those_of_images_as_large_as_evaluations() -> None:
+    cropped = ["data.augment=true", "data.image_size=10", "data.crop_size=8"]
+    config = load_config(None, [*SMALL, *cropped])
+    dataset = load_dataset(config.data)
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3 * 8 * 8))
+    take_anew(model.train(), dataset, config, ALONE)
+    whole = dataset.train.batch(torch.arange(24)).float() / 255
+    expected = whole[:, :, 1:9, 1:9].flatten(1).mean(dim=0)
+    torch.testing.assert_close(statistics_of(model)["1.running_mean"], expected)
 
 
 def test_frozen_statistics_stay() -> None:

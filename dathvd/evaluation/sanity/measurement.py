@@ -14,7 +14,7 @@ from dathvd.attacks.balls import BALLS
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config
 from dathvd.config.evaluation import REACH
-from dathvd.data import Dataset, load_dataset
+from dathvd.data import Dataset
 from dathvd.distributed import broadcast_parameters
 from dathvd.errors import UserError
 from dathvd.evaluation.grid import Grid
@@ -36,6 +36,7 @@ from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
 from dathvd.runtime import Runtime, together
+from dathvd.tasks import load_judged, load_task
 
 DEFAULT_SAMPLES = 1000
 _SURROGATE_STEPS = 5
@@ -69,7 +70,7 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     """
     model, config = restore(run, runtime, request.evaluation)
     config = together(runtime, lambda: with_request(config, request.evaluation))
-    dataset = together(runtime, lambda: load_dataset(config.data))
+    dataset = together(runtime, lambda: _data(config, run, request))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     together(runtime, lambda: check_gradients(model, dataset, runtime.device))
@@ -87,6 +88,20 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
         }
         _report(result, run, request.evaluation)
     return all(check.passed is not False for check in checks)
+
+
+def _data(config: Config, run: str, request: SanityRequest) -> Dataset:
+    """The data set, whose training images only a surrogate of our own needs.
+
+    Raises:
+        UserError: files are not usable, or the run's network knows no classes.
+    """
+    if config.objective.is_self_supervised:
+        raise UserError(
+            f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
+            "train a classifier from it first (model.init)"
+        )
+    return load_task(config) if request.surrogate is None else load_judged(config)
 
 
 def _plan(config: Config, dataset: Dataset, request: SanityRequest) -> Plan:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dathvd.attacks import Attack, NoAttack
 from dathvd.config import Config
-from dathvd.data import Dataset
+from dathvd.data import Dataset, unaugmented
 from dathvd.models import build_model
 from dathvd.noise import SampleNoise, mix_seed
 from dathvd.registry import is_foreign
@@ -38,7 +38,7 @@ def train_surrogate(
 
     Args:
         config: of the run; its seed decides the surrogate too.
-        dataset: its training set is used, in uncropped form.
+        dataset: its training set is used, without augmentation.
         num_steps: of batches of 64 images, the rate falling to 0.
         device: where it is trained.
         attack: on the training images.
@@ -60,10 +60,11 @@ def train_surrogate(
     optimizer = torch.optim.Adam(model.parameters(), lr=_PEAK_LR)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     generator = torch.Generator().manual_seed(seed)
+    clean = unaugmented(dataset.train, dataset.image_shape)
     for step in range(num_steps):
-        places = torch.randint(len(dataset.train), (_BATCH,), generator=generator)
-        images = dataset.train.batch(places).to(device).float().div_(255)
-        labels = dataset.train.labels[places].to(device)
+        places = torch.randint(len(clean), (_BATCH,), generator=generator)
+        images = clean.batch(places).to(device).float().div_(255)
+        labels = clean.labels[places].to(device)
         noise = SampleNoise(mix_seed(seed, step), places.to(device))
         points = attack(model, images, labels, noise)
         loss = functional.cross_entropy(model.train()(points), labels)

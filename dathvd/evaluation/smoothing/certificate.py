@@ -93,7 +93,8 @@ def _counts(
         noise = SampleNoise(seed, draws.to(image.device))
         normal = noise.normal((len(draws), *image.shape))
         logits = model(image + asked.sigma * normal)
-        found = logits.argmax(dim=1).bincount(minlength=logits.shape[1])
+        said = logits[~logits.isnan().any(dim=1)]  # argmax would take NaN for a class
+        found = said.argmax(dim=1).bincount(minlength=logits.shape[1])
         total = found if total is None else total + found
     assert total is not None
     return total

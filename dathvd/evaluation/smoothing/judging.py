@@ -20,6 +20,7 @@ from dathvd.evaluation.identity import identify
 from dathvd.evaluation.requests import (
     Request,
     check_outputs,
+    judged_data,
     progress_bar,
     restore,
     with_request,
@@ -36,7 +37,6 @@ from dathvd.hashing import parameters_sha256
 from dathvd.noise import mix_seed
 from dathvd.report.smoothing import print_certificates
 from dathvd.runtime import Runtime, from_root, sum_over_workers, together
-from dathvd.tasks import load_task
 
 _CERTIFY = 0xCE
 RADII = tuple(0.25 * step for step in range(9))
@@ -64,7 +64,7 @@ def certify_run(run: str, request: CertifyRequest, runtime: Runtime) -> None:
     model, config = restore(run, runtime, asked)
     config = together(runtime, lambda: with_request(config, asked))
     request = together(runtime, lambda: _with_sigma(request, config))
-    dataset = together(runtime, lambda: load_task(config))
+    dataset = together(runtime, lambda: judged_data(config, run))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
