@@ -125,8 +125,9 @@ def safe_name(text: str) -> str:
 
 def loader(trained: Trained, name: str) -> str:
     """The source of ``loader.py``: values of the checkpoint are in it as literals."""
-    own = {"init": None, "init_weights": "raw", "init_mode": "full"}
-    model = {**trained.config.model.model_dump(mode="json"), **own}
+    model = trained.config.model.model_dump(mode="json")
+    # where training began is no part of the network
+    model = {key: each for key, each in model.items() if not key.startswith("init")}
     return _LOADER.format(
         title=name,
         shape=", ".join(map(str, trained.image_shape)),

@@ -372,6 +372,12 @@ def test_gradients_flow_through_robustbenchs_loader(tmp_path: Path) -> None:
     assert images.grad is not None and images.grad.abs().sum() > 0
 
 
+def test_the_loader_needs_nothing_of_where_training_began(tmp_path: Path) -> None:
+    began = ["model.init=w.pt", "model.init_partial=true", "model.init_keys={a: b}"]
+    run = save_run(tmp_path / "run", [*began, "model.init_mode=linear"])
+    assert export(run, "robustbench").is_small
+
+
 def test_radii_are_written_as_robustbench_writes_them() -> None:
     assert [radius(e) for e in (8 / 255, 0.5, 0.15, 0.0)] == [
         "8/255",
