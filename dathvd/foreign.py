@@ -77,10 +77,13 @@ def foreign_network(config: Config, dataset: Dataset, runtime: Runtime) -> nn.Mo
         return model.eval()
     name, data = read_on_root(runtime, lambda: weight_files.find(init, "--weights"))
     average = config.model.init_weights == "ema"
+    digest = weight_files.is_torchvisions(init)
 
     def fill() -> str:
         keys = config.model.init_keys
-        found = weight_files.compare(model, data, name, keys, average=average)
+        found = weight_files.compare(
+            model, data, name, keys, average=average, digest=digest
+        )
         if found.missing or found.misshapen:
             raise UserError(
                 f"--weights {name}: do not fill the network: {found.describe()}; map "

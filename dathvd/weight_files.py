@@ -34,7 +34,12 @@ _SHOWN = 4
 
 def names_a_file(init: str) -> bool:
     """Whether a text stands for a file of weights, and not for a run's folder."""
-    return init.endswith(SUFFIXES) or _TORCHVISION.fullmatch(init) is not None
+    return init.endswith(SUFFIXES) or is_torchvisions(init)
+
+
+def is_torchvisions(init: str) -> bool:
+    """Whether a text is torchvision's name of weights, such as its files go by."""
+    return _TORCHVISION.fullmatch(init) is not None
 
 
 def find(init: str, field: str) -> Path:
@@ -70,20 +75,25 @@ def find(init: str, field: str) -> Path:
     return file
 
 
-def read(data: bytes, name: str, *, average: bool = False) -> dict[str, Tensor]:
+def read(
+    data: bytes, name: str, *, average: bool = False, digest: bool = False
+) -> dict[str, Tensor]:
     """The tensors of a ``state_dict`` by name; never executes code.
 
     Args:
         data: the file's bytes.
-        name: the file's, whose ending says what it is; torchvision's own names end
-            with the first digits of their SHA-256, which are compared.
+        name: the file's, whose ending says what it is.
         average: take the moving average that a training program kept beside.
+        digest: the file is torchvision's, whose names end with the first digits of
+            their SHA-256, which are compared. In others' names they are a date or a
+            step.
 
     Raises:
         UserError: the bytes are damaged, or hold no such weights, or more than tensors
             and plain values.
     """
-    _check_digest(data, name)
+    if digest:
+        _check_digest(data, name)
     reader = _safetensors if name.endswith(".safetensors") else _torch
     tree = reader(data, name)
     found = _state_dict(tree, name, _AVERAGES if average else _ENTRIES, average)
@@ -230,9 +240,11 @@ def compare(
     keys: Mapping[str, str],
     *,
     average: bool = False,
+    digest: bool = False,
 ) -> Match:
     """What of a file's weights fits a network; see ``read`` and ``match``."""
-    return match(learnt(model), read(data, name, average=average), keys)
+    theirs = read(data, name, average=average, digest=digest)
+    return match(learnt(model), theirs, keys)
 
 
 def _rename(name: str, keys: Mapping[str, str]) -> str:

@@ -55,10 +55,13 @@ def _from_file(
     """Fill the network from a file that another program wrote."""
     name, data = read_on_root(runtime, lambda: weight_files.find(init, "model.init"))
     average = config.init_weights == "ema"
+    digest = weight_files.is_torchvisions(init)
 
     def fill() -> weight_files.Match:
         keys = config.init_keys
-        found = weight_files.compare(model, data, name, keys, average=average)
+        found = weight_files.compare(
+            model, data, name, keys, average=average, digest=digest
+        )
         lacks = found.unfilled(f"{head_name(model)}.")
         if not found.taken or (lacks and not config.init_partial):
             raise UserError(

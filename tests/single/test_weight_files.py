@@ -139,9 +139,17 @@ def test_torchvisions_names_stand_for_files_that_are_there(
     torch.save(network().state_dict(), file)
     assert weight_files.find(name, "model.init") == file
     with pytest.raises(UserError, match="its SHA-256 is not f37072fd"):
-        weight_files.read(file.read_bytes(), str(file))
+        started(name)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    assert weight_files.read(file.read_bytes(), f"net-{digest}.pth")
+    assert weight_files.read(file.read_bytes(), f"net-{digest}.pth", digest=True)
+
+
+@pytest.mark.parametrize("name", ["net-20260115.pth", "step-00001000.pth"])
+def test_a_date_or_a_step_in_a_files_name_is_no_digest(
+    name: str, tmp_path: Path
+) -> None:
+    torch.save(network().state_dict(), tmp_path / name)
+    assert "starting from" in started(tmp_path / name)[1]
 
 
 def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None:
