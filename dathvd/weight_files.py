@@ -145,15 +145,18 @@ def _torch(data: bytes, name: str) -> Any:
 def _state_dict(
     tree: Any, name: str, entries: Iterable[str], average: bool
 ) -> dict[str, Any]:
-    """The tensors themselves, or the entry that holds them."""
+    """The entry that holds the tensors, or the tensors themselves.
+
+    Tensors beside such an entry, as of random numbers, are no weights.
+    """
     if not isinstance(tree, dict):
         raise UserError(f"weights {name}: expected a state_dict, got {_kind(tree)}")
-    if _holds_tensors(tree) and not average:
-        return tree
     inner = {key: value for key, value in tree.items() if _holds_tensors(value)}
     for entry in entries:
         if entry in inner:
             return dict(inner[entry])
+    if _holds_tensors(tree) and not average:
+        return tree
     if len(inner) == 1 and not average:
         return dict(next(iter(inner.values())))
     what = "moving average of the weights" if average else "state_dict"

@@ -59,10 +59,11 @@ def wrapped(tree: dict[str, Tensor], beginning: str) -> dict[str, Tensor]:
         lambda tree: tree,
         lambda tree: {"epoch": 3, "state_dict": tree, "optimizer": {"lr": 0.1}},
         lambda tree: {"model": wrapped(tree, "module."), "best": torch.tensor(0.5)},
+        lambda tree: {"model": tree, "rng_state": torch.get_rng_state()},
         lambda tree: wrapped(tree, "module.1."),
         lambda tree: {"n_averaged": torch.tensor(2), **wrapped(tree, "module.")},
     ],
-    ids=["plain", "entry", "parallel", "normalised", "averaged"],
+    ids=["plain", "entry", "parallel", "resumable", "normalised", "averaged"],
 )
 @pytest.mark.parametrize("first_layer", [[], NORMALISED], ids=["bare", "normalise"])
 def test_whatever_wraps_them_all_weights_arrive(
