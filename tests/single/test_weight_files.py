@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None
         started(file)
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged, or not a file"):
+        started(file)
+    plain = io.BytesIO()
+    torch.save({"w": torch.ones(3)}, plain, _use_new_zipfile_serialization=False)
+    for place in range(0, len(plain.getvalue()), 7):
+        data = bytearray(plain.getvalue())
+        data[place] ^= 0xFF
+        try:
+            weight_files.read(bytes(data), "w.pt")
+        except UserError:
+            continue
+    torch.save({0: torch.ones(3), 1: torch.ones(4)}, file)
+    with pytest.raises(UserError, match="does not fill"):
         started(file)
     torch.save({"epoch": 3}, file)
     with pytest.raises(UserError, match="no state_dict, only 'epoch'"):
