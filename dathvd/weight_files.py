@@ -189,7 +189,8 @@ class Match:
     missing: tuple[str, ...]
     """The network's, not in the file."""
     misshapen: tuple[str, ...]
-    """The network's, in the file with another shape; both shapes are said."""
+    """The network's, in the file with another shape, or as numbers that are no
+    weights; both are said."""
     unused: tuple[str, ...]
     """The file's, not in the network."""
 
@@ -203,7 +204,7 @@ class Match:
         parts = [f"{len(self.taken)} of {len(self.weights)} tensors"]
         for words, names in (
             ("not in the file", self.missing),
-            ("of another shape", self.misshapen),
+            ("of another shape or type", self.misshapen),
             ("not in the network", self.unused),
         ):
             if names:
@@ -302,9 +303,9 @@ def _pair(
             missing.append(name)
             continue
         used.add(key)
-        if found.shape != tensor.shape:
-            shapes = f"{list(found.shape)}, here {list(tensor.shape)}"
-            misshapen.append(f"{name} ({shapes})")
+        misfit = _misfit(found, tensor)
+        if misfit is not None:
+            misshapen.append(f"{name} ({misfit})")
             continue
         weights[name] = found.to(tensor.dtype)
         taken.append(name)
@@ -312,3 +313,17 @@ def _pair(
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     unused = tuple(name for name in stripped if name not in used)
     return Match(weights, tuple(taken), tuple(missing), tuple(misshapen), unused)
+
+
+def _misfit(theirs: Tensor, own: Tensor) -> str | None:
+    """In what a file's tensor is another than the network's; None where it fits.
+
+    Floats of any width fit. Quantised ones, whose scales lie elsewhere, do not.
+    """
+    if theirs.shape != own.shape:
+        return f"{list(theirs.shape)}, here {list(own.shape)}"
+    if theirs.layout != own.layout:
+        return f"{theirs.layout}, here {own.layout}"
+    if own.is_floating_point() and not theirs.is_floating_point():
+        return f"{theirs.dtype}, here {own.dtype}"
+    return None

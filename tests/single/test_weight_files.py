@@ -101,6 +101,26 @@ def test_another_head_is_begun_anew_and_said(tmp_path: Path) -> None:
     assert "not in the network: extra.bias" in said
 
 
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (lambda value: value.to(torch.int8), "torch.int8, here torch.float32"),
+        (lambda value: value.to_sparse(), "torch.sparse_coo, here torch.strided"),
+    ],
+    ids=["integers", "sparse"],
+)
+def test_numbers_that_are_no_weights_do_not_fit(
+    other: Any, words: str, tmp_path: Path
+) -> None:
+    source = dict(network().state_dict())
+    torch.save({**source, "0.weight": other(source["0.weight"])}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=f"another shape or type: 0.weight .{words}"):
+        started(tmp_path / "w.pt")
+    halves = {name: value.bfloat16() for name, value in source.items()}
+    torch.save(halves, tmp_path / "w.pt")
+    assert "46 of 46" in started(tmp_path / "w.pt")[1]
+
+
 def test_names_are_mapped_by_their_beginning(tmp_path: Path) -> None:
     source = dict(network().state_dict())
     names = {name: name.replace("0.", "stem.", 1) if name[:2] == "0." else name
