@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,13 +36,32 @@ def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str |
         return _from_file(model, config, init, runtime)
     name, state = load_on_root(
         runtime,
-        lambda: checkpoint.resolve(init) / "model.pt",
+        lambda: _in_run(config, init),
         checkpoint.load_networks,
     )
     head_too = together(runtime, lambda: _fill(model, config, state, name))
     kind = "averaged " if config.init_weights == "ema" else ""
     what = f"all {kind}weights" if head_too else f"the {kind}trunk, with a new head,"
     return f"starting from {what} of {name}; {_trained(config)}"
+
+
+def _in_run(config: ModelConfig, init: str) -> Path:
+    """The file of the newest checkpoint of a run.
+
+    Raises:
+        UserError: there is none, or a file was meant.
+    """
+    if Path(init).is_file():
+        raise UserError(
+            f"model.init: {init} is a file, and ends with none of "
+            f"{', '.join(weight_files.SUFFIXES)}"
+        )
+    if config.init_keys or config.init_partial:
+        raise UserError(
+            f"model.init_keys and model.init_partial belong to a file of weights, and "
+            f"model.init {init} is a run: leave them out"
+        )
+    return checkpoint.resolve(init) / "model.pt"
 
 
 def _trained(config: ModelConfig) -> str:

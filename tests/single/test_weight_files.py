@@ -208,6 +208,12 @@ def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None
         started(file)
     with pytest.raises(UserError, match="cannot read .*nowhere.pt"):
         started(tmp_path / "nowhere.pt")
+    (tmp_path / "w.pkl").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="w.pkl is a file, and ends with none of .pt"):
+        started(tmp_path / "w.pkl")
+    for setting in ("model.init_partial=true", "model.init_keys={a: b}"):
+        with pytest.raises(UserError, match="is a run: leave them out"):
+            started(tmp_path, setting)
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no safetensors"):
         started(tmp_path / "w.safetensors")
