@@ -13,12 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dathvd import checkpoint, weight_files
+from dathvd import checkpoint, stop, weight_files
 from dathvd.config import load_config
 from dathvd.errors import UserError
 from dathvd.models import build_model
-from dathvd.runtime import Runtime
+from dathvd.run_folder import read_result
+from dathvd.runtime import Runtime, start
 from dathvd.training.pretrained import initialise
+from dathvd.training.run import train
 
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 SHAPE = (3, 8, 8)
@@ -219,3 +221,29 @@ def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None
         started(tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="belong to a file: set init"):
         load_config(None, ["model.init_partial=true"])
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "listen", lambda: None)
+    monkeypatch.setattr(stop, "leave_when_asked", lambda: None)
+    runtime = start("cpu")
+    file = tmp_path / "w.pt"
+    torch.save(network().state_dict(), file)
+    settings = [
+        *NETWORK, f"model.init={file}", "data.name=synthetic", "data.image_size=8",
+        "data.num_train=32", "data.num_test=16", "train.batch_size=16",
+        "train.epochs=1", "train.device=cpu", "attack.num_steps=1",
+        "evaluation.attack.num_steps=1", "evaluation.pictures=false",
+    ]  # fmt: skip
+    config = load_config(None, settings)
+    train(config, tmp_path / "whole", runtime)
+    train(load_config(None, [*settings, "train.max_steps=1"]), tmp_path / "r", runtime)
+    file.unlink()
+    train(config, tmp_path / "r", runtime)
+    train(config, tmp_path / "r", runtime)  # it says its result
+    whole, left = (read_result(tmp_path / name) or {} for name in ("whole", "r"))
+    assert whole["parameters_sha256"] == left["parameters_sha256"]
+    with pytest.raises(UserError, match="cannot read .*w.pt"):
+        train(config, tmp_path / "new", runtime)
