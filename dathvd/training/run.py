@@ -123,7 +123,7 @@ def _go_on(
         checkpoint.tidy(job.folder)
     names = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
     newest = from_root(job.runtime, checkpoint.step_of(names[-1]) if names else 0)
-    moment = restore_hot(state, job.runtime, run_id, attempts, newest)
+    moment = restore_hot(state, job.runtime, run_id, attempts, newest, job.folder)
     if moment is not None:
         job.say(f"going on from memory, step {moment.step} of {moment.size} workers")
         return
