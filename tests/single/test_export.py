@@ -334,8 +334,14 @@ def test_accuracies_are_claimed_only_where_all_samples_were_judged(
     own |= {"parameters_sha256": parameters_sha256(trained.model)}
     own |= {"ema_parameters_sha256": parameters_sha256(average.model)}
     (run / "result.json").write_text(json.dumps(own))
+    # the digits are judged in another ball than the one of training, eps
+    assert find_judged(trained, NUM_TEST) == Judged(0.9)
+    save_run(run, ["attack.epsilon=0.1"])
+    trained, average = load_trained(run), load_trained(run, weights="ema")
     assert find_judged(trained, NUM_TEST) == Judged(0.9, 0.8)
     assert find_judged(average, NUM_TEST) == Judged(0.7, 0.6)
+    (run / "result.json").write_text(json.dumps({**own, "attack": "PGD-1"}))
+    assert find_judged(trained, NUM_TEST) == Judged(0.9)
 
 
 def test_robustbench_gets_its_entry(tmp_path: Path) -> None:
