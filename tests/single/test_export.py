@@ -382,6 +382,8 @@ def test_the_loader_needs_nothing_of_where_training_began(tmp_path: Path) -> Non
     began = ["model.init=w.pt", "model.init_partial=true", "model.init_keys={a: b}"]
     run = save_run(tmp_path / "run", [*began, "model.init_mode=linear"])
     assert export(run, "robustbench").is_small
+    info = model_info(load_trained(run), Judged())
+    assert info["additional_data"] is None, "its weights may have seen any data"
 
 
 def test_radii_are_written_as_robustbench_writes_them() -> None:
