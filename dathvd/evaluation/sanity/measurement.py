@@ -12,7 +12,7 @@ from torch import nn
 from dathvd.attacks import PGD
 from dathvd.attacks.balls import BALLS
 from dathvd.attacks.probes import Probe, right_on_clean, survives
-from dathvd.config import Config
+from dathvd.config import Config, ModelConfig
 from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset, load_dataset
 from dathvd.distributed import broadcast_parameters
@@ -29,7 +29,12 @@ from dathvd.evaluation.requests import (
 )
 from dathvd.evaluation.sanity.checks import Check, Findings, Plan, run_checks, share
 from dathvd.evaluation.sanity.surrogate import train_surrogate
-from dathvd.evaluation.sanity.transfer import TransferAttack, has_gradient
+from dathvd.evaluation.sanity.transfer import (
+    FlatGradient,
+    TransferAttack,
+    has_gradient,
+    is_cut_off,
+)
 from dathvd.evaluation.store import Store
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
@@ -72,7 +77,11 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
-    surrogate = _surrogate(config, dataset, plan, request, runtime)
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(runtime.device)
+    kind = config
+    if is_cut_off(model, image.float() / 255):  # nor could its kind be attacked
+        kind = config.model_copy(update={"model": ModelConfig()})
+    surrogate = _surrogate(kind, dataset, plan, request, runtime)
     findings = gather_findings(
         model, surrogate, plan, dataset, config, request.evaluation, runtime
     )
@@ -189,6 +198,9 @@ def gather_findings(
     store = None
     if request.output is not None:
         store = Store(request.output, identify(model, dataset.test, config))
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(runtime.device)
+    if is_cut_off(model, image.float() / 255):
+        model = FlatGradient(model)
     with progress_bar("sanity", runtime) as on_part:
         flags = Judge(
             dataset.test,
