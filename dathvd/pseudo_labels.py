@@ -35,7 +35,7 @@ from dathvd.report.progress import Progress
 from dathvd.report.tables import plain_console
 from dathvd.runtime import Runtime, sum_over_workers, together
 
-_NAMES = ("x", "images", "data", "x_train")
+_NAMES = ("x", "images", "data", "x_train", "image")
 """Names of the images in a file of several arrays, the likeliest first."""
 
 
@@ -95,7 +95,7 @@ def pseudo_label(
         UserError: the run, the images or the output are not usable, or no image
             reaches ``min_confidence``.
     """
-    together(runtime, lambda: _check_output(output))
+    together(runtime, lambda: _check_output(output, source))
     if foreign is not None:
         teacher = foreign_teacher(foreign, runtime)
     else:
@@ -225,10 +225,12 @@ def print_classes(labels: Tensor, confidence: Tensor, title: str) -> None:
     plain_console().print(table)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, source: Path) -> None:
     """Refuse, before any work, what could not be written."""
     if output.suffix != ".npz":
         raise UserError(f"--output {output}: must end in .npz")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"--output {output}: holds the images; name another file")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise UserError(f"--output {output}: no folder to write in")
 

@@ -68,7 +68,7 @@ def label(folder: Path, source: Path, output: Path, **options: Any) -> dict[str,
         return dict(content)
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "x_train", "folder"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "x_train", "image", "folder"])
 def test_labels_are_the_models_argmax(
     run: tuple[Path, nn.Module], kind: str, tmp_path: Path
 ) -> None:
@@ -85,6 +85,8 @@ def test_labels_are_the_models_argmax(
         source = tmp_path / "images.npz"
         name = "pictures" if kind == "npz" else kind
         content: dict[str, Any] = {name: PIXELS.transpose(0, 3, 1, 2)}
+        if kind == "image":  # as generated images are published
+            content["label"] = np.zeros(len(PIXELS), dtype=np.int64)
         np.savez(source, **content)
     labelled = label(folder, source, tmp_path / "extra.npz")
     expected = probabilities(model)
@@ -113,6 +115,16 @@ def test_images_below_the_confidence_are_left_out_and_training_takes_the_rest(
     assert dataset.train.labels[3:].tolist() == labels[kept].tolist()
     last = dataset.train.batch(torch.tensor([len(dataset.train) - 1]))
     assert np.array_equal(last[0].permute(1, 2, 0), PIXELS[kept[-1]])
+
+
+def test_the_images_are_not_written_over(
+    run: tuple[Path, nn.Module], tmp_path: Path
+) -> None:
+    source = tmp_path / "images.npz"
+    np.savez(source, x=PIXELS)
+    with pytest.raises(UserError, match="holds the images; name another file"):
+        label(run[0], source, source)
+    assert np.array_equal(np.load(source)["x"], PIXELS)
 
 
 def test_a_cropped_networks_images_stay_whole(tmp_path: Path) -> None:
