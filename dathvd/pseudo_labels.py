@@ -166,7 +166,7 @@ def foreign_teacher(config: Config, runtime: Runtime) -> Teacher:
     Raises:
         UserError: on every rank, if it or the data set cannot be had.
     """
-    dataset = together(runtime, lambda: load_dataset(config.data))
+    dataset = together(runtime, lambda: load_dataset(config.data.without_extra()))
     model = foreign_network(config, dataset, runtime).to(runtime.device)
     return Teacher(model, config, dataset.image_shape, len(dataset.classes))
 

@@ -284,7 +284,7 @@ def _test_data(config: Config, run: str) -> Dataset:
             f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
             "train a classifier from it first (model.init)"
         )
-    return load_task(config)
+    return load_task(config, extra=False)
 
 
 def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
@@ -323,7 +323,7 @@ def restore(run: str, runtime: Runtime, request: Request) -> tuple[nn.Module, Co
     """
     foreign, which = request.foreign, request.which
     if foreign is not None:
-        dataset = together(runtime, lambda: load_task(foreign))
+        dataset = together(runtime, lambda: load_task(foreign, extra=False))
         return foreign_network(foreign, dataset, runtime), foreign
     name, state = load_on_root(
         runtime,

@@ -48,7 +48,7 @@ def compare(trained: Trained, exported: Function) -> Difference:
     Raises:
         UserError: the test set cannot be read, or the images do not fit the network.
     """
-    test = load_task(trained.config).test
+    test = load_task(trained.config, extra=False).test
     indices = torch.arange(min(NUM_IMAGES, len(test)))
     images = test.batch(indices).float() / 255
     if tuple(images.shape[1:]) != trained.image_shape:

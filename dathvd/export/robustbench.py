@@ -180,7 +180,7 @@ def radius(epsilon: float) -> str:
 def _test_images(trained: Trained) -> ImageSet | None:
     """The test set, None where it is not here."""
     try:
-        return load_task(trained.config).test
+        return load_task(trained.config, extra=False).test
     except UserError:
         return None
 

@@ -14,10 +14,16 @@ def task_of(objective: ObjectiveConfig) -> Task:
     return pretext(objective)
 
 
-def load_task(config: Config) -> Dataset:
+def load_task(config: Config, *, extra: bool = True) -> Dataset:
     """The configured data set as the task sees it.
+
+    Args:
+        config: data and objective.
+        extra: with the images of ``data.extra``; whoever looks at the test set alone
+            needs no such file.
 
     Raises:
         UserError: files or settings are not usable.
     """
-    return task_of(config.objective).dataset(load_dataset(config.data))
+    data = config.data if extra else config.data.without_extra()
+    return task_of(config.objective).dataset(load_dataset(data))

@@ -18,6 +18,7 @@ from dathvd import checkpoint, load_model
 from dathvd.commands.export import command
 from dathvd.config import load_config
 from dathvd.errors import UserError
+from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.export import FORMATS, ExportRequest, export_run, load_safetensors
 from dathvd.export.check import Difference, compare
 from dathvd.export.judged import Judged, find_judged
@@ -25,6 +26,7 @@ from dathvd.export.robustbench import model_info, radius, safe_name
 from dathvd.export.source import Chosen, load_trained
 from dathvd.hashing import parameters_sha256
 from dathvd.models import build_model
+from dathvd.runtime import Runtime
 from tests.own_package import write_package
 
 NUM_TEST = 359
@@ -362,6 +364,22 @@ def test_robustbench_gets_its_entry(tmp_path: Path) -> None:
     elsewhere.write_text("[]")
     with pytest.raises(UserError, match="not a result of dathvd evaluate"):
         find_judged(trained, NUM_TEST, [elsewhere])
+
+
+def test_extra_images_are_needed_by_training_alone(tmp_path: Path) -> None:
+    gone = ["data.extra=gone.npz", "data.extra_ratio=0.5", "attack.epsilon=0.1"]
+    run = save_run(tmp_path / "run", gone)
+    result = judge(load_trained(run))
+    del result["cells"], result["only_survivors"]
+    (run / "result.json").write_text(json.dumps(result))
+    assert export(run, "robustbench").is_small
+    info = run / "exported/robustbench/model_info/digits/Linf/run.json"
+    assert json.loads(info.read_text())["reported"] == "40.00"
+    file = tmp_path / "judged.json"
+    alone = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
+    request = Request(Grid(("none",)), max_samples=8, json_file=file)
+    evaluate_checkpoint(str(run), request, alone)
+    assert json.loads(file.read_text())["num_samples"] == 8
 
 
 def test_gradients_flow_through_robustbenchs_loader(tmp_path: Path) -> None:

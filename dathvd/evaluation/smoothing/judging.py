@@ -64,7 +64,7 @@ def certify_run(run: str, request: CertifyRequest, runtime: Runtime) -> None:
     model, config = restore(run, runtime, asked)
     config = together(runtime, lambda: with_request(config, asked))
     request = together(runtime, lambda: _with_sigma(request, config))
-    dataset = together(runtime, lambda: load_task(config))
+    dataset = together(runtime, lambda: load_task(config, extra=False))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
