@@ -118,6 +118,7 @@ def test_commands_take_it_in_place_of_a_run(trained: nn.Module, tmp_path: Path) 
         (["RUN", "--model", PLACE], "either RUN or --model"),
         (["--model", PLACE, "--trust"], "--model needs --data"),
         (["RUN", "--data", "digits"], "belong to --model"),
+        (["--model", PLACE, "--checkpoint", "best"], "--checkpoint belongs to RUN"),
         (["RUN", "--weights", "w.pt"], "a file of weights needs --model"),
     ],
 )
