@@ -23,6 +23,7 @@ from dathvd.errors import UserError
 from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.files import make_folder
 from dathvd.foreign import foreign_config, foreign_network
+from dathvd.hashing import parameters_sha256
 from dathvd.models import build_model
 from dathvd.runtime import Runtime
 from tests.own_package import write_package
@@ -147,3 +148,11 @@ def test_weights_that_do_not_fill_it_are_refused(tmp_path: Path) -> None:
         UserError, match=r"do not fill the network: 1 of 4 .*\[24, 64\]"
     ):
         foreign_network(config, dataset, ALONE)
+
+
+def test_what_the_function_draws_is_the_same_on_every_rank_and_again() -> None:
+    """A network that is judged on its first weights, or draws a part of itself."""
+    config = foreign_config(PLACE, "digits", None, MORE, trust=True)
+    dataset = load_dataset(config.data)
+    one, other = (foreign_network(config, dataset, ALONE) for _ in range(2))
+    assert parameters_sha256(one) == parameters_sha256(other)
