@@ -91,6 +91,20 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_atomically(path, write)
 
 
+def check_place(option: str, path: Path | None) -> None:
+    """Refuse, before hours of work, a file that could not be written after them.
+
+    Raises:
+        UserError: its folder is not there or not writable, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: no folder to write in")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")

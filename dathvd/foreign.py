@@ -17,7 +17,6 @@ from dathvd.noise import mix_seed
 from dathvd.registry import is_foreign
 from dathvd.runtime import Runtime, read_on_root, together
 
-
 _WEIGHTS = 0x4E
 
 

@@ -35,7 +35,7 @@ from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
-from dathvd.files import write_json, write_text
+from dathvd.files import check_place, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
@@ -146,6 +146,8 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         UserError: no usable checkpoint, a setting that is not valid, or an output
             folder of another evaluation.
     """
+    file = request.json_file if runtime.is_root else None
+    together(runtime, lambda: check_place("--json", file))
     model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))

@@ -20,7 +20,13 @@ from dathvd.cli import cli
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
-from dathvd.evaluation import Grid, Request, evaluate_checkpoint
+from dathvd.evaluation import (
+    Grid,
+    Request,
+    SanityRequest,
+    check_sanity,
+    evaluate_checkpoint,
+)
 from dathvd.files import make_folder
 from dathvd.foreign import foreign_config, foreign_network
 from dathvd.hashing import parameters_sha256
@@ -156,3 +162,19 @@ def test_what_the_function_draws_is_the_same_on_every_rank_and_again() -> None:
     dataset = load_dataset(config.data)
     one, other = (foreign_network(config, dataset, ALONE) for _ in range(2))
     assert parameters_sha256(one) == parameters_sha256(other)
+
+
+def test_a_result_that_could_not_be_kept_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    foreign = foreign_config(PLACE, "digits", None, MORE, trust=True)
+    for file, message in (
+        (tmp_path / "none" / "out.json", "no folder to write in"),
+        (tmp_path, "is a folder; name a file in it"),
+    ):
+        request = Request(foreign=foreign, trust=True, json_file=file)
+        with pytest.raises(UserError, match=f"--json .*{message}"):
+            evaluate_checkpoint(PLACE, request, ALONE)
+        with pytest.raises(UserError, match=f"--json .*{message}"):
+            check_sanity(PLACE, SanityRequest(evaluation=request), ALONE)
+    assert "outside.nets" not in sys.modules

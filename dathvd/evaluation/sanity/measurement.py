@@ -36,7 +36,7 @@ from dathvd.evaluation.sanity.transfer import (
     is_cut_off,
 )
 from dathvd.evaluation.store import Store
-from dathvd.files import make_folder, write_json
+from dathvd.files import check_place, make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.report.sanity import plot_sanity, print_sanity
 from dathvd.runtime import Runtime, together
@@ -71,6 +71,8 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
+    file = request.evaluation.json_file if runtime.is_root else None
+    together(runtime, lambda: check_place("--json", file))
     model, config = restore(run, runtime, request.evaluation)
     config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: load_dataset(config.data))

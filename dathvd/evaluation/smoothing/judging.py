@@ -31,7 +31,7 @@ from dathvd.evaluation.smoothing.certificate import (
     certify,
 )
 from dathvd.evaluation.store import Store
-from dathvd.files import explain_os_errors, make_folder, write_json
+from dathvd.files import check_place, explain_os_errors, make_folder, write_json
 from dathvd.hashing import parameters_sha256
 from dathvd.noise import mix_seed
 from dathvd.report.smoothing import print_certificates
@@ -61,6 +61,8 @@ def certify_run(run: str, request: CertifyRequest, runtime: Runtime) -> None:
         UserError: no usable checkpoint, or an output folder of other certificates.
     """
     asked = request.evaluation
+    file = asked.json_file if runtime.is_root else None
+    together(runtime, lambda: check_place("--json", file))
     model, config = restore(run, runtime, asked)
     config = together(runtime, lambda: with_request(config, asked))
     request = together(runtime, lambda: _with_sigma(request, config))
