@@ -189,7 +189,7 @@ def _remarks(info: dict[str, Any], *, known: bool) -> list[str]:
     lines = ["fill in link, name, authors and venue in model_info"]
     if info["additional_data"] is None:
         lines.append(
-            "fill in additional_data, too: training began with the weights of model.init"
+            "fill in additional_data, too: training began with weights of model.init"
         )
     if not known:
         lines.append("the test set is not here: no accuracy is claimed")
