@@ -91,26 +91,28 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_atomically(path, write)
 
 
+def check_place(option: str, path: Path | None, made: Path | None = None) -> None:
+    """Refuse, before hours of work, a file that could not be written after them.
+
+    Args:
+        option: that names the file.
+        path: the file; None where there is none.
+        made: a folder that is made for other results, and may hold the file.
+
+    Raises:
+        UserError: its folder is not there or not writable, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file in it")
+    if path.parent != made and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: no folder to write in")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def check_can_write(path: Path) -> None:
-    """Refuse a file that could not be written, before there is anything to write.
-
-    Raises:
-        UserError: it is a folder, or its own folder is missing or closed.
-    """
-    problem = None
-    if path.is_dir():
-        problem = "Is a directory"
-    elif not path.parent.is_dir():
-        problem = "No such file or directory"
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
-        problem = "Permission denied"
-    if problem is not None:
-        raise UserError(f"cannot write {path}: {problem}")
 
 
 def make_folder(path: Path) -> None:

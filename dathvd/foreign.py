@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from dathvd import weight_files
@@ -12,8 +13,11 @@ from dathvd.config import Config, load_config
 from dathvd.data import Dataset
 from dathvd.errors import UserError
 from dathvd.models import build_model
+from dathvd.noise import mix_seed
 from dathvd.registry import is_foreign
 from dathvd.runtime import Runtime, read_on_root, together
+
+_WEIGHTS = 0x4E
 
 
 def foreign_config(
@@ -68,19 +72,25 @@ def foreign_network(config: Config, dataset: Dataset, runtime: Runtime) -> nn.Mo
         UserError: on every rank: it cannot be made, does not tell the data set's
             classes apart, or its weights do not fit.
     """
-    model = together(
-        runtime,
-        lambda: build_model(config.model, dataset.image_shape, len(dataset.classes)),
-    )
+
+    def build() -> nn.Module:
+        # what the function draws, and no file fills, is equal on all ranks
+        torch.manual_seed(mix_seed(config.seed, _WEIGHTS))
+        return build_model(config.model, dataset.image_shape, len(dataset.classes))
+
+    model = together(runtime, build)
     init = config.model.init
     if init is None:
         return model.eval()
     name, data = read_on_root(runtime, lambda: weight_files.find(init, "--weights"))
     average = config.model.init_weights == "ema"
+    digest = weight_files.is_torchvisions(init)
 
     def fill() -> str:
         keys = config.model.init_keys
-        found = weight_files.compare(model, data, name, keys, average=average)
+        found = weight_files.compare(
+            model, data, name, keys, average=average, digest=digest
+        )
         if found.missing or found.misshapen:
             raise UserError(
                 f"--weights {name}: do not fill the network: {found.describe()}; map "

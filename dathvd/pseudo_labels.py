@@ -95,7 +95,7 @@ def pseudo_label(
         UserError: the run, the images or the output are not usable, or no image
             reaches ``min_confidence``.
     """
-    together(runtime, lambda: _check_output(output))
+    together(runtime, lambda: _check_output(output, source))
     if foreign is not None:
         teacher = foreign_teacher(foreign, runtime)
     else:
@@ -166,7 +166,7 @@ def foreign_teacher(config: Config, runtime: Runtime) -> Teacher:
     Raises:
         UserError: on every rank, if it or the data set cannot be had.
     """
-    dataset = together(runtime, lambda: load_dataset(config.data))
+    dataset = together(runtime, lambda: load_dataset(config.data.without_extra()))
     model = foreign_network(config, dataset, runtime).to(runtime.device)
     return Teacher(model, config, dataset.image_shape, len(dataset.classes))
 
@@ -225,10 +225,12 @@ def print_classes(labels: Tensor, confidence: Tensor, title: str) -> None:
     plain_console().print(table)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, source: Path) -> None:
     """Refuse, before any work, what could not be written."""
     if output.suffix != ".npz":
         raise UserError(f"--output {output}: must end in .npz")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"--output {output}: holds the images; name another file")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise UserError(f"--output {output}: no folder to write in")
 

@@ -34,7 +34,12 @@ _SHOWN = 4
 
 def names_a_file(init: str) -> bool:
     """Whether a text stands for a file of weights, and not for a run's folder."""
-    return init.endswith(SUFFIXES) or _TORCHVISION.fullmatch(init) is not None
+    return init.endswith(SUFFIXES) or is_torchvisions(init)
+
+
+def is_torchvisions(init: str) -> bool:
+    """Whether a text is torchvision's name of weights, such as its files go by."""
+    return _TORCHVISION.fullmatch(init) is not None
 
 
 def find(init: str, field: str) -> Path:
@@ -70,24 +75,33 @@ def find(init: str, field: str) -> Path:
     return file
 
 
-def read(data: bytes, name: str, *, average: bool = False) -> dict[str, Tensor]:
+def read(
+    data: bytes, name: str, *, average: bool = False, digest: bool = False
+) -> dict[str, Tensor]:
     """The tensors of a ``state_dict`` by name; never executes code.
 
     Args:
         data: the file's bytes.
-        name: the file's, whose ending says what it is; torchvision's own names end
-            with the first digits of their SHA-256, which are compared.
+        name: the file's, whose ending says what it is.
         average: take the moving average that a training program kept beside.
+        digest: the file is torchvision's, whose names end with the first digits of
+            their SHA-256, which are compared. In others' names they are a date or a
+            step.
 
     Raises:
         UserError: the bytes are damaged, or hold no such weights, or more than tensors
             and plain values.
     """
-    _check_digest(data, name)
+    if digest:
+        _check_digest(data, name)
     reader = _safetensors if name.endswith(".safetensors") else _torch
     tree = reader(data, name)
     found = _state_dict(tree, name, _AVERAGES if average else _ENTRIES, average)
-    return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
 
 def _check_digest(data: bytes, name: str) -> None:
@@ -128,22 +142,25 @@ def _torch(data: bytes, name: str) -> Any:
             "run code when read; save the state_dict alone, "
             "torch.save(model.state_dict(), FILE)"
         ) from None
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError):
+    except Exception:  # noqa: B902 (damage ends an unpickler in any error)
         raise problem from None
 
 
 def _state_dict(
     tree: Any, name: str, entries: Iterable[str], average: bool
 ) -> dict[str, Any]:
-    """The tensors themselves, or the entry that holds them."""
+    """The entry that holds the tensors, or the tensors themselves.
+
+    Tensors beside such an entry, as of random numbers, are no weights.
+    """
     if not isinstance(tree, dict):
         raise UserError(f"weights {name}: expected a state_dict, got {_kind(tree)}")
-    if _holds_tensors(tree) and not average:
-        return tree
     inner = {key: value for key, value in tree.items() if _holds_tensors(value)}
     for entry in entries:
         if entry in inner:
             return dict(inner[entry])
+    if _holds_tensors(tree) and not average:
+        return tree
     if len(inner) == 1 and not average:
         return dict(next(iter(inner.values())))
     what = "moving average of the weights" if average else "state_dict"
@@ -172,7 +189,8 @@ class Match:
     missing: tuple[str, ...]
     """The network's, not in the file."""
     misshapen: tuple[str, ...]
-    """The network's, in the file with another shape; both shapes are said."""
+    """The network's, in the file with another shape, or as numbers that are no
+    weights; both are said."""
     unused: tuple[str, ...]
     """The file's, not in the network."""
 
@@ -186,7 +204,7 @@ class Match:
         parts = [f"{len(self.taken)} of {len(self.weights)} tensors"]
         for words, names in (
             ("not in the file", self.missing),
-            ("of another shape", self.misshapen),
+            ("of another shape or type", self.misshapen),
             ("not in the network", self.unused),
         ):
             if names:
@@ -230,9 +248,11 @@ def compare(
     keys: Mapping[str, str],
     *,
     average: bool = False,
+    digest: bool = False,
 ) -> Match:
     """What of a file's weights fits a network; see ``read`` and ``match``."""
-    return match(learnt(model), read(data, name, average=average), keys)
+    theirs = read(data, name, average=average, digest=digest)
+    return match(learnt(model), theirs, keys)
 
 
 def _rename(name: str, keys: Mapping[str, str]) -> str:
@@ -283,9 +303,9 @@ def _pair(
             missing.append(name)
             continue
         used.add(key)
-        if found.shape != tensor.shape:
-            shapes = f"{list(found.shape)}, here {list(tensor.shape)}"
-            misshapen.append(f"{name} ({shapes})")
+        misfit = _misfit(found, tensor)
+        if misfit is not None:
+            misshapen.append(f"{name} ({misfit})")
             continue
         weights[name] = found.to(tensor.dtype)
         taken.append(name)
@@ -293,3 +313,17 @@ def _pair(
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     unused = tuple(name for name in stripped if name not in used)
     return Match(weights, tuple(taken), tuple(missing), tuple(misshapen), unused)
+
+
+def _misfit(theirs: Tensor, own: Tensor) -> str | None:
+    """In what a file's tensor is another than the network's; None where it fits.
+
+    Floats of any width fit. Quantised ones, whose scales lie elsewhere, do not.
+    """
+    if theirs.shape != own.shape:
+        return f"{list(theirs.shape)}, here {list(own.shape)}"
+    if theirs.layout != own.layout:
+        return f"{theirs.layout}, here {own.layout}"
+    if own.is_floating_point() and not theirs.is_floating_point():
+        return f"{theirs.dtype}, here {own.dtype}"
+    return None

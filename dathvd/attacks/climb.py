@@ -18,7 +18,7 @@ from torch import Tensor
 from dathvd.attacks.attack import beside, nan_unless_finite
 from dathvd.attacks.balls import Ball, L1Ball, sparse_signs
 from dathvd.attacks.losses import AttackLoss, classes_of
-from dathvd.attacks.network import Network
+from dathvd.attacks.network import Network, gradient_at
 
 _MOMENTUM = 0.75
 """Share of the new direction in a step; the rest follows the step before it."""
@@ -227,7 +227,7 @@ def ascent(
         inputs = points.detach().requires_grad_()
         logits = network(inputs)
         values = loss(logits, labels, extra)
-        (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        gradient = gradient_at(inputs, values.sum())
     return (
         values.detach(),
         gradient,

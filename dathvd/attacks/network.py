@@ -5,13 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dathvd.attacks.forward import Forward
 from dathvd.attacks.twin import Network, in_bf16, twin_of
+from dathvd.errors import UserError
 
-__all__ = ["Network", "attacked", "in_mode"]
+__all__ = ["Network", "attacked", "gradient_at", "in_mode", "no_gradient"]
+
+
+def gradient_at(inputs: Tensor, value: Tensor) -> Tensor:
+    """The gradient of a scalar with respect to images.
+
+    Raises:
+        UserError: the network leaves none, whatever the images are.
+    """
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
+        if gradient is not None:
+            return gradient
+    raise no_gradient()
+
+
+def no_gradient() -> UserError:
+    """The error of attacks by gradients on a network that has none."""
+    return UserError(
+        "the network gives no gradient for its images (it detaches them, or computes "
+        "outside of torch): no attack by gradients can judge it; evaluate --attack "
+        "noise,spatial and dathvd sanity can"
+    )
 
 
 @contextmanager

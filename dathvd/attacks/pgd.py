@@ -26,7 +26,7 @@ from dathvd.attacks.losses import (
     classes_of,
     cross_entropy,
 )
-from dathvd.attacks.network import Network, attacked
+from dathvd.attacks.network import Network, attacked, gradient_at
 from dathvd.attacks.problem import Problem
 from dathvd.attacks.schedules import STEP_SCHEDULES, TargetRule
 from dathvd.attacks.step_graph import step_graph
@@ -192,7 +192,7 @@ class PGD(Attack):
             inputs = points.detach().requires_grad_()
             logits = problem.network(inputs)
             loss = self.loss(logits, problem.goal, problem.clean).sum()
-            (gradient,) = torch.autograd.grad(loss, inputs)
+            gradient = gradient_at(inputs, loss)
         problem.flaw.add_(nan_unless_finite(gradient))
         hit = logits.argmax(dim=1) == classes_of(problem.goal)
         return (gradient, ~hit) if self.target is None else (-gradient, hit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,11 +67,14 @@ def _load(file: BinaryIO, name: str) -> dict[str, Any]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (
         zipfile.BadZipFile,
+        zlib.error,
         pickle.UnpicklingError,
         RuntimeError,
         EOFError,
         ValueError,
-        KeyError,
+        LookupError,
+        TypeError,
+        AttributeError,
     ):
         raise problem from None
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, DEALT):

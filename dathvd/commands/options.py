@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -127,6 +128,9 @@ def judged_network(
                 "needs --model"
             )
         return run, weights, None
+    chosen = click.get_current_context().get_parameter_source("checkpoint")
+    if chosen not in (None, ParameterSource.DEFAULT):
+        raise click.UsageError("--checkpoint belongs to RUN; --model has --weights")
     if data is None:
         raise click.UsageError("--model needs --data, a data set or a configuration")
     from dathvd.foreign import foreign_config

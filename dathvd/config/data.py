@@ -97,6 +97,11 @@ class DataConfig(ComponentSection):
     num_threads: Count = 4
     """Threads of each worker that decode image files."""
 
+    def without_extra(self) -> DataConfig:
+        """The same without ``extra``, which nothing but training needs."""
+        none = {"extra": None, "extra_ratio": None, "extra_weight": 1.0}
+        return self.model_copy(update=none)
+
     @model_validator(mode="after")
     def _mixing_needs_extra_images(self) -> DataConfig:
         if not self.extra:

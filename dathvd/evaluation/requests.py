@@ -16,7 +16,7 @@ from torch import nn
 
 from dathvd import checkpoint
 from dathvd.attacks import Attack, describe_attack
-from dathvd.attacks.network import in_mode
+from dathvd.attacks.network import in_mode, no_gradient
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
 from dathvd.data import Dataset
@@ -35,7 +35,7 @@ from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.part_size import part_size
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
-from dathvd.files import check_can_write, make_folder, write_json, write_text
+from dathvd.files import check_place, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
 from dathvd.registry import is_foreign
@@ -147,16 +147,16 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         UserError: no usable checkpoint, a setting that is not valid, or an output
             folder of another evaluation.
     """
+    check_files(request, runtime)
     model, config = restore(run, runtime, request)
     config = together(runtime, lambda: with_request(config, request))
-    together(runtime, lambda: _check_files(request) if runtime.is_root else None)
     cells = together(runtime, lambda: request.grid.cells(config.evaluation.attack))
     dataset = together(runtime, lambda: judged_data(config, run))
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
     if any(_follows_gradients(cell) for cell in cells):
-        together(runtime, lambda: check_gradients(model, dataset, runtime.device))
+        together(runtime, lambda: _check_gradients(model, dataset, runtime.device))
     if request.corruptions is not None:
         corruptions = request.corruptions
         together(runtime, lambda: corruptions.check(dataset))
@@ -185,16 +185,14 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         _write(request.output, results, result)
 
 
-def _check_files(request: Request) -> None:
-    """See that the results can be written, before there are any.
+def check_files(request: Request, runtime: Runtime) -> None:
+    """See that rank 0 can write the result, before there is any. A collective.
 
     Raises:
-        UserError: they cannot.
+        UserError: it cannot.
     """
-    if request.output is not None:
-        make_folder(request.output)  # which the other file may lie in
-    if request.json_file is not None:
-        check_can_write(request.json_file)
+    file = request.json_file if runtime.is_root else None
+    together(runtime, lambda: check_place("--json", file, request.output))
 
 
 def _judge_corruptions(
@@ -330,11 +328,16 @@ def judged_data(config: Config, run: str) -> Dataset:
         UserError: files are not usable, or the run's network tells no classes apart.
     """
     if not config.objective.has_classes:
-        raise UserError(
-            f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
-            "train a classifier from it first (model.init)"
-        )
+        raise no_classifier(run, config)
     return load_judged(config)
+
+
+def no_classifier(run: str, config: Config) -> UserError:
+    """The error of a run whose network tells no classes of the data set apart."""
+    return UserError(
+        f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
+        "train a classifier from it first (model.init)"
+    )
 
 
 def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
@@ -354,27 +357,27 @@ def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> N
         )
 
 
+def is_cut_off(model: nn.Module, dataset: Dataset, device: torch.device) -> bool:
+    """Whether a network's logits depend on its images by no gradient at all."""
+    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
+    with in_mode(model, training=False) as network, torch.enable_grad():
+        inputs = (image.float() / 255).requires_grad_()
+        value = network(inputs).sum()
+        if not value.requires_grad:
+            return True
+        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
+    return gradient is None
+
+
 def _follows_gradients(cell: Cell) -> bool:
     """Whether it is one of this package's attacks by gradients."""
     own = cell.kind.inherits and not is_foreign(cell.attack)
     return own or cell.attack == "autoattack"
 
 
-def check_gradients(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
-    """Refuse a network that autograd cannot see through.
-
-    Raises:
-        UserError: its outputs have no gradient in its images, as in ``no_grad``.
-    """
-    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
-    with in_mode(model, training=False) as network, torch.enable_grad():
-        outputs = network((image.float() / 255).requires_grad_())
-    if not outputs.requires_grad:
-        raise UserError(
-            "the network's outputs have no gradient in its images (is there a detach "
-            "or no_grad in it?), which attacks follow; judge it by evaluate --attack "
-            "noise,spatial"
-        )
+def _check_gradients(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
+    if is_cut_off(model, dataset, device):
+        raise no_gradient()
 
 
 def _write(folder: Path, results: Results, result: dict[str, Any]) -> None:

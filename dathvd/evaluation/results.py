@@ -75,7 +75,8 @@ class Results:
     def cells_csv(self) -> str:
         """One line for each cell."""
         rows = self.rows()
-        names = list(max(rows, key=len))  # those of a union have one more
+        # rows of a union have one column more
+        names = list(max(rows, key=lambda row: len(row)))
         return _csv([names, *([row.get(name) for name in names] for row in rows)])
 
     def samples_csv(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dathvd.attacks import describe_attack
 from dathvd.errors import UserError
 from dathvd.export.form import Trained
 from dathvd.files import explain_os_errors
@@ -20,7 +21,7 @@ class Judged:
 
     clean: float | None = None
     reported: float | None = None
-    """Robust accuracy at the end of training."""
+    """Robust accuracy at the end of training, in the ball of training."""
     autoattack: float | None = None
     """Under standard AutoAttack, in the ball of training."""
 
@@ -47,13 +48,20 @@ def find_judged(
             if result.get("num_samples") != num_test:
                 continue
             clean = _share(result.get(f"{prefix}clean_accuracy"), clean)
-            if "cells" not in result:
+            if "cells" not in result and _in_the_ball_of_training(result, trained):
                 reported = _share(result.get(f"{prefix}robust_accuracy"), reported)
         if result.get("parameters_sha256") == digest:
             autoattack = _share(
                 _under_autoattack(result, trained, num_test), autoattack
             )
     return Judged(clean, reported, autoattack)
+
+
+def _in_the_ball_of_training(result: dict[str, Any], trained: Trained) -> bool:
+    """Whether the end of training judged within training's own ball."""
+    attack, judge = trained.config.attack, trained.config.evaluation.attack
+    named = result.get("attack", describe_attack(judge))
+    return judge.threat == attack.threat and named == describe_attack(judge)
 
 
 def _under_autoattack(

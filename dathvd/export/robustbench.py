@@ -125,8 +125,9 @@ def safe_name(text: str) -> str:
 
 def loader(trained: Trained, name: str) -> str:
     """The source of ``loader.py``: values of the checkpoint are in it as literals."""
-    own = {"init": None, "init_weights": "raw", "init_mode": "full"}
-    model = {**trained.config.model.model_dump(mode="json"), **own}
+    model = trained.config.model.model_dump(mode="json")
+    # where training began is no part of the network
+    model = {key: each for key, each in model.items() if not key.startswith("init")}
     return _LOADER.format(
         title=name,
         shape=", ".join(map(str, trained.image_shape)),
@@ -144,7 +145,7 @@ def model_info(trained: Trained, judged: Judged) -> dict[str, Any]:
         "link": None,
         "name": None,
         "authors": None,
-        "additional_data": config.data.extra is not None,
+        "additional_data": _has_additional_data(trained),
         "number_forward_passes": 1,
         "dataset": config.data.name,
         "venue": None,
@@ -159,6 +160,13 @@ def model_info(trained: Trained, judged: Judged) -> dict[str, Any]:
         if value is not None:
             info[key] = f"{100 * value:.2f}"
     return info
+
+
+def _has_additional_data(trained: Trained) -> bool | None:
+    """Whether more than the data set was trained on; None where that is not known."""
+    if trained.config.data.extra is not None:
+        return True
+    return False if trained.config.model.init is None else None
 
 
 def radius(epsilon: float) -> str:
@@ -179,6 +187,10 @@ def _test_images(trained: Trained) -> ImageSet | None:
 
 def _remarks(info: dict[str, Any], *, known: bool) -> list[str]:
     lines = ["fill in link, name, authors and venue in model_info"]
+    if info["additional_data"] is None:
+        lines.append(
+            "fill in additional_data, too: training began with weights of model.init"
+        )
     if not known:
         lines.append("the test set is not here: no accuracy is claimed")
     elif "autoattack_acc" not in info:

@@ -30,5 +30,4 @@ def load_judged(config: Config) -> Dataset:
     Raises:
         UserError: files or settings are not usable.
     """
-    data = config.data.model_copy(update={"extra": None})
-    return load_task(config.model_copy(update={"data": data}))
+    return load_task(config.model_copy(update={"data": config.data.without_extra()}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,13 +36,32 @@ def initialise(model: nn.Module, config: ModelConfig, runtime: Runtime) -> str |
         return _from_file(model, config, init, runtime)
     name, state = load_on_root(
         runtime,
-        lambda: checkpoint.resolve(init) / "model.pt",
+        lambda: _in_run(config, init),
         checkpoint.load_networks,
     )
     head_too = together(runtime, lambda: _fill(model, config, state, name))
     kind = "averaged " if config.init_weights == "ema" else ""
     what = f"all {kind}weights" if head_too else f"the {kind}trunk, with a new head,"
     return f"starting from {what} of {name}; {_trained(config)}"
+
+
+def _in_run(config: ModelConfig, init: str) -> Path:
+    """The file of the newest checkpoint of a run.
+
+    Raises:
+        UserError: there is none, or a file was meant.
+    """
+    if Path(init).is_file():
+        raise UserError(
+            f"model.init: {init} is a file, and ends with none of "
+            f"{', '.join(weight_files.SUFFIXES)}"
+        )
+    if config.init_keys or config.init_partial:
+        raise UserError(
+            f"model.init_keys and model.init_partial belong to a file of weights, and "
+            f"model.init {init} is a run: leave them out"
+        )
+    return checkpoint.resolve(init) / "model.pt"
 
 
 def _trained(config: ModelConfig) -> str:
@@ -55,10 +75,13 @@ def _from_file(
     """Fill the network from a file that another program wrote."""
     name, data = read_on_root(runtime, lambda: weight_files.find(init, "model.init"))
     average = config.init_weights == "ema"
+    digest = weight_files.is_torchvisions(init)
 
     def fill() -> weight_files.Match:
         keys = config.init_keys
-        found = weight_files.compare(model, data, name, keys, average=average)
+        found = weight_files.compare(
+            model, data, name, keys, average=average, digest=digest
+        )
         lacks = found.unfilled(f"{head_name(model)}.")
         if not found.taken or (lacks and not config.init_partial):
             raise UserError(

@@ -13,7 +13,7 @@ from dathvd.config import Config
 from dathvd.distributed.hierarchical import Hierarchical
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, from_root, together
+from dathvd.runtime import AgreedError, Runtime, from_root, together
 from dathvd.training.announce import announce
 from dathvd.training.components import ignored_options
 from dathvd.training.hot import HotState
@@ -67,7 +67,11 @@ def build(job: Job) -> TrainingState:
     job.say(job.runtime.describe())
     for line in ignored_options(job.config):
         job.say(line)
-    state = build_state(job.config, job.dataset, job.runtime, job.held_out)
+    there = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
+    begins = from_root(job.runtime, not there)
+    state = build_state(
+        job.config, job.dataset, job.runtime, job.held_out, begins=begins
+    )
     state.exchanger.warmup_steps = compression_warmup(job.config, job.num_steps)
     if job.held_out is not None:
         count = len(job.held_out)
@@ -119,13 +123,18 @@ def _go_on(
         checkpoint.tidy(job.folder)
     names = checkpoint.find_checkpoints(job.folder) if job.runtime.is_root else []
     newest = from_root(job.runtime, checkpoint.step_of(names[-1]) if names else 0)
-    moment = restore_hot(state, job.runtime, run_id, attempts, newest)
+    moment = restore_hot(state, job.runtime, run_id, attempts, newest, job.folder)
     if moment is not None:
         job.say(f"going on from memory, step {moment.step} of {moment.size} workers")
         return
     found = restore_newest(state, job.folder, job.runtime)
     if found is not None:
         job.say(f"going on from {found}")
+    elif job.config.model.init is not None and state.origin is None:
+        raise AgreedError(
+            f"run folder {job.folder}: its checkpoints went away as the run began; "
+            "start it again"
+        )
 
 
 def _was_finished(job: Job) -> bool:

@@ -26,6 +26,8 @@ def build_state(
     dataset: Dataset,
     runtime: Runtime,
     held_out: ImageSet | None = None,
+    *,
+    begins: bool = True,
 ) -> TrainingState:
     """A fresh network, equal on all workers, with its optimizer; every rank calls it.
 
@@ -34,13 +36,15 @@ def build_state(
         dataset: as the task sees it.
         runtime: this worker's place.
         held_out: images for the guard; None leaves it out.
+        begins: the first weights count; else a checkpoint follows, and what
+            ``model.init`` names need not be there any more.
 
     Raises:
         UserError: on every rank, if the network or its first weights cannot be had.
     """
     model = together(runtime, lambda: first_model(config, dataset))
     model = model.to(runtime.device)
-    origin = initialise(model, config.model, runtime)
+    origin = initialise(model, config.model, runtime) if begins else None
     helper = load_helper(config, dataset, runtime)
     trainer = build_training(
         config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import dathvd
-from dathvd import stop
+from dathvd import checkpoint, stop
 from dathvd.checkpoint import (
     checkpoint_folder,
     find_checkpoints,
@@ -22,6 +23,7 @@ from dathvd.checkpoint import (
 from dathvd.config import load_config
 from dathvd.errors import UserError
 from dathvd.hashing import parameters_sha256
+from dathvd.ranks import HOT_EVERY
 from dathvd.report.tables import print_accuracy
 from dathvd.run_folder import read_result
 from dathvd.runtime import Runtime, start
@@ -120,6 +122,39 @@ def test_a_best_one_that_is_gone_is_chosen_anew(
     result = trained(tmp_path, alone)
     assert "choosing anew" in capfd.readouterr().out
     assert result["best_step"] == 6 and kept(tmp_path) == [6, 8]
+
+
+@pytest.mark.usefixtures("probed")
+def test_a_best_one_that_a_crash_left_unwritten_is_reached_again(
+    tmp_path: Path, alone: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state in memory may be of a later step than the checkpoint that it names."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    expected = trained(whole, alone)
+    monkeypatch.setenv(HOT_EVERY, "1")
+    with monkeypatch.context() as patch:
+        write = checkpoint.write_rank_files
+
+        def slow(final: Path, *args: Any, **parts: Any) -> None:
+            if step_of(final) != 4:
+                write(final, *args, **parts)
+            else:
+                threading.Event().wait(30)
+
+        def crash(self: Guard, model: nn.Module, step: int) -> bool:
+            if step == 6:
+                threading.Event().wait(1)  # the state of step 5 is in memory by now
+                raise KeyError("crash")
+            return self.judge(PROBED[step], step)
+
+        patch.setattr(checkpoint, "write_rank_files", slow)
+        patch.setattr(Guard, "look", crash)
+        with pytest.raises(KeyError):
+            trained(run, alone)
+    result = trained(run, alone)
+    assert result["best_step"] == 4 and kept(run) == [4, 8]
+    for name in ("parameters_sha256", "best_parameters_sha256"):
+        assert result[name] == expected[name]
 
 
 def test_the_probe_measures_held_out_images_without_a_guard(

@@ -113,10 +113,14 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path: Path, keep: float) -> None
         dathvd.load_model(tmp_path)
 
 
-def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["middle", "method"])
+def test_flipped_bits_are_noticed(tmp_path: Path, where: str) -> None:
     file = saved(tmp_path) / "model.pt"
     data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    if where == "middle":
+        data[len(data) // 2] ^= 0xFF
+    else:  # the table of contents calls a plain entry a compressed one
+        data[data.find(b"PK\x01\x02") + 10] ^= 8
     file.write_bytes(bytes(data))
     with pytest.raises(UserError, match="model.pt: corrupted"):
         dathvd.load_model(tmp_path)

@@ -200,7 +200,7 @@ def test_published_folders_are_judged(
         np.save(folder / "labels.npy", numbers)
         with pytest.raises(UserError, match="labels.npy holds .* expected whole numb"):
             evaluate_checkpoint(str(run), new, ALONE)
-    assert not list((tmp_path / "new").iterdir())  # all of it before anything is judged
+    assert not (tmp_path / "new").exists()  # all of it before anything is judged
 
 
 def test_a_folder_of_image_files_is_judged(tmp_path: Path) -> None:

@@ -233,11 +233,14 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_judged(
 ) -> None:
     run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
     out = tmp_path / "out"
-    for file, problem in (tmp_path, "Is a dir"), (tmp_path / "no" / "x", "No such"):
+    for file, problem in (tmp_path, "is a folder"), (
+        tmp_path / "no" / "x",
+        "no folder",
+    ):
         request = Request(output=out, json_file=file)
-        with pytest.raises(UserError, match=f"cannot write {file}: {problem}"):
+        with pytest.raises(UserError, match=f"--json {file}: {problem}"):
             evaluate_checkpoint(str(run), request, ALONE)
-    assert not list(out.iterdir())
+    assert not out.exists()
     inside = Request(max_samples=4, output=out, json_file=out / "own.json")
     evaluate_checkpoint(str(run), inside, ALONE)
     assert inside.json_file is not None and inside.json_file.exists()

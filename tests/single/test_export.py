@@ -18,6 +18,7 @@ from dathvd import checkpoint, load_model
 from dathvd.commands.export import command
 from dathvd.config import load_config
 from dathvd.errors import UserError
+from dathvd.evaluation import Grid, Request, evaluate_checkpoint
 from dathvd.export import FORMATS, ExportRequest, export_run, load_safetensors
 from dathvd.export.check import Difference, compare
 from dathvd.export.judged import Judged, find_judged
@@ -25,6 +26,7 @@ from dathvd.export.robustbench import model_info, radius, safe_name
 from dathvd.export.source import Chosen, load_trained
 from dathvd.hashing import parameters_sha256
 from dathvd.models import build_model
+from dathvd.runtime import Runtime
 from tests.own_package import write_package
 
 NUM_TEST = 359
@@ -334,8 +336,14 @@ def test_accuracies_are_claimed_only_where_all_samples_were_judged(
     own |= {"parameters_sha256": parameters_sha256(trained.model)}
     own |= {"ema_parameters_sha256": parameters_sha256(average.model)}
     (run / "result.json").write_text(json.dumps(own))
+    # the digits are judged in another ball than the one of training, eps
+    assert find_judged(trained, NUM_TEST) == Judged(0.9)
+    save_run(run, ["attack.epsilon=0.1"])
+    trained, average = load_trained(run), load_trained(run, weights="ema")
     assert find_judged(trained, NUM_TEST) == Judged(0.9, 0.8)
     assert find_judged(average, NUM_TEST) == Judged(0.7, 0.6)
+    (run / "result.json").write_text(json.dumps({**own, "attack": "PGD-1"}))
+    assert find_judged(trained, NUM_TEST) == Judged(0.9)
 
 
 def test_robustbench_gets_its_entry(tmp_path: Path) -> None:
@@ -358,6 +366,22 @@ def test_robustbench_gets_its_entry(tmp_path: Path) -> None:
         find_judged(trained, NUM_TEST, [elsewhere])
 
 
+def test_extra_images_are_needed_by_training_alone(tmp_path: Path) -> None:
+    gone = ["data.extra=gone.npz", "data.extra_ratio=0.5", "attack.epsilon=0.1"]
+    run = save_run(tmp_path / "run", gone)
+    result = judge(load_trained(run))
+    del result["cells"], result["only_survivors"]
+    (run / "result.json").write_text(json.dumps(result))
+    assert export(run, "robustbench").is_small
+    info = run / "exported/robustbench/model_info/digits/Linf/run.json"
+    assert json.loads(info.read_text())["reported"] == "40.00"
+    file = tmp_path / "judged.json"
+    alone = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
+    request = Request(Grid(("none",)), max_samples=8, json_file=file)
+    evaluate_checkpoint(str(run), request, alone)
+    assert json.loads(file.read_text())["num_samples"] == 8
+
+
 def test_gradients_flow_through_robustbenchs_loader(tmp_path: Path) -> None:
     """Its attacks differentiate with respect to the images."""
     run = save_run(tmp_path / "run", NORMALISED)
@@ -370,6 +394,14 @@ def test_gradients_flow_through_robustbenchs_loader(tmp_path: Path) -> None:
     logits: Tensor = space["load_model"]()(images)
     logits.sum().backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
+
+
+def test_the_loader_needs_nothing_of_where_training_began(tmp_path: Path) -> None:
+    began = ["model.init=w.pt", "model.init_partial=true", "model.init_keys={a: b}"]
+    run = save_run(tmp_path / "run", [*began, "model.init_mode=linear"])
+    assert export(run, "robustbench").is_small
+    info = model_info(load_trained(run), Judged())
+    assert info["additional_data"] is None, "its weights may have seen any data"
 
 
 def test_radii_are_written_as_robustbench_writes_them() -> None:

@@ -20,9 +20,16 @@ from dathvd.cli import cli
 from dathvd.config import load_config
 from dathvd.data import load_dataset
 from dathvd.errors import UserError
-from dathvd.evaluation import Grid, Request, evaluate_checkpoint
+from dathvd.evaluation import (
+    Grid,
+    Request,
+    SanityRequest,
+    check_sanity,
+    evaluate_checkpoint,
+)
 from dathvd.files import make_folder
 from dathvd.foreign import foreign_config, foreign_network
+from dathvd.hashing import parameters_sha256
 from dathvd.models import build_model
 from dathvd.runtime import Runtime
 from tests.own_package import write_package
@@ -118,6 +125,7 @@ def test_commands_take_it_in_place_of_a_run(trained: nn.Module, tmp_path: Path) 
         (["RUN", "--model", PLACE], "either RUN or --model"),
         (["--model", PLACE, "--trust"], "--model needs --data"),
         (["RUN", "--data", "digits"], "belong to --model"),
+        (["--model", PLACE, "--checkpoint", "best"], "--checkpoint belongs to RUN"),
         (["RUN", "--weights", "w.pt"], "a file of weights needs --model"),
     ],
 )
@@ -153,7 +161,6 @@ def test_weights_that_do_not_fill_it_are_refused(tmp_path: Path) -> None:
     [
         ["evaluate", "--attack", "pgd"],
         ["evaluate", "--attack", "autoattack"],
-        ["sanity"],
     ],
 )
 def test_a_network_without_gradients_is_judged_by_attacks_that_need_none(
@@ -163,6 +170,30 @@ def test_a_network_without_gradients_is_judged_by_attacks_that_need_none(
     given = ["--model", PLACE, "--data", "digits", "--max-samples", "4", "--trust"]
     told = CliRunner().invoke(cli, [*arguments, *given])
     assert isinstance(told.exception, UserError)
-    assert "the network's outputs have no gradient in its images" in str(told.exception)
+    assert "the network gives no gradient for its images" in str(told.exception)
     told = CliRunner().invoke(cli, ["evaluate", "--attack", "noise,spatial", *given])
     assert told.exit_code == 0
+
+
+def test_what_the_function_draws_is_the_same_on_every_rank_and_again() -> None:
+    """A network that is judged on its first weights, or draws a part of itself."""
+    config = foreign_config(PLACE, "digits", None, MORE, trust=True)
+    dataset = load_dataset(config.data)
+    one, other = (foreign_network(config, dataset, ALONE) for _ in range(2))
+    assert parameters_sha256(one) == parameters_sha256(other)
+
+
+def test_a_result_that_could_not_be_kept_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    foreign = foreign_config(PLACE, "digits", None, MORE, trust=True)
+    for file, message in (
+        (tmp_path / "none" / "out.json", "no folder to write in"),
+        (tmp_path, "is a folder; name a file in it"),
+    ):
+        request = Request(foreign=foreign, trust=True, json_file=file)
+        with pytest.raises(UserError, match=f"--json .*{message}"):
+            evaluate_checkpoint(PLACE, request, ALONE)
+        with pytest.raises(UserError, match=f"--json .*{message}"):
+            check_sanity(PLACE, SanityRequest(evaluation=request), ALONE)
+    assert "outside.nets" not in sys.modules

@@ -117,6 +117,16 @@ def test_images_below_the_confidence_are_left_out_and_training_takes_the_rest(
     assert np.array_equal(last[0].permute(1, 2, 0), PIXELS[kept[-1]])
 
 
+def test_the_images_are_not_written_over(
+    run: tuple[Path, nn.Module], tmp_path: Path
+) -> None:
+    source = tmp_path / "images.npz"
+    np.savez(source, x=PIXELS)
+    with pytest.raises(UserError, match="holds the images; name another file"):
+        label(run[0], source, source)
+    assert np.array_equal(np.load(source)["x"], PIXELS)
+
+
 def test_a_cropped_networks_images_stay_whole(tmp_path: Path) -> None:
     model = save_run(tmp_path / "run", "data.crop_size=6")
     np.save(tmp_path / "images.npy", PIXELS)

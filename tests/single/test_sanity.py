@@ -14,7 +14,7 @@ from dathvd.cli import cli
 from dathvd.config import Config, load_config
 from dathvd.data import Dataset, load_dataset
 from dathvd.errors import UserError
-from dathvd.evaluation.requests import Request
+from dathvd.evaluation.requests import Request, evaluate_test_set
 from dathvd.evaluation.sanity.checks import Plan, run_checks
 from dathvd.evaluation.sanity.measurement import (
     SanityRequest,
@@ -51,6 +51,34 @@ class Detached(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.detach() + 0 * images
+
+
+class CutOff(nn.Module):
+    """Images without any gradient, as after a detour through another library."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach()
+
+
+def test_a_network_that_is_cut_off_from_its_images_is_flagged(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 10)
+    for weighs in (True, False):  # with and without a gradient for its weights
+        broken = nn.Sequential(CutOff(), nn.Flatten(), linear.requires_grad_(weighs))
+        few = CONFIG.evaluation.model_copy(update={"max_samples": 16})
+        config = CONFIG.model_copy(update={"evaluation": few})
+        with pytest.raises(UserError, match="gives no gradient for its images"):
+            evaluate_test_set(broken, dataset, config, ALONE)
+        plan = Plan.make(CONFIG.evaluation.attack, dataset.image_shape)
+        surrogate = nn.Sequential(nn.Flatten(), linear)
+        found = gather_findings(
+            broken, surrogate, plan, dataset, config, Request(), ALONE
+        )
+        assert not found.gradient.any()
+        (check,) = [c for c in run_checks(found) if c.name == "gradients are there"]
+        assert check.passed is False
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dathvd import checkpoint, weight_files
+from dathvd import checkpoint, stop, weight_files
 from dathvd.config import load_config
 from dathvd.errors import UserError
 from dathvd.models import build_model
-from dathvd.runtime import Runtime
+from dathvd.run_folder import read_result
+from dathvd.runtime import Runtime, start
 from dathvd.training.pretrained import initialise
+from dathvd.training.run import train
 
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 SHAPE = (3, 8, 8)
@@ -59,10 +62,11 @@ def wrapped(tree: dict[str, Tensor], beginning: str) -> dict[str, Tensor]:
         lambda tree: tree,
         lambda tree: {"epoch": 3, "state_dict": tree, "optimizer": {"lr": 0.1}},
         lambda tree: {"model": wrapped(tree, "module."), "best": torch.tensor(0.5)},
+        lambda tree: {"model": tree, "rng_state": torch.get_rng_state()},
         lambda tree: wrapped(tree, "module.1."),
         lambda tree: {"n_averaged": torch.tensor(2), **wrapped(tree, "module.")},
     ],
-    ids=["plain", "entry", "parallel", "normalised", "averaged"],
+    ids=["plain", "entry", "parallel", "resumable", "normalised", "averaged"],
 )
 @pytest.mark.parametrize("first_layer", [[], NORMALISED], ids=["bare", "normalise"])
 def test_whatever_wraps_them_all_weights_arrive(
@@ -97,6 +101,26 @@ def test_another_head_is_begun_anew_and_said(tmp_path: Path) -> None:
         assert torch.equal(value, fresh[name] if head else source[name]), name
     assert "of another shape" in said and "[7, " in said and "[10, " in said
     assert "not in the network: extra.bias" in said
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (lambda value: value.to(torch.int8), "torch.int8, here torch.float32"),
+        (lambda value: value.to_sparse(), "torch.sparse_coo, here torch.strided"),
+    ],
+    ids=["integers", "sparse"],
+)
+def test_numbers_that_are_no_weights_do_not_fit(
+    other: Any, words: str, tmp_path: Path
+) -> None:
+    source = dict(network().state_dict())
+    torch.save({**source, "0.weight": other(source["0.weight"])}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=f"another shape or type: 0.weight .{words}"):
+        started(tmp_path / "w.pt")
+    halves = {name: value.bfloat16() for name, value in source.items()}
+    torch.save(halves, tmp_path / "w.pt")
+    assert "46 of 46" in started(tmp_path / "w.pt")[1]
 
 
 def test_names_are_mapped_by_their_beginning(tmp_path: Path) -> None:
@@ -139,9 +163,17 @@ def test_torchvisions_names_stand_for_files_that_are_there(
     torch.save(network().state_dict(), file)
     assert weight_files.find(name, "model.init") == file
     with pytest.raises(UserError, match="its SHA-256 is not f37072fd"):
-        weight_files.read(file.read_bytes(), str(file))
+        started(name)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    assert weight_files.read(file.read_bytes(), f"net-{digest}.pth")
+    assert weight_files.read(file.read_bytes(), f"net-{digest}.pth", digest=True)
+
+
+@pytest.mark.parametrize("name", ["net-20260115.pth", "step-00001000.pth"])
+def test_a_date_or_a_step_in_a_files_name_is_no_digest(
+    name: str, tmp_path: Path
+) -> None:
+    torch.save(network().state_dict(), tmp_path / name)
+    assert "starting from" in started(tmp_path / name)[1]
 
 
 def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None:
@@ -158,6 +190,18 @@ def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged, or not a file"):
         started(file)
+    plain = io.BytesIO()
+    torch.save({"w": torch.ones(3)}, plain, _use_new_zipfile_serialization=False)
+    for place in range(0, len(plain.getvalue()), 7):
+        data = bytearray(plain.getvalue())
+        data[place] ^= 0xFF
+        try:
+            weight_files.read(bytes(data), "w.pt")
+        except UserError:
+            continue
+    torch.save({0: torch.ones(3), 1: torch.ones(4)}, file)
+    with pytest.raises(UserError, match="does not fill"):
+        started(file)
     torch.save({"epoch": 3}, file)
     with pytest.raises(UserError, match="no state_dict, only 'epoch'"):
         started(file)
@@ -166,8 +210,40 @@ def test_what_is_no_file_of_weights_is_refused_in_a_line(tmp_path: Path) -> None
         started(file)
     with pytest.raises(UserError, match="cannot read .*nowhere.pt"):
         started(tmp_path / "nowhere.pt")
+    (tmp_path / "w.pkl").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="w.pkl is a file, and ends with none of .pt"):
+        started(tmp_path / "w.pkl")
+    for setting in ("model.init_partial=true", "model.init_keys={a: b}"):
+        with pytest.raises(UserError, match="is a run: leave them out"):
+            started(tmp_path, setting)
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no safetensors"):
         started(tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="belong to a file: set init"):
         load_config(None, ["model.init_partial=true"])
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "listen", lambda: None)
+    monkeypatch.setattr(stop, "leave_when_asked", lambda: None)
+    runtime = start("cpu")
+    file = tmp_path / "w.pt"
+    torch.save(network().state_dict(), file)
+    settings = [
+        *NETWORK, f"model.init={file}", "data.name=synthetic", "data.image_size=8",
+        "data.num_train=32", "data.num_test=16", "train.batch_size=16",
+        "train.epochs=1", "train.device=cpu", "attack.num_steps=1",
+        "evaluation.attack.num_steps=1", "evaluation.pictures=false",
+    ]  # fmt: skip
+    config = load_config(None, settings)
+    train(config, tmp_path / "whole", runtime)
+    train(load_config(None, [*settings, "train.max_steps=1"]), tmp_path / "r", runtime)
+    file.unlink()
+    train(config, tmp_path / "r", runtime)
+    train(config, tmp_path / "r", runtime)  # it says its result
+    whole, left = (read_result(tmp_path / name) or {} for name in ("whole", "r"))
+    assert whole["parameters_sha256"] == left["parameters_sha256"]
+    with pytest.raises(UserError, match="cannot read .*w.pt"):
+        train(config, tmp_path / "new", runtime)

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from dathvd.attacks.network import Network
+from dathvd.attacks.network import Network, gradient_at
 
 _CLOSE = 1e-4
 
@@ -44,7 +44,7 @@ def _doubt_gradients(network: Network, images: Tensor) -> None:
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
         highest = network(inputs).topk(2, dim=1).values
-        (gradient,) = torch.autograd.grad((highest[:, 0] - highest[:, 1]).sum(), inputs)
+        gradient = gradient_at(inputs, (highest[:, 0] - highest[:, 1]).sum())
     if (gradient.flatten(1).abs().amax(dim=1) == 0).any():
         warnings.warn(
             "AutoAttack: some images have a gradient of zero, where its attacks cannot "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dathvd.attacks.attack import beside
 from dathvd.attacks.balls import Ball
-from dathvd.attacks.network import Network
+from dathvd.attacks.network import Network, gradient_at
 from dathvd.evaluation.autoattack.hyperplane import onto_plane
 
 _OVERSHOOT = 1.05
@@ -79,7 +79,7 @@ def _towards_boundary(
         inputs = points.detach().requires_grad_()
         logits = network(inputs)
         ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
-        (gradient,) = torch.autograd.grad(ahead.sum(), inputs)
+        gradient = gradient_at(inputs, ahead.sum())
     normal, here = gradient.flatten(1), points.flatten(1)
     origin, gap = images.flatten(1), ahead.detach().squeeze(1)
     gap_of_images = gap + (normal * (origin - here)).sum(dim=1)

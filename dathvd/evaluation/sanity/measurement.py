@@ -12,7 +12,7 @@ from torch import nn
 from dathvd.attacks import PGD
 from dathvd.attacks.balls import BALLS
 from dathvd.attacks.probes import Probe, right_on_clean, survives
-from dathvd.config import Config
+from dathvd.config import Config, ModelConfig
 from dathvd.config.evaluation import REACH
 from dathvd.data import Dataset
 from dathvd.distributed import broadcast_parameters
@@ -22,15 +22,21 @@ from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
 from dathvd.evaluation.requests import (
     Request,
-    check_gradients,
+    check_files,
     check_outputs,
+    is_cut_off,
+    no_classifier,
     progress_bar,
     restore,
     with_request,
 )
 from dathvd.evaluation.sanity.checks import Check, Findings, Plan, run_checks, share
 from dathvd.evaluation.sanity.surrogate import train_surrogate
-from dathvd.evaluation.sanity.transfer import TransferAttack, has_gradient
+from dathvd.evaluation.sanity.transfer import (
+    FlatGradient,
+    TransferAttack,
+    has_gradient,
+)
 from dathvd.evaluation.store import Store
 from dathvd.files import make_folder, write_json
 from dathvd.hashing import parameters_sha256
@@ -68,14 +74,17 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     Raises:
         UserError: no usable checkpoint, or a setting that is not valid.
     """
+    check_files(request.evaluation, runtime)
     model, config = restore(run, runtime, request.evaluation)
     config = together(runtime, lambda: with_request(config, request.evaluation))
     dataset = together(runtime, lambda: _data(config, run, request))
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
-    together(runtime, lambda: check_gradients(model, dataset, runtime.device))
     plan = together(runtime, lambda: _plan(config, dataset, request))
-    surrogate = _surrogate(config, dataset, plan, request, runtime)
+    kind = config
+    if is_cut_off(model, dataset, runtime.device):  # as its kind would be
+        kind = config.model_copy(update={"model": ModelConfig()})
+    surrogate = _surrogate(kind, dataset, plan, request, runtime)
     findings = gather_findings(
         model, surrogate, plan, dataset, config, request.evaluation, runtime
     )
@@ -97,10 +106,7 @@ def _data(config: Config, run: str, request: SanityRequest) -> Dataset:
         UserError: files are not usable, or the run's network knows no classes.
     """
     if config.objective.is_self_supervised:
-        raise UserError(
-            f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
-            "train a classifier from it first (model.init)"
-        )
+        raise no_classifier(run, config)
     return load_task(config) if request.surrogate is None else load_judged(config)
 
 
@@ -206,6 +212,8 @@ def gather_findings(
     store = None
     if request.output is not None:
         store = Store(request.output, identify(model, dataset.test, config))
+    if is_cut_off(model, dataset, runtime.device):
+        model = FlatGradient(model)
     with progress_bar("sanity", runtime) as on_part:
         flags = Judge(
             dataset.test,

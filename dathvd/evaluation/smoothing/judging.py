@@ -19,6 +19,7 @@ from dathvd.errors import UserError
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.requests import (
     Request,
+    check_files,
     check_outputs,
     judged_data,
     progress_bar,
@@ -61,6 +62,7 @@ def certify_run(run: str, request: CertifyRequest, runtime: Runtime) -> None:
         UserError: no usable checkpoint, or an output folder of other certificates.
     """
     asked = request.evaluation
+    check_files(asked, runtime)
     model, config = restore(run, runtime, asked)
     config = together(runtime, lambda: with_request(config, asked))
     request = together(runtime, lambda: _with_sigma(request, config))

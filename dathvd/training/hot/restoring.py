@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from dathvd import checkpoint
 from dathvd.run_history import Attempt, is_current
-from dathvd.runtime import Runtime, bytes_from_root, gather_json, together
+from dathvd.runtime import (
+    Runtime,
+    bytes_from_root,
+    from_root,
+    gather_json,
+    together,
+)
 from dathvd.training.hot.keeping import open_store, wanted_every
 from dathvd.training.hot.store import SHARED, Moment, Store
 from dathvd.training.saving import same_batches
@@ -17,6 +26,7 @@ def restore(
     run_id: str,
     attempts: list[Attempt],
     newest_step: int,
+    run: Path,
 ) -> Moment | None:
     """Go on from the newest hot state that is whole. A collective.
 
@@ -26,6 +36,8 @@ def restore(
         run_id: of the run.
         attempts: the run's history.
         newest_step: of the checkpoints on disk; an older hot state is of no use.
+        run: the run folder. A state that names a checkpoint which a crash left
+            unwritten is of no use either: the best one, or one to roll back to.
 
     Returns:
         Which it was; None where there is none that is newer.
@@ -47,7 +59,9 @@ def restore(
         if parts is not None and not _fits(state, moment, runtime, parts):
             needed = moment.ranks  # shared out anew, as among other workers
             parts = _read_whole(store, moment, runtime, needed)
-        if parts is not None:
+        if parts is not None and _names_what_is_there(
+            state, runtime, moment, parts[SHARED], run
+        ):
             _take_over(state, runtime, moment, parts, needed)
             return moment
     return None
@@ -93,6 +107,20 @@ def _fits(
     own = checkpoint.load_bytes(parts[str(runtime.rank)], moment.name)
     fits = state.exchanger.fits(own["exchange"])
     return all(gather_json(fits, "hot.fits", runtime.size))
+
+
+def _names_what_is_there(
+    state: TrainingState, runtime: Runtime, moment: Moment, shared: bytes, run: Path
+) -> bool:
+    """Whether rank 0 sees the checkpoints that the state's guard keeps."""
+    if state.guard is None:
+        return True
+    name = f"in memory ({moment.name})"
+    saved = together(runtime, lambda: checkpoint.load_bytes(shared, name))
+    guard = replace(state.guard)
+    guard.load_state_dict(saved["guard"])
+    folders = [checkpoint.checkpoint_folder(run, step) for step in guard.spared_steps]
+    return from_root(runtime, all(folder.is_dir() for folder in folders))
 
 
 def _take_over(
