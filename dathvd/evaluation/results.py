@@ -76,7 +76,7 @@ class Results:
         """One line for each cell."""
         rows = self.rows()
         # rows of a union have one column more
-        names = list(max(rows, key=lambda row: len(row)))
+        names = max([list(row) for row in rows], key=len)
         return _csv([names, *([row.get(name) for name in names] for row in rows)])
 
     def samples_csv(self) -> str:
