@@ -1,7 +1,8 @@
 """What a stub of a job does: ``python -S stub_command.py RUN SECONDS``.
 
 It notes its start in ``RUN/starts``, sleeps, writes a result and ends; when it is asked
-to, it writes a checkpoint and ends with 75. A file ``RUN/fail`` makes it fail.
+to, it writes a checkpoint and ends with 75. A file ``RUN/fail`` makes it fail, and a
+file ``RUN/wake`` ends its sleep.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     with open(f"{run}/starts", "a") as file:
         file.write(f"{os.getpid()}\n")
-    time.sleep(float(sys.argv[2]))
+    ends = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < ends and not os.path.exists(f"{run}/wake"):
+        time.sleep(0.02)
     if os.path.exists(f"{run}/fail"):
         print("dathvd: error: rank 1 on here: it had to be", file=sys.stderr)
         return 1
