@@ -29,7 +29,7 @@ from dathvd.data.lazy import FileImages
 from dathvd.data.pickles import read_arrays
 from dathvd.distributed.from_root import load_on_root
 from dathvd.errors import UserError
-from dathvd.files import explain_os_errors, write_atomically
+from dathvd.files import check_place, explain_os_errors, write_atomically
 from dathvd.foreign import foreign_network
 from dathvd.report.progress import Progress
 from dathvd.report.tables import plain_console
@@ -231,8 +231,7 @@ def _check_output(output: Path, source: Path) -> None:
         raise UserError(f"--output {output}: must end in .npz")
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: holds the images; name another file")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: no folder to write in")
+    check_place("--output", output)
 
 
 @contextmanager

@@ -13,7 +13,14 @@ from dathvd.attacks.forward import Forward
 from dathvd.attacks.twin import Network, in_bf16, twin_of
 from dathvd.errors import UserError
 
-__all__ = ["Network", "attacked", "gradient_at", "in_mode", "no_gradient"]
+__all__ = [
+    "Network",
+    "attacked",
+    "gradient_at",
+    "gradient_if_any",
+    "in_mode",
+    "no_gradient",
+]
 
 
 def gradient_at(inputs: Tensor, value: Tensor) -> Tensor:
@@ -22,11 +29,19 @@ def gradient_at(inputs: Tensor, value: Tensor) -> Tensor:
     Raises:
         UserError: the network leaves none, whatever the images are.
     """
-    if value.requires_grad:
-        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-        if gradient is not None:
-            return gradient
-    raise no_gradient()
+    gradient = gradient_if_any(inputs, value)
+    if gradient is None:
+        raise no_gradient()
+    return gradient
+
+
+def gradient_if_any(inputs: Tensor, value: Tensor) -> Tensor | None:
+    """The same; None where the network leaves none."""
+    if not value.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
+    found: Tensor | None = gradient
+    return found
 
 
 def no_gradient() -> UserError:

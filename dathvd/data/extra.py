@@ -28,6 +28,7 @@ from dathvd.data.sets import (
     Frames,
     ImageSet,
     TensorImages,
+    shape_of,
     whole_frames,
 )
 from dathvd.errors import UserError
@@ -117,10 +118,6 @@ def with_extra(dataset: Dataset, config: DataConfig) -> Dataset:
     return replace(dataset, train=both, num_extra=sum(map(len, extra)))
 
 
-def _shape_of(images: ImageSet) -> tuple[int, ...]:
-    return tuple(images.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
-
-
 def _fitting(path: Path, dataset: Dataset) -> ImageSet:
     """A file's images, cropped where the data set's own are and these are whole.
 
@@ -128,8 +125,8 @@ def _fitting(path: Path, dataset: Dataset) -> ImageSet:
         UserError: it cannot be read, or they are not of the data set's kind.
     """
     extra, train = read_extra(path), dataset.train
-    found, own = tuple(extra.images.shape[1:]), _shape_of(train)
-    waits = isinstance(train, CenterCrop) and found == _shape_of(train.images)
+    found, own = tuple(extra.images.shape[1:]), shape_of(train)
+    waits = isinstance(train, CenterCrop) and found == shape_of(train.images)
     if found != own and not waits:
         raise UserError(
             f"data.extra: {path} holds images of {list(found)}, "

@@ -129,8 +129,12 @@ def unaugmented(images: ImageSet, shape: ImageShape) -> ImageSet:
         images: the set; larger images than ``shape`` wait for a random crop.
         shape: that the network takes; of larger images it is the middle.
     """
-    first = images.batch(torch.zeros(1, dtype=torch.int64))
-    return images if first.shape[1:] == shape else CenterCrop(images, shape[-1])
+    return images if shape_of(images) == shape else CenterCrop(images, shape[-1])
+
+
+def shape_of(images: ImageSet) -> tuple[int, ...]:
+    """``(C, H, W)`` of a set's images, as the first has it."""
+    return tuple(images.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
 
 
 @dataclass(frozen=True)

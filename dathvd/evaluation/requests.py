@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from dathvd import checkpoint
 from dathvd.attacks import Attack, describe_attack
-from dathvd.attacks.network import in_mode, no_gradient
+from dathvd.attacks.network import gradient_if_any, in_mode, no_gradient
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
 from dathvd.data import Dataset
@@ -253,11 +253,17 @@ def with_large_parts(
     config: Config, model: nn.Module, dataset: Dataset, device: torch.device
 ) -> Config:
     """The configuration with larger parts where the network is cheap."""
-    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
     settings = config.evaluation
     count = min(len(dataset.test), settings.max_samples or len(dataset.test))
-    size = part_size(model, image.float() / 255, settings.batch_size, count)
+    image = _first_image(dataset, device)
+    size = part_size(model, image, settings.batch_size, count)
     return _with_batch_size(config, size)
+
+
+def _first_image(dataset: Dataset, device: torch.device) -> Tensor:
+    """``[1, C, H, W]`` in [0, 1]."""
+    first = dataset.test.batch(torch.zeros(1, dtype=torch.int64))
+    return first.to(device).float() / 255
 
 
 def _with_batch_size(config: Config, size: int) -> Config:
@@ -346,9 +352,8 @@ def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> N
     Raises:
         UserError: it gives another number of outputs, as after pre-training.
     """
-    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
     with in_mode(model, training=False) as network, torch.no_grad():
-        outputs = network(image.float() / 255).shape[1]
+        outputs = network(_first_image(dataset, device)).shape[1]
     if outputs != len(dataset.classes):
         raise UserError(
             f"the network has {outputs} outputs and the data set "
@@ -359,14 +364,9 @@ def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> N
 
 def is_cut_off(model: nn.Module, dataset: Dataset, device: torch.device) -> bool:
     """Whether a network's logits depend on its images by no gradient at all."""
-    image = dataset.test.batch(torch.zeros(1, dtype=torch.int64)).to(device)
     with in_mode(model, training=False) as network, torch.enable_grad():
-        inputs = (image.float() / 255).requires_grad_()
-        value = network(inputs).sum()
-        if not value.requires_grad:
-            return True
-        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-    return gradient is None
+        inputs = _first_image(dataset, device).requires_grad_()
+        return gradient_if_any(inputs, network(inputs).sum()) is None
 
 
 def _follows_gradients(cell: Cell) -> bool:

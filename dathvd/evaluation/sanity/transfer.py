@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dathvd.attacks import Attack, cross_entropy
 from dathvd.attacks.attack import correct_on
-from dathvd.attacks.network import in_mode
+from dathvd.attacks.network import gradient_if_any, in_mode
 from dathvd.noise import SampleNoise
 
 
@@ -51,9 +51,7 @@ def has_gradient(
     with in_mode(model, training=False) as network, torch.enable_grad():
         inputs = images.detach().requires_grad_()
         loss = cross_entropy(network(inputs), labels, None).sum()
-        gradient = None
-        if loss.requires_grad:
-            (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
+        gradient = gradient_if_any(inputs, loss)
     if gradient is None:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
     largest = gradient.flatten(1).abs().amax(dim=1)
