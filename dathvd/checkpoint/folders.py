@@ -151,6 +151,11 @@ def tidy(run: Path) -> None:
             shared_disk.remove(left)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, not a run that has some."""
+    return (path / "model.pt").is_file()
+
+
 def resolve(path: str | Path, which: Which = "last") -> Path:
     """The checkpoint folder that a run folder or a checkpoint folder stands for.
 
@@ -159,12 +164,16 @@ def resolve(path: str | Path, which: Which = "last") -> Path:
         which: of a run folder, the newest or the best.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the best is asked of a checkpoint folder.
     """
     place = Path(path)
     if not place.exists():
         raise UserError(f"run {place}: no such folder")
-    if (place / "model.pt").is_file():
+    if is_checkpoint(place):
+        if which == "best":
+            raise UserError(
+                f"run {place}: is one checkpoint; the best is chosen of a run folder"
+            )
         return place
     found = find_checkpoints(place)
     if not found:

@@ -27,6 +27,7 @@ class GuardConfig(Section):
     num_steps: Count = 10
     """Steps of the PGD that probes them, in the ball of the training attack."""
     added_steps: Count = 2
-    """Attack steps that a collapse adds; an attack of one step becomes PGD."""
+    """Attack steps that a collapse adds: an attack of one step becomes PGD, one from
+    outside of dathvd has its num_steps raised."""
     max_actions: Natural = 3
     """Collapses that are acted upon; later ones are warned of."""

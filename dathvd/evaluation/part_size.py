@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dathvd.attacks.network import in_mode
+from dathvd.config import Config
+from dathvd.data import Dataset
+from dathvd.evaluation.grid import Cell
+from dathvd.evaluation.preconditions import first_image
+from dathvd.evaluation.store import Store
+from dathvd.runtime import Runtime, from_root, together
 
 LARGEST = 512
 """Images of a part at most: calls on more gain little, and parts are what workers
@@ -47,3 +54,40 @@ def part_size(model: nn.Module, image: Tensor, least: int, count: int) -> int:
             hook.remove()
     fits = min(_ACTIVATIONS // max(values, 1), LARGEST, -(-count // _PARTS))
     return max(least, fits)
+
+
+def with_parts(
+    config: Config,
+    model: nn.Module,
+    dataset: Dataset,
+    cells: list[Cell],
+    output: Path | None,
+    runtime: Runtime,
+) -> Config:
+    """The configuration with the size of parts that fits: that of what the output
+    folder holds already, or for AutoAttack a larger one where the network is cheap."""
+    if output is not None:
+        root = runtime.is_root
+        found = together(runtime, lambda: Store.batch_size_in(output) if root else None)
+        size = from_root(runtime, found)
+        if size is not None:
+            return _with_batch_size(config, size)
+    if any(cell.attack == "autoattack" for cell in cells):
+        return with_large_parts(config, model, dataset, runtime.device)
+    return config
+
+
+def with_large_parts(
+    config: Config, model: nn.Module, dataset: Dataset, device: torch.device
+) -> Config:
+    """The configuration with larger parts where the network is cheap."""
+    settings = config.evaluation
+    count = min(len(dataset.test), settings.max_samples or len(dataset.test))
+    image = first_image(dataset, device)
+    size = part_size(model, image, settings.batch_size, count)
+    return _with_batch_size(config, size)
+
+
+def _with_batch_size(config: Config, size: int) -> Config:
+    parts = config.evaluation.model_copy(update={"batch_size": size})
+    return config.model_copy(update={"evaluation": parts})

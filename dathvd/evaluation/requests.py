@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from dathvd import checkpoint
 from dathvd.attacks import Attack, describe_attack
-from dathvd.attacks.network import gradient_if_any, in_mode, no_gradient
 from dathvd.attacks.probes import Probe, right_on_clean, survives
 from dathvd.config import Config, explain
 from dathvd.data import Dataset
@@ -32,17 +31,22 @@ from dathvd.evaluation.corruptions import (
 from dathvd.evaluation.grid import Cell, Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
-from dathvd.evaluation.part_size import part_size
+from dathvd.evaluation.part_size import with_parts
+from dathvd.evaluation.preconditions import (
+    check_gradients,
+    check_outputs,
+    follows_gradients,
+    judged_data,
+)
 from dathvd.evaluation.results import Results
 from dathvd.evaluation.store import Store
 from dathvd.files import check_place, write_json, write_text
 from dathvd.foreign import foreign_network
 from dathvd.hashing import parameters_sha256
-from dathvd.registry import is_foreign
 from dathvd.report.evaluation import plot_grid, print_corruptions, print_grid
 from dathvd.report.progress import Progress
 from dathvd.report.tables import print_accuracy
-from dathvd.runtime import Runtime, from_root, gather_json, together
+from dathvd.runtime import Runtime, gather_json, together
 from dathvd.tasks import load_judged, task_of
 
 
@@ -155,12 +159,13 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
     set_up_device(runtime.device, config.train)
     model = model.to(runtime.device)
     together(runtime, lambda: check_outputs(model, dataset, runtime.device))
-    if any(_follows_gradients(cell) for cell in cells):
-        together(runtime, lambda: _check_gradients(model, dataset, runtime.device))
+    if any(follows_gradients(cell) for cell in cells):
+        together(runtime, lambda: check_gradients(model, dataset, runtime.device))
     if request.corruptions is not None:
         corruptions = request.corruptions
         together(runtime, lambda: corruptions.check(dataset))
-    config = _with_parts(config, model, dataset, cells, request, runtime)
+    if request.batch_size is None:
+        config = with_parts(config, model, dataset, cells, request.output, runtime)
     results = evaluate_cells(model, dataset, config, cells, request, runtime)
     corrupted = _judge_corruptions(model, dataset, config, request, runtime)
     if not runtime.is_root:
@@ -170,7 +175,7 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         **corrupted,
         "num_workers": runtime.size,
         "weights": request.weights,
-        "checkpoint": request.which,
+        "checkpoint": judged_checkpoint(run, request),
         "parameters_sha256": parameters_sha256(model),
     }
     if len(cells) == 1:
@@ -183,6 +188,15 @@ def evaluate_checkpoint(run: str, request: Request, runtime: Runtime) -> None:
         write_json(request.json_file, result)
     if request.output is not None:
         _write(request.output, results, result)
+
+
+def judged_checkpoint(run: str, request: Request) -> str | None:
+    """What a result says of the checkpoint: ``last``, ``best``, or the name of the
+    checkpoint folder that was asked for; None of a network that is no run's."""
+    if request.foreign is not None:
+        return None
+    place = Path(run)
+    return place.resolve().name if checkpoint.is_checkpoint(place) else request.which
 
 
 def check_files(request: Request, runtime: Runtime) -> None:
@@ -223,52 +237,6 @@ def _judge_corruptions(
             "source": "computed" if source is None else str(source),
         }
     }
-
-
-def _with_parts(
-    config: Config,
-    model: nn.Module,
-    dataset: Dataset,
-    cells: list[Cell],
-    request: Request,
-    runtime: Runtime,
-) -> Config:
-    """The configuration with the size of parts: the request's, that of what is judged
-    already, or for AutoAttack a larger one where the network is cheap."""
-    output = request.output
-    if request.batch_size is not None:
-        return config
-    if output is not None:
-        root = runtime.is_root
-        found = together(runtime, lambda: Store.batch_size_in(output) if root else None)
-        size = from_root(runtime, found)
-        if size is not None:
-            return _with_batch_size(config, size)
-    if any(cell.attack == "autoattack" for cell in cells):
-        return with_large_parts(config, model, dataset, runtime.device)
-    return config
-
-
-def with_large_parts(
-    config: Config, model: nn.Module, dataset: Dataset, device: torch.device
-) -> Config:
-    """The configuration with larger parts where the network is cheap."""
-    settings = config.evaluation
-    count = min(len(dataset.test), settings.max_samples or len(dataset.test))
-    image = _first_image(dataset, device)
-    size = part_size(model, image, settings.batch_size, count)
-    return _with_batch_size(config, size)
-
-
-def _first_image(dataset: Dataset, device: torch.device) -> Tensor:
-    """``[1, C, H, W]`` in [0, 1]."""
-    first = dataset.test.batch(torch.zeros(1, dtype=torch.int64))
-    return first.to(device).float() / 255
-
-
-def _with_batch_size(config: Config, size: int) -> Config:
-    parts = config.evaluation.model_copy(update={"batch_size": size})
-    return config.model_copy(update={"evaluation": parts})
 
 
 def evaluate_cells(
@@ -325,59 +293,6 @@ def _add_stages(
         probes[own] = survives(stage)
         if len(attack.stages) > 1:
             after[own], before = before, own
-
-
-def judged_data(config: Config, run: str) -> Dataset:
-    """The data set as the run's objective sees it.
-
-    Raises:
-        UserError: files are not usable, or the run's network tells no classes apart.
-    """
-    if not config.objective.has_classes:
-        raise no_classifier(run, config)
-    return load_judged(config)
-
-
-def no_classifier(run: str, config: Config) -> UserError:
-    """The error of a run whose network tells no classes of the data set apart."""
-    return UserError(
-        f"run {run}: pre-trained by {config.objective.name}, it knows no classes; "
-        "train a classifier from it first (model.init)"
-    )
-
-
-def check_outputs(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
-    """Refuse a network that does not tell the data set's classes apart.
-
-    Raises:
-        UserError: it gives another number of outputs, as after pre-training.
-    """
-    with in_mode(model, training=False) as network, torch.no_grad():
-        outputs = network(_first_image(dataset, device)).shape[1]
-    if outputs != len(dataset.classes):
-        raise UserError(
-            f"the network has {outputs} outputs and the data set "
-            f"{len(dataset.classes)} classes: it was pre-trained, train it on labels "
-            "first (model.init)"
-        )
-
-
-def is_cut_off(model: nn.Module, dataset: Dataset, device: torch.device) -> bool:
-    """Whether a network's logits depend on its images by no gradient at all."""
-    with in_mode(model, training=False) as network, torch.enable_grad():
-        inputs = _first_image(dataset, device).requires_grad_()
-        return gradient_if_any(inputs, network(inputs).sum()) is None
-
-
-def _follows_gradients(cell: Cell) -> bool:
-    """Whether it is one of this package's attacks by gradients."""
-    own = cell.kind.inherits and not is_foreign(cell.attack)
-    return own or cell.attack == "autoattack"
-
-
-def _check_gradients(model: nn.Module, dataset: Dataset, device: torch.device) -> None:
-    if is_cut_off(model, dataset, device):
-        raise no_gradient()
 
 
 def _write(folder: Path, results: Results, result: dict[str, Any]) -> None:

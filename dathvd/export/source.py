@@ -56,7 +56,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
         UserError: the run has none; the message lists those that it has.
     """
     folder = checkpoint.checkpoint_folder(run, step)
-    if not (folder / "model.pt").is_file():
+    if not checkpoint.is_checkpoint(folder):
         there = [str(checkpoint.step_of(p)) for p in checkpoint.find_checkpoints(run)]
         raise UserError(
             f"--checkpoint {step}: {run} has none of that step "

@@ -15,6 +15,7 @@ from dathvd.data import Dataset, ImageSet, Subset, permutation, unaugmented
 from dathvd.errors import UserError
 from dathvd.evaluation import evaluate
 from dathvd.noise import mix_seed
+from dathvd.registry import is_foreign
 from dathvd.runtime import Runtime
 
 _HELD_OUT, _PROBE = 0x60, 0x61
@@ -165,10 +166,13 @@ def probe_attack(config: Config) -> AttackConfig:
 
 
 def strengthened(attack: AttackConfig, added: int) -> AttackConfig:
-    """The attack with more steps; one of a single step becomes PGD in the same ball."""
+    """The attack with more steps; one of a single step becomes PGD in the same ball.
+
+    An attack from outside of dathvd stays itself, with a larger ``num_steps``.
+    """
     if added == 0:
         return attack
-    if attack.name in ("pgd", "apgd"):
+    if attack.name in ("pgd", "apgd") or is_foreign(attack.name):
         return attack.model_copy(update={"num_steps": attack.num_steps + added})
     change = {
         "name": "pgd",

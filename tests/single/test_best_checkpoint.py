@@ -174,6 +174,9 @@ def test_without_select_there_is_none(tmp_path: Path, alone: Runtime) -> None:
     assert not any(name.startswith("best") for name in result)
     with pytest.raises(UserError, match="no best checkpoint.*train.select last"):
         dathvd.load_model(tmp_path, checkpoint="best")
+    (only,) = find_checkpoints(tmp_path)
+    with pytest.raises(UserError, match="is one checkpoint; the best is chosen of a"):
+        dathvd.load_model(only, checkpoint="best")
 
 
 @pytest.mark.parametrize("setting", ["attack.name=none", "objective.name=contrastive"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -386,3 +387,13 @@ def test_a_network_that_says_nothing_is_never_right() -> None:
     for cell in GRID.cells(OWN):
         probe = survives(cell.build(3))
         assert not probe(Broken().eval(), images, labels, noise).any(), cell.describe()
+
+
+def test_a_result_names_the_checkpoint_that_was_judged(tmp_path: Path) -> None:
+    alone = save_network(tmp_path / "step-00000003", (1, 8, 8), 10, "model.name=mlp")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copytree(alone, tmp_path / "run" / "checkpoints" / alone.name)
+    for place, name in (alone, alone.name), (tmp_path / "run", "last"):
+        file = tmp_path / "result.json"
+        evaluate_checkpoint(str(place), Request(max_samples=2, json_file=file), ALONE)
+        assert json.loads(file.read_text())["checkpoint"] == name

@@ -90,8 +90,8 @@ def test_one_step_becomes_pgd_in_the_same_ball(name: str) -> None:
     assert strengthened(attack, 0) == attack
 
 
-@pytest.mark.parametrize("name", ["pgd", "apgd"])
-def test_pgd_gets_more_of_its_own_steps(name: str) -> None:
+@pytest.mark.parametrize("name", ["pgd", "apgd", "mine.attacks:build"])
+def test_pgd_and_a_foreign_attack_get_more_of_their_own_steps(name: str) -> None:
     attack = AttackConfig(name=name, num_steps=4, step_size=0.05)
     more = strengthened(attack, 3)
     assert more == attack.model_copy(update={"num_steps": 7})

@@ -270,8 +270,18 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
 def test_a_named_surrogate_needs_no_training_images(tmp_path: Path) -> None:
     gone = f"data.extra={tmp_path}/gone.npz"
     run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp", gone)
-    few = Request(max_samples=2)
+    few = Request(max_samples=8)
     request = SanityRequest(surrogate=str(run), num_steps=1, evaluation=few)
     check_sanity(str(run), request, ALONE)
     with pytest.raises(UserError, match="data.extra: .*gone.npz cannot be read"):
         check_sanity(str(run), SanityRequest(evaluation=few), ALONE)
+
+
+def test_a_network_that_reads_no_image_right_is_refused(tmp_path: Path) -> None:
+    """Every check would hold of it, as nothing is left to be lost."""
+    run = save_network(tmp_path / "run", (1, 8, 8), 10, "model.name=mlp")
+    blind = SanityRequest(
+        surrogate=str(run), num_steps=1, evaluation=Request(max_samples=2)
+    )
+    with pytest.raises(UserError, match="run .*: reads none of 2 images right"):
+        check_sanity(str(run), blind, ALONE)

@@ -20,12 +20,10 @@ from dathvd.errors import UserError
 from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.identity import identify
 from dathvd.evaluation.judge import CLEAN, Judge
+from dathvd.evaluation.preconditions import check_outputs, is_cut_off, no_classifier
 from dathvd.evaluation.requests import (
     Request,
     check_files,
-    check_outputs,
-    is_cut_off,
-    no_classifier,
     progress_bar,
     restore,
     with_request,
@@ -72,7 +70,8 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
         Whether no check failed.
 
     Raises:
-        UserError: no usable checkpoint, or a setting that is not valid.
+        UserError: no usable checkpoint, a setting that is not valid, or a network that
+            reads no image right.
     """
     check_files(request.evaluation, runtime)
     model, config = restore(run, runtime, request.evaluation)
@@ -88,6 +87,11 @@ def check_sanity(run: str, request: SanityRequest, runtime: Runtime) -> bool:
     findings = gather_findings(
         model, surrogate, plan, dataset, config, request.evaluation, runtime
     )
+    if not findings.clean.any():
+        raise UserError(
+            f"run {run}: reads none of {len(findings.clean)} images right: there is no "
+            "robust accuracy to check"
+        )
     checks = run_checks(findings)
     if runtime.is_root:
         result = {

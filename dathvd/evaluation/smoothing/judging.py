@@ -17,11 +17,11 @@ from dathvd.data import Dataset
 from dathvd.devices import set_up_device
 from dathvd.errors import UserError
 from dathvd.evaluation.identity import identify
+from dathvd.evaluation.preconditions import check_outputs, judged_data
 from dathvd.evaluation.requests import (
     Request,
     check_files,
-    check_outputs,
-    judged_data,
+    judged_checkpoint,
     progress_bar,
     restore,
     with_request,
@@ -80,7 +80,7 @@ def certify_run(run: str, request: CertifyRequest, runtime: Runtime) -> None:
         **asdict(request.smoothing),
         "seed": config.seed,
         "weights": asked.weights,
-        "checkpoint": asked.which,
+        "checkpoint": judged_checkpoint(run, asked),
         "num_workers": runtime.size,
         "parameters_sha256": parameters_sha256(model),
     }
