@@ -206,8 +206,11 @@ def _report(
     """Print the table and what theory says of it, write the files."""
     errors = codec_errors(file, settings, curves, study.steps // 2)
     base = next(curve for curve in curves if curve.family == BASE)
-    workers = f"{base.num_workers} worker{'' if base.num_workers == 1 else 's'}"
-    title = f"{file}, {study.steps} steps, {len(base.seeds)} seeds, {workers}"
+    seeds, workers = len(base.seeds), base.num_workers
+    title = (
+        f"{file}, {study.steps} steps, {seeds} seed{'' if seeds == 1 else 's'}, "
+        f"{workers} worker{'' if workers == 1 else 's'}"
+    )
     plain_console().print(to_table(curves, errors, title))
     said = list(sentences(curves, study, errors))
     for line in said:
