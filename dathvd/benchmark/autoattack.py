@@ -23,11 +23,7 @@ from dathvd.config.evaluation import EvaluationAttackConfig
 from dathvd.data import Dataset
 from dathvd.evaluation.grid import Grid
 from dathvd.evaluation.part_size import with_large_parts
-from dathvd.evaluation.requests import (
-    Request,
-    evaluate_cells,
-    restore,
-)
+from dathvd.evaluation.requests import Request, evaluate_cells, restore
 from dathvd.runtime import Runtime
 from dathvd.tasks import load_task
 

@@ -121,6 +121,12 @@ class AttackConfig(ComponentSection):
         return self.balls or {self.norm: self.epsilon}
 
     @property
+    def follows_num_steps(self) -> bool:
+        """Whether another ``num_steps`` makes it another attack; one from outside of
+        dathvd is taken to."""
+        return self.name in ("pgd", "apgd") or is_foreign(self.name)
+
+    @property
     def from_clean(self) -> bool:
         """Whether the loss is measured from the prediction on the clean image, where it
         has no gradient."""

@@ -15,7 +15,6 @@ from dathvd.data import Dataset, ImageSet, Subset, permutation, unaugmented
 from dathvd.errors import UserError
 from dathvd.evaluation import evaluate
 from dathvd.noise import mix_seed
-from dathvd.registry import is_foreign
 from dathvd.runtime import Runtime
 
 _HELD_OUT, _PROBE = 0x60, 0x61
@@ -172,7 +171,7 @@ def strengthened(attack: AttackConfig, added: int) -> AttackConfig:
     """
     if added == 0:
         return attack
-    if attack.name in ("pgd", "apgd") or is_foreign(attack.name):
+    if attack.follows_num_steps:
         return attack.model_copy(update={"num_steps": attack.num_steps + added})
     change = {
         "name": "pgd",

@@ -33,7 +33,6 @@ from dathvd.config import AttackConfig
 from dathvd.errors import UserError
 from dathvd.files import make_folder, write_json
 from dathvd.lists import some_integers, words
-from dathvd.registry import is_foreign
 from dathvd.report.plots import new_figure, save_figure
 from dathvd.report.tables import plain_console
 from dathvd.runtime import guard, start, together
@@ -169,7 +168,7 @@ def check_steps_can_vary(attack: AttackConfig) -> None:
     Raises:
         UserError: all variants would be the same run.
     """
-    if attack.name not in ("pgd", "apgd") and not is_foreign(attack.name):
+    if not attack.follows_num_steps:
         raise UserError(
             f"--inner-steps: attack.name {attack.name} does not follow "
             "attack.num_steps; set attack.name to pgd, or --inner-steps to ''"
