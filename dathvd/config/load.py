@@ -15,8 +15,11 @@ from dathvd.config.root import Config
 from dathvd.config.shipped import find_config
 from dathvd.errors import UserError, nearest
 
+# libyaml reads several times faster, and a PyYAML may have been built without it
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
     """YAML 1.2 floats: PyYAML reads ``1e-3`` as a string."""
 
 

@@ -1,20 +1,19 @@
 """Every two values of all features together: they work, or one clear line refuses them.
 
 The values come from the registries, the rows from a covering array; one worker and two
-workers, in turn, carry them out in four launches.
+workers, in turn, carry them out in five launches, each under a limit of its own.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from dathvd.config import Config
 from tests.parallel.crossings.covering import pairs_of
 from tests.parallel.crossings.features import features
-from tests.parallel.crossings.study import Study, describe
+from tests.parallel.crossings.study import LAUNCHES, Study, describe
 from tests.parallel.crossings.table import make_table
 
 pytestmark = pytest.mark.slow
@@ -40,9 +39,19 @@ def test_a_refusal_is_one_line_that_names_a_section() -> None:
             assert sections & set(re.findall(r"[a-z_]+", line)), line
 
 
-def test_every_row_works(tmp_path: Path) -> None:
-    table = make_table()
-    study = Study.conduct(table.rows, tmp_path)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study.prepare(make_table().rows, tmp_path_factory.mktemp("crossings"))
+
+
+@pytest.mark.parametrize("launch", range(len(LAUNCHES)))
+def test_every_call_of_a_launch_leaves_an_outcome(study: Study, launch: int) -> None:
+    study.carry_out(launch)
+
+
+def test_every_row_works(study: Study) -> None:
+    study.carry_out(len(LAUNCHES) - 1)
+    study.compare()
     bad = [
         f"{trial.name} {trial.row}: {trial.wrong}; pairs seen in no good row: "
         f"{study.suspects(trial)[:6]}"
@@ -50,4 +59,4 @@ def test_every_row_works(tmp_path: Path) -> None:
         if trial.wrong
     ]
     assert not bad, "\n".join(bad)
-    assert table.works <= study.held()
+    assert make_table().works <= study.held()

@@ -88,6 +88,7 @@ def kind_of(network: nn.Module) -> str:
     return " and ".join([name for name, has in found.items() if has] or ["plain"])
 
 
+@functools.cache
 def network_kinds() -> list[Value]:
     """The smallest network of every kind."""
     found: dict[str, tuple[int, Value]] = {}

@@ -1,4 +1,4 @@
-"""Carries out all rows in four launches, and compares what they left."""
+"""Carries out all rows in five launches, and compares what they left."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.02
 """Of the length of what training changed: rounding can turn the sign of a gradient
 that is almost zero, of which the attack and some optimizers make whole steps."""
-LAUNCHES = (1, 2, 1, 2)
-"""Workers of each launch, in turn."""
+LAUNCHES = (1, 1, 2, 1, 2)
+"""Workers of each launch, in turn: first come the references of all rows, then the
+rows' runs from their start, last those that go on."""
+_REFERENCES, _ONE_STARTS, _TWO_START, _ONE_GOES_ON, _TWO_GO_ON = range(len(LAUNCHES))
 _CRASHES = 8
 """Ranks that fail are started anew with what is left, so many times."""
 
@@ -74,19 +76,24 @@ class Trial:
         nothing but its folder is carried over.
         """
         before, _, after = self.row["life"].partition("+")
-        workers, is_first = LAUNCHES[launch], launch < 2
         task = Task(self.name, self.row)
-        if launch == 0 and self.reference is not None:
+        if launch == _REFERENCES and self.reference is not None:
             yield Task(self.reference, plainest(self.row))
-        if is_first and before == str(workers):
+        starts_at = {"1": _ONE_STARTS, "2": _TWO_START}[before]
+        if launch == starts_at:
             if not after:
                 yield task
             else:
                 yield replace(task, stop=True)
             if after == before:
                 yield replace(task, name=f"{self.name}-whole")
-        goes_on_at = {"1+2": 1, "1+1": 2, "2+1": 2, "2+2": 3}.get(self.row["life"])
-        if launch == goes_on_at:
+        goes_on_at = {
+            "1+2": _TWO_START,
+            "1+1": _ONE_GOES_ON,
+            "2+1": _ONE_GOES_ON,
+            "2+2": _TWO_GO_ON,
+        }
+        if launch == goes_on_at.get(self.row["life"]):
             yield task
 
 
@@ -96,26 +103,31 @@ class Study:
 
     folder: Path
     trials: list[Trial]
-    seconds: list[float] = field(default_factory=list)
-    """Of each launch."""
+    launched: int = 0
+    """Of ``LAUNCHES``."""
 
     @classmethod
-    def conduct(cls, rows: Sequence[Row], folder: Path) -> Study:
-        """Carry out all calls of all launches, and compare what they left."""
+    def prepare(cls, rows: Sequence[Row], folder: Path) -> Study:
+        """Write the data; nothing is run."""
         write_data(folder)
-        trials = [Trial(row, f"row-{place:03d}") for place, row in enumerate(rows)]
-        study = cls(folder, trials)
-        for launch, workers in enumerate(LAUNCHES):
+        return cls(folder, [Trial(row, f"row-{n:03d}") for n, row in enumerate(rows)])
+
+    def carry_out(self, launch: int) -> None:
+        """Carry out all calls of a launch, and of those before it, that are left."""
+        for each in range(self.launched, launch + 1):
             calls = {
                 (call.name, call.stop): call
-                for trial in trials
-                for call in trial.calls(launch)
+                for trial in self.trials
+                for call in trial.calls(each)
             }
-            study._launch(list(calls.values()), workers)
-        outcomes = study._outcomes()
-        for trial in trials:
-            study._judge(trial, outcomes)
-        return study
+            self.launched = each + 1  # one that fails is not carried out twice
+            self._launch(list(calls.values()), LAUNCHES[each])
+
+    def compare(self) -> None:
+        """Collect what went wrong in each trial, from what the launches left."""
+        outcomes = self._outcomes()
+        for trial in self.trials:
+            self._judge(trial, outcomes)
 
     def held(self) -> frozenset[Group]:
         """The pairs that are in a row of which nothing went wrong."""
@@ -151,7 +163,6 @@ class Study:
                 if workers == 1
                 else mpirun(workers, arguments, cwd=ROOT, env=env, timeout=400)
             )
-            self.seconds.append(done.seconds)
             done_here = len(self._outcomes()) - before
             if done.code == 0 and done_here == len(calls):
                 return
