@@ -51,6 +51,16 @@ def test_digits_are_split_by_seed() -> None:
     assert everything.sum() == again.sum()
 
 
+def test_digits_are_scikit_learns_wherever_it_keeps_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = load()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    theirs = load()
+    assert torch.equal(images_of(ours), images_of(theirs))
+    assert torch.equal(ours.train.labels, theirs.train.labels)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_an_empty_part_is_refused(share: float) -> None:
     with pytest.raises(UserError, match="data.test_fraction"):
