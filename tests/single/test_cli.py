@@ -47,7 +47,10 @@ def test_help_imports_neither_torch_nor_horovod() -> None:
 def test_a_worker_starts_without_what_few_runs_need() -> None:
     script = (
         "import sys, dathvd.training.run\n"
-        "few = {'scipy', 'matplotlib', 'tensorboard', 'torch._dynamo'}\n"
+        "from dathvd.config import load_config\n"
+        "from dathvd.data import load_dataset\n"
+        "load_dataset(load_config().data)\n"
+        "few = {'scipy', 'sklearn', 'matplotlib', 'tensorboard', 'torch._dynamo'}\n"
         "print(few & set(sys.modules))"
     )
     done = run([sys.executable, "-c", script])
