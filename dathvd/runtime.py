@@ -98,9 +98,10 @@ def start(device: str = "auto") -> Runtime:
         # a single worker: Open MPI need not look for networks, nor start its daemon
         os.environ.setdefault("OMPI_MCA_pml", "ob1")
         os.environ.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
-    if launched_local_size() > (os.cpu_count() or 1):
-        # Open MPI waits by spinning, which takes the cores from ranks that compute
-        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    # Open MPI waits by asking again and again: the thread with which Horovod awaits the
+    # other ranks, a thousand times a second, would take a core from those that compute,
+    # which are all of the host's
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     if launched_size() > launched_local_size():
         # the hierarchical exchange forms process sets of each node's ranks
         os.environ.setdefault(PROCESS_SETS, "1")
