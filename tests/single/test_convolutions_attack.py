@@ -168,9 +168,9 @@ def test_the_attack_s_gradient_on_a_network(network: str) -> None:
         fast = gradient(Forward(winograd=True, fold_batch_norm=True))
         with direct_sums():
             slow = gradient(Forward(winograd=True, fold_batch_norm=True))
-        for found in (slow, fast):
-            *most, worst = sorted(differences_of_images(found, exact))
-            assert max(most) < 1e-5 and worst < 0.02
+        torch.testing.assert_close(slow, exact, rtol=1e-3, atol=1e-5)
+        *most, worst = sorted(differences_of_images(fast, exact))
+        assert max(most) < 1e-5 and worst < 0.02
         assert not torch.equal(fast, exact)  # the same sums: another layer ran
         with torch.no_grad():  # an update: the transformed weights follow
             for weight in model.parameters():
