@@ -68,6 +68,12 @@ def test_what_codecs_and_other_threads_took_is_in_no_sum() -> None:
     assert row.step_seconds == pytest.approx(STEP.total)
 
 
+def test_a_packet_sent_twice_in_one_step_changes_no_row() -> None:
+    steps = [replace(STEP, kernel=k) for k in (1010.0, 1010.0, 65010.0)]
+    row = launch().row(Point("none", "allreduce", "none"), [steps, [STEP] * 3], 0.8)
+    assert row.kernel_bytes == 1010.0
+
+
 def test_bytes_of_the_kernel_are_not_given_to_hosts_with_several_workers() -> None:
     point = Point("none", "allreduce", "none")
     ranks = [[STEP]] * 4
