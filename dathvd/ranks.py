@@ -58,12 +58,16 @@ def launched_local_size() -> int:
     return _first(_LOCAL_SIZE, 1)
 
 
-def wait_for_root_to_report(seconds: float = 3.0) -> None:
+def wait_for_root_to_report() -> None:
     """Hold back on ranks other than 0, before collectives exist.
 
     A mistake that every rank sees is then printed once: rank 0 prints and exits, and
     the launcher ends the others while they wait. A mistake that only this rank sees is
-    still printed, after the wait.
+    still printed, after the wait: three times as long as this process took to come
+    here, as rank 0 and the launcher are slow too on a busy machine, or 3 to 10 seconds.
     """
     if launched_rank() > 0:
-        time.sleep(seconds)
+        import psutil
+
+        age = time.time() - psutil.Process().create_time()
+        time.sleep(min(max(3.0, 3 * age), 10.0))

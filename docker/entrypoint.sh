@@ -52,6 +52,10 @@ know_hosts() { # this container's host key, and the same key as that of all othe
     )
 }
 
+answers() { # whether this container's sshd does
+    ssh-keyscan -T 5 -p 2222 localhost 2>/dev/null | grep -q .
+}
+
 case ${1:-} in
 sshd)
     client_key >/dev/null || make_keys
@@ -60,7 +64,7 @@ sshd)
     exec /usr/sbin/sshd -D -e -f "$HOME/.sshd_config"
     ;;
 healthy)
-    [ ! -e "$own/serves" ] || ssh-keyscan -T 5 -p 2222 localhost 2>/dev/null | grep -q .
+    [ ! -e "$own/serves" ] || answers
     ;;
 *)
     if [ "${DATHVD_SSHD:-0}" = 1 ]; then
@@ -68,6 +72,12 @@ healthy)
         know_hosts
         : >"$own/serves"
         /usr/sbin/sshd -f "$HOME/.sshd_config"
+        tries=0
+        until answers; do # sshd goes to the background before it listens
+            tries=$((tries + 1))
+            [ "$tries" -lt 100 ] || fail "sshd does not answer on port 2222"
+            sleep 0.1
+        done
     elif client_key >/dev/null; then
         know_hosts
     fi

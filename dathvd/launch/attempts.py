@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
@@ -68,8 +67,7 @@ def make_plan(
         UserError: no launcher is there, or an option is not valid.
     """
     words, run_dir = with_run_dir(arguments)
-    cores = os.cpu_count() or 1
-    environment = launch_environment(environ, options, cores=cores)
+    environment = launch_environment(environ, options)
     watch = ["--stall-limit", f"{stall_limit:g}"] if stall_limit else []
     logs = ["--logs", str(run_dir / "logs")] if run_dir else []
     worker = [sys.executable, *WORKER, *watch, *logs, "--", *words]

@@ -48,7 +48,7 @@ def launch_command(
 
 
 def launch_environment(
-    environ: Mapping[str, str], options: LaunchOptions, *, cores: int
+    environ: Mapping[str, str], options: LaunchOptions
 ) -> dict[str, str]:
     """The environment of the program that starts the ranks, and with it of the ranks.
 
@@ -61,10 +61,10 @@ def launch_environment(
     """
     check_forwarded(environ, options)
     environment = for_launcher(environ, options)
-    return {**_defaults(options, cores), **environment}
+    return {**_defaults(options), **environment}
 
 
-def _defaults(options: LaunchOptions, cores: int) -> dict[str, str]:
+def _defaults(options: LaunchOptions) -> dict[str, str]:
     """Settings that are better than the libraries' own; the user's own win."""
     defaults = {
         "PYTHONUNBUFFERED": "1",
@@ -91,8 +91,4 @@ def _defaults(options: LaunchOptions, cores: int) -> dict[str, str]:
         defaults["OMPI_MCA_plm_rsh_args"] = " ".join(words)
     if options.network_interface:
         defaults["NCCL_SOCKET_IFNAME"] = options.network_interface
-    most = max((h.slots for h in options.hosts), default=options.num_proc)
-    if most > cores:
-        # a rank that waits yields its core instead of polling on it
-        defaults["OMPI_MCA_mpi_yield_when_idle"] = "1"
     return defaults

@@ -246,7 +246,7 @@ def work_in_between_lets_exchanges_end() -> None:
         toy.backward(gradients(step))
         exchanger = optimizer.exchanger
         assert exchanger.in_flight
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         while exchanger.poll():
             inputs = torch.ones(4, 77, requires_grad=True)
             torch.autograd.grad(network(inputs).square().sum(), inputs)
@@ -282,15 +282,20 @@ def synchronize_before_step_exchanges_once() -> None:
 
 @EXCHANGE_LAWS.on("gloo-2")
 def a_worker_that_goes_ends_the_wait_of_others() -> None:
-    """The last law of a launch: rank 1 leaves, and the others must not hang."""
+    """The last law of a launch: rank 1 leaves, and the others must not hang.
+
+    It leaves while they wait: Horovod 0.28.1 never answers what is submitted in the
+    very moment in which it notices (it checks, and enters the tensor afterwards).
+    """
     toy = Toy()
     optimizer = distributed(toy, CODECS["sign"](), "two-way")
     run(toy, optimizer, range(1))
     optimizer.zero_grad()
     if hvd.rank() == 1:
+        time.sleep(2)
         os._exit(0)
     try:
-        toy.backward(gradients(1))  # may already find Horovod shut down
+        toy.backward(gradients(1))
         optimizer.step()
     except HorovodInternalError:
         return

@@ -185,7 +185,7 @@ def test_ranks_get_what_is_listed_and_what_is_asked_for() -> None:
     controllers: tuple[Controller, ...] = ("gloo", "mpi")
     for controller in controllers:
         options = LaunchOptions(num_proc=2, controller=controller, forward=("MINE",))
-        environment = launch_environment(environ, options, cores=8)
+        environment = launch_environment(environ, options)
         assert kept <= environment.keys()
         assert "hush" not in " ".join(environment.values())
 
@@ -200,7 +200,7 @@ def test_mpirun_is_told_of_hosts_and_its_ranks_are_not() -> None:
         "SLURM_JWT": "hush",
     }
     options = LaunchOptions(num_proc=2)
-    environment = launch_environment(environ, options, cores=8)
+    environment = launch_environment(environ, options)
     assert environ.items() - environment.items() == {("SLURM_JWT", "hush")}
     command = launch_command(
         options, WORKER, installed={"mpirun": "mpirun"}, environment=environment
@@ -209,7 +209,7 @@ def test_mpirun_is_told_of_hosts_and_its_ranks_are_not() -> None:
     assert "PATH" in given and not given & {*environ} - {"PATH"}
     assert "SSH_AUTH_SOCK" not in for_rank(environment)
     gloo = LaunchOptions(num_proc=2, controller="gloo")
-    assert "SSH_AUTH_SOCK" not in launch_environment(environ, gloo, cores=8)
+    assert "SSH_AUTH_SOCK" not in launch_environment(environ, gloo)
 
 
 @pytest.mark.parametrize(
@@ -219,24 +219,15 @@ def test_mpirun_is_told_of_hosts_and_its_ranks_are_not() -> None:
 def test_what_cannot_be_forwarded_over_gloo(name: str, message: str) -> None:
     options = LaunchOptions(num_proc=1, controller="gloo", forward=(name,))
     with pytest.raises(UserError, match=message):
-        launch_environment({"HF_TOKEN": "hush"}, options, cores=1)
+        launch_environment({"HF_TOKEN": "hush"}, options)
 
 
 def test_the_users_own_settings_win() -> None:
     environ = {"OMPI_MCA_btl_tcp_flags": "6", "MALLOC_TOP_PAD_": "0"}
     options = LaunchOptions(num_proc=3, hosts=TWO_HOSTS)
-    environment = launch_environment(environ, options, cores=1)
+    environment = launch_environment(environ, options)
     assert environment.items() >= environ.items()
-    assert environment["OMPI_MCA_mpi_yield_when_idle"] == "1"
     assert "BatchMode=yes" in environment["OMPI_MCA_plm_rsh_args"]
-
-
-def test_ranks_poll_only_where_each_has_a_core() -> None:
-    options = LaunchOptions(num_proc=2)
-    assert "OMPI_MCA_mpi_yield_when_idle" not in launch_environment(
-        {}, options, cores=2
-    )
-    assert "OMPI_MCA_mpi_yield_when_idle" in launch_environment({}, options, cores=1)
 
 
 def test_hosts_are_parsed() -> None:

@@ -134,9 +134,7 @@ class Sweep:
     def _launch(self, options: LaunchOptions, size: int, worker: list[str]) -> Command:
         """What starts the ranks, and its environment."""
         chosen = replace(options, num_proc=size)
-        environment = launch_environment(
-            {**os.environ, **self._threads()}, chosen, cores=os.cpu_count() or 1
-        )
+        environment = launch_environment({**os.environ, **self._threads()}, chosen)
         command = launch_command(
             chosen, worker, installed=installed_launchers(), environment=environment
         )
