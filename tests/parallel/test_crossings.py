@@ -13,7 +13,7 @@ import pytest
 from dathvd.config import Config
 from tests.parallel.crossings.covering import pairs_of
 from tests.parallel.crossings.features import features
-from tests.parallel.crossings.study import LAUNCHES, Study, describe
+from tests.parallel.crossings.study import LAUNCHES, LIMIT, Study, describe
 from tests.parallel.crossings.table import make_table
 
 pytestmark = pytest.mark.slow
@@ -44,6 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study.prepare(make_table().rows, tmp_path_factory.mktemp("crossings"))
 
 
+@pytest.mark.timeout(LIMIT + 50)
 @pytest.mark.parametrize("launch", range(len(LAUNCHES)))
 def test_every_call_of_a_launch_leaves_an_outcome(study: Study, launch: int) -> None:
     study.carry_out(launch)
