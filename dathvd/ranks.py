@@ -63,8 +63,8 @@ def wait_for_root_to_report() -> None:
 
     A mistake that every rank sees is then printed once: rank 0 prints and exits, and
     the launcher ends the others while they wait. A mistake that only this rank sees is
-    still printed, after the wait: three times as long as this process took to come
-    here, as rank 0 and the launcher are slow too on a busy machine, or 3 to 10 seconds.
+    still printed, after the wait. It is three times as long as this process took to
+    come here, 3 to 10 s: on a busy machine rank 0 and the launcher are slow, too.
     """
     if launched_rank() > 0:
         import psutil
