@@ -22,7 +22,14 @@ from dathvd.runtime import Runtime
 from dathvd.training.run import train
 from tests.parallel.commands import run_commands
 from tests.parallel.test_train import QUICK
-from tests.processes import DATHVD, Finished, horovodrun, mpirun, run
+from tests.processes import (
+    DATHVD,
+    Finished,
+    horovodrun,
+    mpirun,
+    run,
+    still_running,
+)
 
 ALONE = Runtime(0, 1, 0, 1, torch.device("cpu"), "mpi", 1)
 LIMIT = 30  # seconds from the error until every rank has ended
@@ -271,10 +278,10 @@ def test_a_rank_that_raises_ends_all_with_its_message(
         assert done.code != 0, done.output
     assert done.seconds_after_error < LIMIT, done.output
     assert "[rank 1] dathvd: error: RuntimeError: the fan fell off" in done.output
-    left = [
-        process.pid
+    ranks = [
+        process
         for process in psutil.process_iter(["cmdline"])
         if str(run_dir) in (process.info["cmdline"] or [])
     ]
-    assert not left
+    assert not still_running(ranks, 10)  # mpirun does not see to the end of the killed
     assert not (run_dir / "result.json").exists()
