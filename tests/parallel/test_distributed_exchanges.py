@@ -34,13 +34,13 @@ def start(launch: str, states: Path) -> Finished:
     command = [sys.executable, str(WORKER), launch]
     controller, _, size = launch.partition("-")
     if controller == "alone":
-        return run(command, env=env, timeout=400)
+        return run(command, env=env, timeout=240)
     if controller == "mpi":
-        return mpirun(int(size), command, env=env, timeout=400)
+        return mpirun(int(size), command, env=env, timeout=240)
     if size == "2x2":
         two = ["-H", "localhost:2,127.0.0.1:2"]
-        return horovodrun(4, [*two, *command], controller="gloo", env=env, timeout=400)
-    return horovodrun(int(size), command, controller="gloo", env=env, timeout=400)
+        return horovodrun(4, [*two, *command], controller="gloo", env=env, timeout=240)
+    return horovodrun(int(size), command, controller="gloo", env=env, timeout=240)
 
 
 class Launches:

@@ -305,7 +305,7 @@ def test_changes_of_state_are_told(tmp_path: Path) -> None:
         record.write_exit(
             waiting, 1, record.Exit(code=1, at=2.0, started_at=1.0, message="no")
         )
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 20
         while not any("failed" in each["title"] for each in told):
             assert time.monotonic() < limit, told
             time.sleep(0.1)

@@ -54,7 +54,7 @@ def test_sixteen_ranks(tmp_path: Path) -> None:
     done = run(
         [*command, "--run-dir", str(run_dir), *QUICK],
         cwd=tmp_path,
-        timeout=500,
+        timeout=300,
     )
     assert done.code == 0, done.output
     assert json.loads((run_dir / "result.json").read_text())["num_workers"] == 16

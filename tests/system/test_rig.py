@@ -103,7 +103,7 @@ def test_a_link_carries_its_rate_and_the_kernel_counts_it(rig: Rig) -> None:
     rig.set_rate("unlimited")
     seconds = float(done.stdout.split()[1])
     # the bucket starts full, and headers take up to 5 %
-    assert 0.9 * 8 * size / rate < seconds < 2.5 * 8 * size / rate
+    assert 0.9 * 8 * size / rate < seconds < 1.6 * 8 * size / rate
     assert sent.payload == pytest.approx(size, rel=0.05)
     assert sent.bytes > size
 
@@ -186,5 +186,5 @@ def test_down_twice_is_fine() -> None:
         down(made)
         start = time.monotonic()
         down(made)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 1
     assert _namespaces(made.name) == []
